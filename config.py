@@ -1,0 +1,208 @@
+"""Every option of every command: type, default, meaning. Nothing is read or imported here but the standard library.
+
+`parse` makes a checked copy from what the command line gave; there is no global config. The comment-like sentence of
+an option is its help: `python main.py help train` prints this file.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from utils.errors import UserError, did_you_mean
+
+Config = TypeVar("Config", bound="Options")
+
+
+def option(default: Any, meaning: str, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
+    """A dataclass field with its help, the values it may have, or the smallest one."""
+    return dataclasses.field(default=default, metadata={"help": meaning, "choices": choices, "minimum": minimum})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of all option sets."""
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {f.name: v for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default}
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        """The config in force: what was changed first, then the rest."""
+        changed = self.changed()
+        rest = {k: v for k, v in self.as_dict().items() if k not in changed}
+        first = "".join(f"  {k} = {v!r}\n" for k, v in changed.items())
+        return f"{first}  " + ", ".join(f"{k}={v!r}" for k, v in rest.items())
+
+
+@dataclass(frozen=True)
+class DefaultConfig(Options):
+    """Options of train, val and test for every task."""
+
+    task: str = option("poet", "what is learnt", choices=("poet",))
+    # data
+    data_root: str = option("", "file or folder of the data; empty: the sample embedded in dataset/")
+    batch_size: int = option(32, "samples in a batch (of all devices together)", minimum=1)
+    num_workers: int = option(0, "processes that read data; 0: the training process itself", minimum=0)
+    # training
+    max_epoch: int = option(20, "epochs to train", minimum=0)
+    lr: float = option(2e-3, "learning rate", minimum=0)
+    lr_schedule: str = option(
+        "plateau", "plateau: times lr_decay after an epoch without improvement", ("plateau", "cosine", "constant")
+    )
+    lr_decay: float = option(
+        0.5, "factor of the plateau schedule; what is left at the end of the cosine: 0.02", minimum=0
+    )
+    warmup: int = option(100, "steps in which the learning rate rises from zero", minimum=0)
+    weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0)
+    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", minimum=0)
+    accumulate: int = option(1, "batches whose gradients are added up before a step", minimum=1)
+    seed: int = option(0, "of everything random", minimum=0)
+    # machine
+    use_gpu: bool = option(True, "train on the GPU if there is one")
+    devices: int = option(1, "processes (GPUs, or CPU processes) to train with", minimum=1)
+    num_nodes: int = option(1, "machines to train with (start the same command on each with torchrun)", minimum=1)
+    precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", choices=("auto", "fp32", "bf16"))
+    # files
+    save_path: str = option("checkpoints", "folder in which a run makes its own folder")
+    run: str = option("", "name of the run's folder; empty: task and time")
+    load: str = option("", "model file to start from (val and test: to judge)")
+    resume: str = option("", "run folder to go on with; without a value: the latest one")
+    save_every: float = option(60.0, "seconds between two saves of last.pt", minimum=0)
+    # watching
+    env: str = option("", "visdom environment; empty: the run's name")
+    use_visdom: bool = option(True, "send figures to a visdom server if one answers")
+    vis_port: int = option(8097, "port of the visdom server on this machine", minimum=1)
+    debug_file: str = option("tmp/debug", "while this file exists a training run is in debug mode")
+    samples: int = option(2, "examples (poems, pictures) shown after each epoch", minimum=0)
+    # judging
+    split: str = option("", "val, test: the split to judge; empty: the command's own", ("", "train", "val", "test"))
+    json: bool = option(False, "val, test: print the figures as one JSON object on stdout")
+
+
+@dataclass(frozen=True)
+class PoetConfig(DefaultConfig):
+    """Options of train, val and test with --task=poet."""
+
+    batch_size: int = option(16, "rows of characters in a batch (of all devices together)", minimum=1)
+    embed: int = option(256, "width of the character embedding", minimum=1)
+    hidden: int = option(512, "width of the LSTM", minimum=1)
+    layers: int = option(2, "layers of the LSTM", minimum=1)
+    dropout: float = option(0.2, "dropout at the inputs and outputs of the LSTM layers", minimum=0)
+    min_count: int = option(
+        2, "rarer characters become the unknown sign (in corpora of 100,000 characters up)", minimum=1
+    )
+    row_length: int = option(
+        128, "characters in a row of a training batch; rows are filled with whole poems", minimum=8
+    )
+
+
+@dataclass(frozen=True)
+class GenerateConfig(Options):
+    """Options of generate."""
+
+    form: str = option(
+        "auto",
+        "五绝 七绝 五律 七律, or free; auto: 七绝 if the poet knows it",
+        ("auto", "五绝", "七绝", "五律", "七律", "free"),
+    )
+    prompt: str = option("", "how the poem begins")
+    title: str = option("", "title to write to")
+    author: str = option("", "poet to write like")
+    acrostic: str = option("", "藏头诗: the verses begin with these characters")
+    n: int = option(1, "poems, written in one batch", minimum=1)
+    temperature: float = option(0.8, "below 1: safer, above 1: bolder; 0: always the likeliest", minimum=0)
+    top_k: int = option(0, "only the k likeliest characters; 0: all", minimum=0)
+    top_p: float = option(0.95, "only the likeliest characters that hold this share of the probability", minimum=0)
+    max_chars: int = option(200, "length at which a free poem is cut", minimum=1)
+    seed: int = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
+    json: bool = option(False, "one JSON object a line: form, title, lines, score")
+    load: str = option("checkpoints/poet.safetensors", "the poet's file")
+    use_gpu: bool = option(False, "write on the GPU if there is one")
+
+
+@dataclass(frozen=True)
+class VisdomConfig(Options):
+    """Options of visdom."""
+
+    port: int = option(8097, "port on this machine", minimum=1)
+
+
+@dataclass(frozen=True)
+class DownloadConfig(Options):
+    """Options of download."""
+
+    to: str = option("", "folder to put it in; empty: dataset/NAME")
+
+
+TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig}
+
+
+def task_config(overrides: Mapping[str, Any]) -> DefaultConfig:
+    """The checked config of the task that `--task` names (poet without it)."""
+    name = overrides.get("task", DefaultConfig.task)
+    if name not in TASKS:
+        raise UserError(f"--task={name}: choose one of {', '.join(TASKS)}{did_you_mean(str(name), TASKS)}")
+    return parse(TASKS[name], overrides)
+
+
+def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
+    """A `cls` with `overrides`, each coerced to its field's type. Raises UserError naming the option and what fits."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {}
+    for name, value in overrides.items():
+        if name not in fields:
+            hint = did_you_mean(name, fields, "--") or f"; the options are --{', --'.join(fields)}"
+            raise UserError(f"unknown option --{name}{hint}")
+        values[name] = _coerce(name, value, fields[name])
+    return cls(**values)
+
+
+def _coerce(name: str, value: Any, field: dataclasses.Field) -> Any:
+    kind = field.type
+    try:
+        result = _CONVERT[kind](value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise UserError(f"--{name}={value}: expected {_EXPECTED[kind]}, such as --{name}={field.default}") from None
+    choices, minimum = field.metadata["choices"], field.metadata["minimum"]
+    if choices and result not in choices:
+        raise UserError(
+            f"--{name}={result}: choose one of {', '.join(filter(None, choices))}{did_you_mean(str(result), choices)}"
+        )
+    if minimum is not None and not result >= minimum:  # not: NaN is never at least anything
+        raise UserError(f"--{name}={value}: must be at least {minimum}, such as --{name}={field.default}")
+    return result
+
+
+def _to_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}[
+        str(value).lower()
+    ]
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool) or "_" in str(value):
+        raise ValueError
+    number = float(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool) or "_" in str(value):
+        raise ValueError
+    return float(value)
+
+
+def _to_str(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+_CONVERT = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}

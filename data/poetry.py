@@ -1,0 +1,433 @@
+"""Poems: reading them from files, characters to ids, and rows without waste. No network and no GPU here.
+
+A poem becomes [form] [author …] [title …] <bos> body <eos>. The part before <bos> is a condition and is left out at
+random in training, so that one network writes with and without it.
+"""
+
+import gzip
+import io
+import json
+import lzma
+import pickletools
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from utils.errors import UserError
+
+PAD, UNKNOWN, BOS, EOS, MORE, AUTHOR, TITLE = "<pad>", "<unk>", "<bos>", "<eos>", "<more>", "<author>", "<title>"
+FORMS = {"五绝": (4, 5), "七绝": (4, 7), "五律": (8, 5), "七律": (8, 7)}  # verses, characters in each
+OTHER_FORMS = ("五言", "七言", "杂言")
+SPECIALS = [PAD, UNKNOWN, BOS, EOS, MORE, AUTHOR, TITLE, *(f"<{form}>" for form in (*FORMS, *OTHER_FORMS))]
+PAUSES, STOPS = "，、", "。？！；"  # a pause ends a verse, a stop may end a couplet
+IGNORE = -1  # target of positions that are not counted: padding and condition
+
+SUFFIXES = (".txt", ".jsonl", ".json", ".npz")
+EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "poetry.jsonl"
+
+
+@dataclass
+class Poem:
+    """One poem. `lines` as printed, Chinese verse a couplet a line; `form` is one of FORMS, OTHER_FORMS or empty."""
+
+    lines: list[str]
+    title: str = ""
+    author: str = ""
+    form: str = ""
+    split: str = ""
+    id: str = field(default="", repr=False)
+
+    @property
+    def text(self) -> str:
+        """The body as it is modelled: Chinese lines need nothing between them, others a line break."""
+        return "".join(self.lines) if _is_verse(self.lines) else "\n".join(self.lines)
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def read_poems(path: str | Path) -> list[Poem]:
+    """Reads every poem of a file or folder.
+
+    .txt (one poem a line, or poems between blank lines; `title:poem` too), .jsonl (id, author, title, lines, form,
+    split), the chinese-poetry project's .json, each also as .gz or .xz, and tang.npz. UTF-8, any language. A poem
+    without a split gets one by a hash of its text (90 : 5 : 5). Raises UserError naming file and line, also when no
+    poem is found.
+    """
+    path = Path(path)
+    files = _files(path)
+    poems: list[Poem] = []
+    for file in tqdm(files, desc="reading", unit="file", leave=False, disable=len(files) < 5):
+        poems += [p for p in _read_file(file) if p.lines]
+    for poem in poems:
+        poem.split = poem.split or _split_of(poem.text)
+        poem.form = poem.form or form_of(poem.lines)
+    if not poems:
+        raise UserError(f"{path} holds no poem: expected .txt, .jsonl, .json or .npz with at least one")
+    return poems
+
+
+def choose_split(poems: list[Poem], split: str) -> list[Poem]:
+    """The poems of "train", "val" or "test". Raises UserError if there is none."""
+    chosen = [p for p in poems if p.split == split]
+    if not chosen:
+        raise UserError(f"none of the {len(poems)} poems is in the {split} split: give a larger --data_root")
+    return chosen
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if _kind(p) in SUFFIXES and not p.name.startswith("."))
+        if not files:
+            raise UserError(f"{path} holds no {', '.join(SUFFIXES)} file (also .gz, .xz)")
+        return files
+    if not path.exists():
+        raise UserError(
+            f"--data_root={path} does not exist: give a file or folder of poems, or leave it out for the embedded ones"
+        )
+    if _kind(path) not in SUFFIXES:
+        raise UserError(f"{path}: unknown kind of file; poems are read from {', '.join(SUFFIXES)} (also .gz, .xz)")
+    return [path]
+
+
+def _kind(path: Path) -> str:
+    return Path(path.stem).suffix if path.suffix in (".gz", ".xz") else path.suffix
+
+
+def _read_file(path: Path) -> Iterator[Poem]:
+    kind = _kind(path)
+    if kind == ".npz":
+        yield from _read_npz(path)
+        return
+    try:
+        raw = path.read_bytes()
+        raw = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(raw)
+        text = raw.decode("utf-8-sig")
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise UserError(f"cannot read {path}: {reason}") from error
+    if kind == ".txt":
+        yield from _parse_txt(text)
+    elif kind == ".jsonl":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                yield _from_json(_json(line, f"{path}:{number}"), f"{path}:{number}")
+    else:
+        records = _json(text, str(path))
+        if not isinstance(records, list):
+            raise UserError(f"{path}: expected a JSON list of poems")
+        for number, record in enumerate(records, 1):
+            yield _from_chinese_poetry(record, f"{path}, poem {number}")
+
+
+def _json(text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg})") from error
+
+
+def _parse_txt(text: str) -> Iterator[Poem]:
+    lines = [line.strip() for line in text.splitlines()]
+    if "" in "\n".join(lines).strip().split("\n"):  # blank lines inside: they separate the poems
+        for block in re.split(r"\n\n+", "\n".join(lines).strip()):
+            yield Poem(to_lines(block.split("\n")))
+        return
+    for line in filter(None, lines):
+        titled = re.fullmatch(
+            r"([^:：，。]{1,40})[:：](.+[，。].*)", line
+        )  # the `title:poem` of many Chinese collections
+        title, body = titled.groups() if titled else ("", line)
+        yield Poem(to_lines([body]), title=title)
+
+
+def _from_json(record: object, where: str) -> Poem:
+    if not isinstance(record, dict) or not isinstance(record.get("lines"), list):
+        raise UserError(f'{where}: expected an object with "lines", a list of strings')
+    lines = [str(line) for line in record["lines"]]
+    return Poem(lines, *(str(record.get(key) or "") for key in ("title", "author", "form", "split", "id")))
+
+
+def _from_chinese_poetry(record: object, where: str) -> Poem:
+    """chinese-poetry's JSON: traditional characters, notes in brackets, odd marks; made simplified and plain."""
+    paragraphs = record.get("paragraphs", record.get("content")) if isinstance(record, dict) else None
+    if not isinstance(paragraphs, list):
+        raise UserError(f'{where}: expected an object with "paragraphs", a list of strings')
+    body = simplify("".join(map(str, paragraphs)))
+    body = re.sub(r"（.*?）|\(.*?\)|〖.*?〗|\[.*?\]|[《》“”‘’「」『』\s]", "", body)
+    body = body.translate(str.maketrans("：,?!;", "，，？！；"))
+    if re.search(f"[^\u3400-\u9fff\U00020000-\U0003ffff{PAUSES}{STOPS}]", body):  # missing characters, prose notes
+        return Poem([])
+    title, author = (simplify(str(record.get(key) or "")) for key in ("title", "author"))
+    return Poem(to_lines([body]), title=title or simplify(str(record.get("rhythmic") or "")), author=author)
+
+
+def _read_npz(path: Path) -> Iterator[Poem]:
+    """The book's tang.npz: `data` (poems, 125) ids, left-padded, and `ix2word`, a pickled dict.
+
+    numpy would run the pickle to read the dict; here its opcodes are only listed, and the numbers and strings among
+    them are the dict.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            data = archive["data"]
+        with zipfile.ZipFile(path) as archive, archive.open("ix2word.npy") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            words = _literal_dict(file.read())
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not the book's tang.npz (arrays data and ix2word): {error}") from error
+    for row in data.tolist():
+        characters = [words.get(i, UNKNOWN) for i in row]
+        body = "".join(c for c in characters if not c.startswith("<"))
+        yield Poem(to_lines([body]))
+
+
+def _literal_dict(pickled: bytes) -> dict[int, str]:
+    """{int: str} out of a pickle whose opcodes are read, not executed."""
+    words: dict[int, str] = {}
+    key: int | None = None
+    for opcode, argument, _ in pickletools.genops(io.BytesIO(pickled)):
+        if opcode.name in ("BININT", "BININT1", "BININT2", "INT", "LONG1"):
+            key = argument
+        elif opcode.name in ("BINUNICODE", "SHORT_BINUNICODE", "UNICODE") and key is not None:
+            words[key], key = argument, None
+    if len(words) < 2 or max(words) >= 2 * len(words):
+        raise ValueError("ix2word is not a dict of ids and characters")
+    return words
+
+
+def _is_verse(lines: list[str]) -> bool:
+    return all(line and line[-1] in PAUSES + STOPS for line in lines)
+
+
+def to_lines(lines: list[str]) -> list[str]:
+    """Chinese verse is cut after each stop; other text keeps its lines."""
+    lines = [line.strip() for line in lines if line.strip()]
+    if not _is_verse(lines):
+        return lines
+    return re.findall(f"[^{STOPS}]*[{STOPS}]+|[^{STOPS}]+$", "".join(lines))
+
+
+def verses(text: str) -> list[str]:
+    """The verses of Chinese lines, without punctuation."""
+    return [v for v in re.split(f"[{PAUSES}{STOPS}\n]", text) if v]
+
+
+def form_of(lines: list[str]) -> str:
+    """The form by shape alone: 五绝 七绝 五律 七律, 五言 七言 (other lengths), 杂言 (mixed), "" if it is no verse."""
+    if not lines or not _is_verse(lines):
+        return ""
+    parts = verses("".join(lines))
+    widths = {len(v) for v in parts}
+    if len(widths) != 1 or (width := widths.pop()) not in (5, 7):
+        return "杂言"
+    named = [name for name, shape in FORMS.items() if shape == (len(parts), width)]
+    return named[0] if named else {5: "五言", 7: "七言"}[width]
+
+
+def _split_of(text: str) -> str:
+    share = zlib.crc32(text.encode()) % 20
+    return {0: "val", 1: "test"}.get(share, "train")
+
+
+# ------------------------------------------------------------------------------------------------- vocabulary
+
+
+class Vocabulary:
+    """Characters by frequency behind the special signs; `unknown` stands for all the others."""
+
+    def __init__(self, characters: list[str]):
+        self.characters = characters
+        self.ids = {c: i for i, c in enumerate(characters)}
+        self.pad, self.unknown, self.bos, self.eos = (self.ids[c] for c in (PAD, UNKNOWN, BOS, EOS))
+
+    @classmethod
+    def build(cls, poems: Iterable[Poem], min_count: int = 1) -> "Vocabulary":
+        """All characters of body, title and author that occur `min_count` times, the commonest first."""
+        counts = Counter()
+        for poem in poems:
+            counts.update(poem.text + poem.title + poem.author)
+        ranked = sorted((c for c in counts if counts[c] >= min_count), key=lambda c: (-counts[c], c))
+        return cls(SPECIALS + ranked)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def encode(self, text: str) -> list[int]:
+        ids, unknown = self.ids, self.unknown
+        return [ids.get(c, unknown) for c in text]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids to text; special signs are left out."""
+        return "".join(self.characters[i] for i in ids if i >= len(SPECIALS))
+
+    def fold(self, text: str) -> tuple[str, str]:
+        """`text` with characters it lacks replaced by their simplified or traditional form, and those still lacking."""
+        folded = []
+        for c in text:
+            forms = (c, simplify(c), traditional(c)) if c not in self.ids else (c,)
+            folded.append(next((f for f in forms if f in self.ids), c))
+        return "".join(folded), "".join(dict.fromkeys(c for c in folded if c not in self.ids))
+
+
+@cache
+def _converter(table: str):
+    from opencc import OpenCC  # only prompts with unseen characters and traditional corpora need it
+
+    return OpenCC(table)
+
+
+def simplify(text: str) -> str:
+    """Traditional to simplified characters (OpenCC's t2s tables)."""
+    return _converter("t2s").convert(text)
+
+
+def traditional(text: str) -> str:
+    """Simplified to traditional characters (OpenCC's s2t tables)."""
+    return _converter("s2t").convert(text)
+
+
+# --------------------------------------------------------------------------------------------------- samples
+
+
+class PoetryDataset(Dataset):
+    """Rows of ids to train or judge on; a row holds one poem after the other, as many as fit.
+
+    Rows keep padding away: poems have 20 to 3,000 characters, rows are all nearly full, and a batch of rows is as mixed
+    as the corpus, which a batch of poems of equal length is not.
+
+    Args:
+        row_length: signs in a row; longer poems are cut into stretches at the ends of lines, a later stretch starts
+            with <more> instead of <bos>. 0: one whole poem a row, in the order given; for judging.
+        condition: "none" (text alone), "all" (form, author and title given) or "random": in training half of the poems
+            get none, in the others each of the three is there with probability 0.7.
+        seed: which conditions are drawn and which poems share a row is a function of (seed, epoch), so that a resumed
+            run sees what the uninterrupted one would have seen.
+    """
+
+    def __init__(
+        self, poems: list[Poem], vocabulary: Vocabulary, condition: str = "random", row_length: int = 128, seed: int = 0
+    ):
+        self.vocabulary, self.condition, self.row_length, self.seed = vocabulary, condition, row_length, seed
+        sign = vocabulary.ids
+        self.conditions = [  # ids of form, author and title of each poem
+            (
+                [sign[f"<{p.form}>"]] if p.form else [],
+                [sign[AUTHOR], *vocabulary.encode(p.author)] if p.author else [],
+                [sign[TITLE], *vocabulary.encode(p.title[:30])] if p.title else [],
+            )
+            for p in poems
+        ]
+        self.stretches: list[tuple[int, np.ndarray]] = []  # (poem, ids with <bos> or <more> in front)
+        for number, poem in enumerate(poems):
+            body = np.array([vocabulary.bos, *vocabulary.encode(poem.text), vocabulary.eos], np.int32)
+            for start, stop in _stretches(poem.text, row_length):
+                ids = body[start:stop].copy()
+                ids[0] = vocabulary.bos if start == 0 else sign[MORE]
+                self.stretches.append((number, ids))
+        self.characters = sum(len(ids) - 1 for _, ids in self.stretches)  # counted ones: bodies and end marks
+        self.set_epoch(0)
+
+    def counts(self) -> Tensor:
+        """(V,) how often each sign is a target."""
+        targets = np.concatenate([ids[1:] for _, ids in self.stretches])
+        return torch.from_numpy(np.bincount(targets, minlength=len(self.vocabulary)))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draws the conditions and the rows of that epoch."""
+        n = len(self.stretches)
+        random = np.random.default_rng((self.seed, epoch, 0))
+        if self.condition == "random":
+            self.given = (random.random((n, 1)) < 0.5) & (random.random((n, 3)) < 0.7)
+        else:
+            self.given = np.full((n, 3), self.condition == "all")
+        if self.row_length:
+            self.rows = _pack(self._lengths(), random.permutation(n), self.row_length)
+        else:
+            self.rows = [[i] for i in range(n)]
+
+    def _lengths(self) -> np.ndarray:
+        parts = np.array([[len(c) for c in self.conditions[poem]] for poem, _ in self.stretches]).reshape(-1, 3)
+        return (parts * self.given).sum(1) + np.array([len(ids) for _, ids in self.stretches], int)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        """{"ids": (n,), "counted": (n,) whether the loss counts the sign: bodies and end marks, not conditions}."""
+        ids, counted = [], []
+        for number in self.rows[row]:
+            poem, body = self.stretches[number]
+            condition = [
+                i for c, given in zip(self.conditions[poem], self.given[number], strict=True) if given for i in c
+            ]
+            room = max(0, self.row_length - len(body)) if self.row_length else len(condition)
+            ids += [*condition[:room], *body]
+            counted += [False] * (min(len(condition), room) + 1) + [True] * (len(body) - 1)
+        return {"ids": np.array(ids), "counted": np.array(counted)}
+
+    def batches(self, batch_size: int, epoch: int, shuffle: bool = True) -> list[list[int]]:
+        """The epoch's batches of row numbers; without shuffle rows of equal length together, for judging."""
+        if shuffle:
+            order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self))
+        else:
+            order = np.argsort([sum(len(self.stretches[i][1]) for i in row) for row in self.rows], kind="stable")
+        return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+
+
+def _pack(lengths: np.ndarray, order: np.ndarray, row_length: int, open_rows: int = 32) -> list[list[int]]:
+    """Fills rows of `row_length` with items in that order: each goes into the fullest open row that it fits in."""
+    done: list[list[int]] = []
+    rows: list[list[int]] = [[] for _ in range(open_rows)]
+    room = [row_length] * open_rows
+    for item in order.tolist():
+        length = min(int(lengths[item]), row_length)
+        fitting = [r for r in room if r >= length]
+        best = room.index(min(fitting if fitting else room))
+        if not fitting:  # close the fullest
+            done.append(rows[best])
+            rows[best], room[best] = [], row_length
+        rows[best].append(item)
+        room[best] -= length
+    return done + [row for row in rows if row]
+
+
+def _stretches(text: str, row_length: int) -> list[tuple[int, int]]:
+    """Where to cut <bos> + text + <eos> into stretches of at most `row_length` signs: (start, stop) pairs.
+
+    Each starts one sign early: that place is for <bos> or <more>.
+    """
+    if not row_length or len(text) + 2 <= row_length:
+        return [(0, len(text) + 2)]
+    cuts, last, longest = [], 0, row_length - 2
+    while len(text) - last > longest:
+        # the last end of a line that fits; a line longer than a row is cut where it is
+        fitting = [i + 1 for i in range(last, last + longest) if text[i] in STOPS + "\n"]
+        last = fitting[-1] if fitting else last + longest
+        cuts.append(last)
+    return [(a, b + 1) for a, b in zip([0, *cuts], [*cuts, len(text) + 1], strict=True) if b > a]
+
+
+def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Rows -> {"ids": (B, T), "targets": (B, T), the next sign at each position or IGNORE}, padded on the right."""
+    length = max(len(s["ids"]) for s in samples) - 1
+    ids = torch.zeros(len(samples), length, dtype=torch.long)
+    targets = torch.full((len(samples), length), IGNORE, dtype=torch.long)
+    for row, sample in enumerate(samples):
+        sequence, counted = torch.from_numpy(sample["ids"]).long(), torch.from_numpy(sample["counted"])
+        n = len(sequence) - 1
+        ids[row, :n] = sequence[:-1]
+        targets[row, :n] = sequence[1:].where(counted[1:], IGNORE)
+    return {"ids": ids, "targets": targets}

@@ -1,0 +1,164 @@
+"""BaseModule: an nn.Module that saves itself to one file and is rebuilt from that file alone.
+
+It knows no task and no config. Files are safetensors: numbers and a JSON header, no pickle, so opening a
+stranger's model runs none of the stranger's code.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from utils.errors import UserError
+from utils.files import atomic_save
+
+FORMAT = "shihua-1"
+
+
+class BaseModule(nn.Module):
+    """Base of every network here. A subclass hands its constructor's arguments (JSON values) to `super().__init__`.
+
+    class LeNet(BaseModule):
+        def __init__(self, classes: int = 2):
+            super().__init__(classes=classes)
+    """
+
+    classes: dict[str, type["BaseModule"]] = {}
+
+    def __init__(self, **arguments: Any):
+        super().__init__()
+        self.arguments = arguments
+        self.metadata: dict[str, Any] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        BaseModule.classes[cls.__name__] = cls
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def save(self, path: str | Path, dtype: torch.dtype | None = None, **metadata: Any) -> None:
+        """Writes class name, constructor arguments, weights and `metadata` (JSON values) to `path`, atomically.
+
+        `dtype=torch.float16` halves the file; `load` always gives float32. Raises UserError if the place cannot be
+        written.
+        """
+        tensors = {}
+        for name, tensor in self.state_dict().items():
+            tensor = tensor.detach().cpu().contiguous()
+            tensors[name] = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+        header = {
+            "format": FORMAT,
+            "class": type(self).__name__,
+            "arguments": json.dumps(self.arguments, ensure_ascii=False),
+            "metadata": json.dumps({**self.metadata, **metadata}, ensure_ascii=False, default=str),
+        }
+        atomic_save(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Rebuilds the network a file holds: class, sizes, weights (float32, in eval mode) and `metadata`.
+
+        `BaseModule.load` takes any class of this project, `Poet.load` a Poet only. Raises UserError for a missing,
+        truncated or foreign file, another class, or weights that do not fit.
+        """
+        header, tensors = _read_safetensors(path)
+        if header.get("format") != FORMAT:
+            raise UserError(
+                f"{path} is a bare state dict (no {FORMAT} header): build the network and call load_weights, "
+                f"or give a file written by save"
+            )
+        found = cls.classes.get(header["class"])
+        if found is None or not issubclass(found, cls):
+            raise UserError(f"{path} holds a {header['class']}, not a {cls.__name__}: give a {cls.__name__} file")
+        model = found(**json.loads(header["arguments"]))
+        model.load_weights(tensors, source=str(path))
+        model.metadata = json.loads(header["metadata"])
+        return model.to(device).eval()
+
+    def load_weights(
+        self, source_or_tensors: str | Path | Mapping[str, Any], strict: bool = True, source: str = ""
+    ) -> list[str]:
+        """Copies weights in from a file (.safetensors, .pt, .pth, .model …) or a state dict, also a foreign one.
+
+        Understands dicts nested under `state_dict` or `model`, the prefix `module.` of DataParallel, and the running
+        statistics that InstanceNorm wrote before PyTorch 0.4 (left out). `.pt` files are read with
+        `weights_only=True`. With `strict=False` (part of a pretrained network) the names that were not loaded, on
+        either side, are returned; otherwise they are a UserError.
+        """
+        if isinstance(source_or_tensors, Mapping):
+            tensors, source = source_or_tensors, source or "the state dict"
+        else:
+            source = str(source_or_tensors)
+            tensors = read_state_dict(source_or_tensors)
+        tensors = _unwrap(tensors, source)
+        own = self.state_dict()
+        statistics = ("running_mean", "running_var", "num_batches_tracked")
+        extra = [k for k in tensors if k not in own and not k.endswith(statistics)]
+        missing = [k for k in own if k not in tensors]
+        misfit = [k for k, v in own.items() if k in tensors and tensors[k].shape != v.shape]
+        if strict and (extra or missing or misfit):
+            faults = [f"missing {_some(missing)}"] if missing else []
+            faults += [f"unknown {_some(extra)}"] if extra else []
+            faults += [f"{k} is {tuple(tensors[k].shape)}, not {tuple(own[k].shape)}" for k in misfit[:1]]
+            raise UserError(f"{source} does not fit {type(self).__name__}: {'; '.join(faults)}")
+        good = {k: v for k, v in tensors.items() if k in own and k not in misfit}
+        self.load_state_dict(good, strict=False)
+        return sorted(set(extra + missing + misfit))
+
+
+def read_state_dict(path: str | Path) -> Mapping[str, Any]:
+    """The tensors of a .safetensors file or of a file written by torch.save, on the CPU; never runs code from it."""
+    with _opened(path) as file:
+        head = file.read(16)
+    if head[8:9] == b"{":  # safetensors: 8 bytes of header length, then JSON
+        return _read_safetensors(path)[1]
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a stranger's bytes make the unpickler raise anything
+        raise UserError(
+            f"{path} is not a readable weight file: {str(error).splitlines()[0][:120] if str(error) else 'it is empty'}"
+        ) from error
+
+
+def _opened(path: str | Path):
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    _opened(path).close()  # the library's own message for a missing file names no path
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return file.metadata() or {}, tensors
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a model file, or was cut short: {error}") from error
+
+
+def _unwrap(tensors: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    for key in ("state_dict", "model"):
+        if isinstance(tensors, Mapping) and isinstance(tensors.get(key), Mapping):
+            tensors = tensors[key]
+    if not isinstance(tensors, Mapping) or not any(isinstance(v, Tensor) for v in tensors.values()):
+        raise UserError(f"{source} holds no state dict: expected names with tensors")
+    tensors = {k: v for k, v in tensors.items() if isinstance(v, Tensor)}
+    if all(k.startswith("module.") for k in tensors):
+        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
+    return tensors
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

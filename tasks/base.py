@@ -1,0 +1,64 @@
+"""What the trainer asks of a task. To add a task, fill this in and name it in tasks/__init__.py and config.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from config import DefaultConfig
+from models.basemodule import BaseModule
+from utils.recorder import Recorder
+
+
+class Task:
+    """Data, model and loss of one thing to learn.
+
+    Attributes:
+        model: the network that is trained.
+        monitor: the validation figure that decides which checkpoint is best (smaller is better).
+        train_set: a Dataset whose samples are functions of (seed, epoch, index); it may have `set_epoch(epoch)`.
+        collate: turns a list of samples into a batch, a dict with named keys.
+    """
+
+    model: BaseModule
+    monitor: str = "loss"
+    train_set: Dataset
+    collate: Callable[[list], dict[str, Any]]
+
+    def __init__(self, cfg: DefaultConfig):
+        self.cfg = cfg
+
+    def train_batches(self, epoch: int) -> list[list[int]]:
+        """The epoch's batches of indices into `train_set`: a function of (seed, epoch), or resuming is not exact."""
+        raise NotImplementedError
+
+    def val_batches(self) -> tuple[Dataset, list[list[int]]]:
+        """The validation set and its batches."""
+        raise NotImplementedError
+
+    def step(self, model: BaseModule, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One forward pass: {"objective": scalar to minimise, "count": weight of the figures, and figures: scalars}.
+
+        The objective must be a mean over the samples of the batch, so that shards of it can be averaged.
+        """
+        raise NotImplementedError
+
+    def summarise(self, figures: dict[str, float]) -> dict[str, float]:
+        """Figures that follow from the means of the others, such as the perplexity."""
+        return figures
+
+    def show(self, recorder: Recorder, step: int, epoch: int) -> None:
+        """Gives the recorder examples of what the model can do now, cfg.samples of them."""
+
+    def report(self, split: str) -> dict[str, Any]:
+        """All figures of the model on a split; for the commands val and test."""
+        raise NotImplementedError
+
+    def example(self) -> dict[str, Tensor]:
+        """Arguments of the network's forward, a batch of one; for the command summary."""
+        raise NotImplementedError
+
+    def model_metadata(self) -> dict[str, Any]:
+        """What the model file should carry besides the network, as JSON values."""
+        return {}

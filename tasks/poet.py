@@ -1,0 +1,134 @@
+"""The poet's task: next-character prediction on poems, judged in bits per character."""
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from config import PoetConfig
+from data.poetry import EMBEDDED, FORMS, PoetryDataset, Vocabulary, choose_split, collate, read_poems
+from infer.compose import compose
+from models.basemodule import BaseModule
+from models.poet import Poet
+from tasks.base import Task
+from utils.errors import UserError
+from utils.recorder import Recorder
+
+
+class PoetTask(Task):
+    """Trains a Poet on the poems under cfg.data_root."""
+
+    monitor = "bits_per_char"
+    collate = staticmethod(collate)
+
+    def __init__(self, cfg: PoetConfig):
+        super().__init__(cfg)
+        self.source = cfg.data_root or EMBEDDED
+        self.poems = read_poems(self.source)
+        if cfg.load:
+            self.model = Poet.load(cfg.load)
+        else:
+            training = choose_split(self.poems, "train")
+            # In a small corpus most characters are rare; all of them are needed.
+            large = sum(len(p.text) for p in training) >= 100_000
+            vocabulary = Vocabulary.build(training, cfg.min_count if large else 1)
+            self.model = Poet(vocabulary.characters, cfg.embed, cfg.hidden, cfg.layers, cfg.dropout)
+        self.vocabulary = Vocabulary(self.model.vocab)
+        if not cfg.load:
+            self.model.start_from_frequencies(self.train_set.counts())
+        self.forms = [form for form in FORMS if any(p.form == form for p in self.poems)]
+
+    @cached_property
+    def train_set(self) -> PoetryDataset:
+        poems = choose_split(self.poems, "train")
+        return PoetryDataset(poems, self.vocabulary, "random", self.cfg.row_length, self.cfg.seed)
+
+    @cached_property
+    def val_set(self) -> PoetryDataset:
+        return PoetryDataset(choose_split(self.poems, "val"), self.vocabulary, "none", row_length=0)
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.poems):,} poems from {self.source}, {self.train_set.characters:,} characters to learn from, "
+            f"{len(self.vocabulary):,} different ones; {type(self.model).__name__} of "
+            f"{self.model.parameter_count():,} parameters"
+        )
+
+    def train_batches(self, epoch: int) -> list[list[int]]:
+        self.train_set.set_epoch(epoch)
+        return self.train_set.batches(self.cfg.batch_size, epoch)
+
+    def val_batches(self) -> tuple[PoetryDataset, list[list[int]]]:
+        return self.val_set, self.val_set.batches(64, 0, shuffle=False)
+
+    def step(self, model: BaseModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Nats per character, bits per character, and the objective.
+
+        The objective divides by the number of rows times the MEAN length of a row, not by the characters of this batch:
+        so it is a mean over rows, and processes that share a batch can average their gradients.
+        """
+        output = model(batch["ids"], targets=batch["targets"])
+        loss = output["nll"] / output["count"].clamp(min=1)
+        row = self.train_set.characters / len(self.train_set)
+        return {
+            "objective": output["nll"] / (len(batch["ids"]) * row),
+            "count": output["count"],
+            "loss": loss.detach(),
+            "bits_per_char": loss.detach() / math.log(2),
+        }
+
+    def summarise(self, figures: dict[str, float]) -> dict[str, float]:
+        return {**figures, "perplexity": 2 ** min(figures["bits_per_char"], 1000)}
+
+    def show(self, recorder: Recorder, step: int, epoch: int) -> None:
+        """Poems by the network as it is now: quatrains where the corpus has them."""
+        form = self.forms[-1] if self.forms else "free"
+        poems = compose(self.model.eval(), n=self.cfg.samples, form=form, seed=0, forms=self.forms)
+        self.model.train()
+        text = "\n".join(" / ".join(poem.lines) for poem in poems)
+        recorder.text(step, epoch, "poems", text)
+        print(text, flush=True)
+
+    def report(self, split: str) -> dict[str, Any]:
+        """Bits per character of a split: the text alone, and with title, author and form given.
+
+        The negative log2-likelihood of body characters, punctuation and end mark, divided by their number. A character
+        outside the vocabulary costs the unknown sign and then the choice among all the other Chinese characters.
+        """
+        poems = choose_split(self.poems, split)
+        result: dict[str, Any] = {"split": split, "poems": len(poems)}
+        for condition, name in (("none", "bits_per_char"), ("all", "bits_per_char_given")):
+            bits, count, unknown = bits_of(self.model, PoetryDataset(poems, self.vocabulary, condition, row_length=0))
+            result[name] = bits / count
+            result |= {"characters": count, "unknown_characters": unknown}
+        return result
+
+    def example(self) -> dict[str, Tensor]:
+        return {"ids": torch.zeros(1, self.cfg.row_length or 128, dtype=torch.long)}
+
+    def model_metadata(self) -> dict[str, Any]:
+        return {"forms": self.forms}
+
+
+CHINESE_CHARACTERS = 20_992  # the CJK Unified Ideographs of Unicode 4E00-9FFF
+
+
+@torch.inference_mode()
+def bits_of(model: Poet, dataset: PoetryDataset) -> tuple[float, int, int]:
+    """(bits, characters, unknown characters) of all poems, whole, whatever their length."""
+    bits, count, unknown = 0.0, 0, 0
+    # Each unknown character is one of those that the vocabulary lacks: log2 of their number.
+    unknown_bits = math.log2(max(2, CHINESE_CHARACTERS - len(dataset.vocabulary)))
+    for indices in tqdm(dataset.batches(32, 0, shuffle=False), desc="judging", unit="batch", leave=False):
+        batch = {k: v.to(model.device) for k, v in collate([dataset[i] for i in indices]).items()}
+        output = model(batch["ids"], targets=batch["targets"])
+        unseen = int((batch["targets"] == dataset.vocabulary.unknown).sum())
+        bits += output["nll"].item() / math.log(2) + unseen * unknown_bits
+        count += int(output["count"])
+        unknown += unseen
+    if not count:
+        raise UserError("there is nothing to judge: the split is empty")
+    return bits, count, unknown

@@ -1,0 +1,142 @@
+"""models/basemodule.py: what is saved comes back without any config, foreign files load, bad files are one line."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from models.basemodule import BaseModule
+from models.poet import Poet
+from utils.errors import UserError
+
+
+class Tiny(BaseModule):
+    def __init__(self, width: int = 4, names: list[str] | None = None):
+        super().__init__(width=width, names=names)
+        self.conv = nn.Conv2d(1, width, 3)
+        self.norm = nn.InstanceNorm2d(width, affine=True)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_load_rebuilds_class_sizes_weights_and_metadata(tmp_path):
+    model = Tiny(width=3, names=["水", "ink"])
+    model.save(tmp_path / "m.safetensors", note="诗", epoch=3)
+    again = BaseModule.load(tmp_path / "m.safetensors")
+    assert type(again) is Tiny and again.arguments == {"width": 3, "names": ["水", "ink"]}
+    assert again.metadata == {"note": "诗", "epoch": 3} and not again.training
+    assert same(model, again)
+    again.save(tmp_path / "n.safetensors", epoch=4)
+    assert Tiny.load(tmp_path / "n.safetensors").metadata == {"note": "诗", "epoch": 4}
+
+
+def test_half_precision_file_is_half_as_large_and_loads_as_float32(tmp_path):
+    model = Tiny(width=200)
+    model.save(tmp_path / "full.safetensors")
+    model.save(tmp_path / "half.safetensors", dtype=torch.float16)
+    full, half = ((tmp_path / f"{n}.safetensors").stat().st_size for n in ("full", "half"))
+    again = Tiny.load(tmp_path / "half.safetensors")
+    assert half < 0.6 * full
+    assert again.conv.weight.dtype == torch.float32
+    torch.testing.assert_close(again.conv.weight, model.conv.weight, atol=1e-3, rtol=1e-3)
+
+
+def wrapped(state: dict) -> dict[str, object]:
+    return {
+        "plain": state,
+        "DataParallel": {f"module.{k}": v for k, v in state.items()},
+        "nested": {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 7},
+        "under model": {"model": state, "optimizer": {"lr": 0.1}},
+        "old InstanceNorm": {**state, "norm.running_mean": torch.zeros(4), "norm.running_var": torch.ones(4)},
+    }
+
+
+@pytest.mark.parametrize("kind", ["plain", "DataParallel", "nested", "under model", "old InstanceNorm"])
+def test_foreign_state_dicts(tmp_path, kind):
+    source = Tiny()
+    torch.save(wrapped(source.state_dict())[kind], tmp_path / "w.pth")
+    target = Tiny()
+    assert target.load_weights(tmp_path / "w.pth") == []
+    assert same(source, target)
+
+
+def test_bare_safetensors_state_dict(tmp_path):
+    source, target = Tiny(), Tiny()
+    save_file(source.state_dict(), tmp_path / "bare.safetensors")
+    target.load_weights(tmp_path / "bare.safetensors")
+    assert same(source, target)
+    with pytest.raises(UserError, match="bare state dict"):
+        Tiny.load(tmp_path / "bare.safetensors")
+
+
+def test_partial_load_lists_what_was_left_out():
+    state = Tiny(width=4).state_dict()
+    state["extra"] = torch.zeros(1)
+    del state["conv.bias"]
+    state["norm.weight"] = torch.zeros(9)
+    target = Tiny(width=4)
+    assert target.load_weights(state, strict=False) == ["conv.bias", "extra", "norm.weight"]
+    assert torch.equal(target.conv.weight, state["conv.weight"])
+    with pytest.raises(UserError, match=r"missing conv.bias; unknown extra; norm.weight is \(9,\), not \(4,\)"):
+        Tiny(width=4).load_weights(state)
+
+
+def test_wrong_class(tmp_path):
+    Tiny().save(tmp_path / "tiny.safetensors")
+    with pytest.raises(UserError, match="holds a Tiny, not a Poet"):
+        Poet.load(tmp_path / "tiny.safetensors")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.99])
+def test_truncated_files(tmp_path, share):
+    Tiny(width=64).save(tmp_path / "m.safetensors")
+    torch.save(Tiny(width=64).state_dict(), tmp_path / "m.pth")
+    for name in ("m.safetensors", "m.pth"):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: int(share * len(data))])
+    with pytest.raises(UserError, match="m.safetensors"):
+        BaseModule.load(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="m.pth"):
+        Tiny(width=64).load_weights(tmp_path / "m.pth")
+
+
+def test_missing_and_foreign_files(tmp_path):
+    with pytest.raises(UserError, match="cannot read .*nothing.safetensors: No such file"):
+        BaseModule.load(tmp_path / "nothing.safetensors")
+    (tmp_path / "text.pth").write_text("a poem, not weights")
+    with pytest.raises(UserError, match="text.pth is not a readable weight file"):
+        Tiny().load_weights(tmp_path / "text.pth")
+    torch.save([1, 2, 3], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="holds no state dict"):
+        Tiny().load_weights(tmp_path / "list.pth")
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
+def test_no_pickle_is_executed(tmp_path, save):
+    bomb = tmp_path / "executed"
+    save({"conv.weight": torch.zeros(1), "x": Bomb(bomb)}, tmp_path / "bad.pth")
+    with pytest.raises(UserError, match="bad.pth is not a readable weight file"):
+        Tiny().load_weights(tmp_path / "bad.pth")
+    assert not bomb.exists()
+
+
+def test_unwritable_place_leaves_the_old_file(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match="cannot write"):
+        Tiny().save(tmp_path / "file" / "m.safetensors")
+    assert (tmp_path / "file").read_text() == "not a folder"

@@ -1,0 +1,14 @@
+"""The one exception for mistakes of the user: main.py prints its message as one line and exits with 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What went wrong and what would be right, in one line."""
+
+
+def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean --lr?` for the nearest of `choices`, or the empty string if none is near."""
+    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""

@@ -1,0 +1,43 @@
+"""Files that are never half-written: whoever reads `path` sees the old content or the new one, nothing between."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+def atomic_save(path: str | Path, write: Callable[[str], object]) -> None:
+    """Lets `write(temporary_path)` make the file, then puts it in the place of `path` (fsync, os.replace).
+
+    The temporary file is in the same folder, so that the replacement is atomic. If anything fails (a full disk,
+    an unwritable folder), the file that stood at `path` is untouched, the temporary one is removed, and OSErrors
+    become a UserError.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp gives 0600, which others could not read
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; the file before is unchanged") from error
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def atomic_write(path: str | Path, data: bytes | str) -> None:
+    """Writes `data` to `path`, whole or not at all. Raises UserError if the place cannot be written."""
+    content = data.encode() if isinstance(data, str) else data
+    atomic_save(path, lambda temporary: Path(temporary).write_bytes(content))
