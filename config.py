@@ -14,9 +14,12 @@ from utils.errors import UserError, did_you_mean
 Config = TypeVar("Config", bound="Options")
 
 
-def option(default: Any, meaning: str, choices: tuple[str, ...] = (), minimum: float | None = None) -> Any:
-    """A dataclass field with its help, the values it may have, or the smallest one."""
-    return dataclasses.field(default=default, metadata={"help": meaning, "choices": choices, "minimum": minimum})
+def option(
+    default: Any, meaning: str, choices: tuple[str, ...] = (), minimum: float = 0, maximum: float = 2**31 - 1
+) -> Any:
+    """A dataclass field with its help, the words it may be, or the smallest and the largest number."""
+    metadata = {"help": meaning, "choices": choices, "minimum": minimum, "maximum": maximum}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,19 @@ class DefaultConfig(Options):
     # data
     data_root: str = option("", "file or folder of the data; empty: the sample embedded in dataset/")
     batch_size: int = option(32, "samples in a batch (of all devices together)", minimum=1)
-    num_workers: int = option(0, "processes that read data; 0: the training process itself", minimum=0)
+    num_workers: int = option(0, "processes that read data; 0: the training process itself")
     # training
-    max_epoch: int = option(20, "epochs to train", minimum=0)
-    lr: float = option(2e-3, "learning rate", minimum=0)
+    max_epoch: int = option(20, "epochs to train")
+    lr: float = option(2e-3, "learning rate")
     lr_schedule: str = option(
         "plateau", "plateau: times lr_decay after an epoch without improvement", ("plateau", "cosine", "constant")
     )
-    lr_decay: float = option(
-        0.5, "factor of the plateau schedule; what is left at the end of the cosine: 0.02", minimum=0
-    )
-    warmup: int = option(100, "steps in which the learning rate rises from zero", minimum=0)
-    weight_decay: float = option(0.01, "AdamW's weight decay", minimum=0)
-    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", minimum=0)
+    lr_decay: float = option(0.5, "factor of the plateau schedule; what is left at the end of the cosine: 0.02")
+    warmup: int = option(100, "steps in which the learning rate rises from zero")
+    weight_decay: float = option(0.01, "AdamW's weight decay")
+    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")
     accumulate: int = option(1, "batches whose gradients are added up before a step", minimum=1)
-    seed: int = option(0, "of everything random", minimum=0)
+    seed: int = option(0, "of everything random")
     # machine
     use_gpu: bool = option(True, "train on the GPU if there is one")
     devices: int = option(1, "processes (GPUs, or CPU processes) to train with", minimum=1)
@@ -71,13 +72,13 @@ class DefaultConfig(Options):
     run: str = option("", "name of the run's folder; empty: task and time")
     load: str = option("", "model file to start from (val and test: to judge)")
     resume: str = option("", "run folder to go on with; without a value: the latest one")
-    save_every: float = option(60.0, "seconds between two saves of last.pt", minimum=0)
+    save_every: float = option(60.0, "seconds between two saves of last.pt")
     # watching
     env: str = option("", "visdom environment; empty: the run's name")
     use_visdom: bool = option(True, "send figures to a visdom server if one answers")
-    vis_port: int = option(8097, "port of the visdom server on this machine", minimum=1)
+    vis_port: int = option(8097, "port of the visdom server on this machine", minimum=1, maximum=65535)
     debug_file: str = option("tmp/debug", "while this file exists a training run is in debug mode")
-    samples: int = option(2, "examples (poems, pictures) shown after each epoch", minimum=0)
+    samples: int = option(2, "examples (poems, pictures) shown after each epoch")
     # judging
     split: str = option("", "val, test: the split to judge; empty: the command's own", ("", "train", "val", "test"))
     json: bool = option(False, "val, test: print the figures as one JSON object on stdout")
@@ -91,7 +92,7 @@ class PoetConfig(DefaultConfig):
     embed: int = option(256, "width of the character embedding", minimum=1)
     hidden: int = option(512, "width of the LSTM", minimum=1)
     layers: int = option(2, "layers of the LSTM", minimum=1)
-    dropout: float = option(0.2, "dropout at the inputs and outputs of the LSTM layers", minimum=0)
+    dropout: float = option(0.2, "dropout at the inputs and outputs of the LSTM layers", maximum=1)
     min_count: int = option(
         2, "rarer characters become the unknown sign (in corpora of 100,000 characters up)", minimum=1
     )
@@ -106,7 +107,7 @@ class GenerateConfig(Options):
 
     form: str = option(
         "auto",
-        "五绝 七绝 五律 七律, or free; auto: 七绝 if the poet knows it",
+        "form of the poem; auto: 七绝 if the poet knows it",
         ("auto", "五绝", "七绝", "五律", "七律", "free"),
     )
     prompt: str = option("", "how the poem begins")
@@ -114,10 +115,12 @@ class GenerateConfig(Options):
     author: str = option("", "poet to write like")
     acrostic: str = option("", "藏头诗: the verses begin with these characters")
     n: int = option(1, "poems, written in one batch", minimum=1)
-    temperature: float = option(0.8, "below 1: safer, above 1: bolder; 0: always the likeliest", minimum=0)
-    top_k: int = option(0, "only the k likeliest characters; 0: all", minimum=0)
-    top_p: float = option(0.95, "only the likeliest characters that hold this share of the probability", minimum=0)
-    max_chars: int = option(200, "length at which a free poem is cut", minimum=1)
+    temperature: float = option(0.8, "below 1: safer, above 1: bolder; 0: always the likeliest")
+    top_k: int = option(0, "only the k likeliest characters; 0: all")
+    top_p: float = option(
+        0.95, "only the likeliest characters that hold this share of the probability; 1: all", maximum=1
+    )
+    max_chars: int = option(200, "length at which a free poem is cut", minimum=1, maximum=10_000)
     seed: int = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
     json: bool = option(False, "one JSON object a line: form, title, lines, score")
     load: str = option("checkpoints/poet.safetensors", "the poet's file")
@@ -128,7 +131,7 @@ class GenerateConfig(Options):
 class VisdomConfig(Options):
     """Options of visdom."""
 
-    port: int = option(8097, "port on this machine", minimum=1)
+    port: int = option(8097, "port on this machine", minimum=1, maximum=65535)
 
 
 @dataclass(frozen=True)
@@ -150,52 +153,57 @@ def task_config(overrides: Mapping[str, Any]) -> DefaultConfig:
 
 
 def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
-    """A `cls` with `overrides`, each coerced to its field's type. Raises UserError naming the option and what fits."""
+    """A `cls` with `overrides`, each coerced to its field's type. Raises UserError naming the option and what fits.
+
+    An option written without a value is True here; `--nojson` and `--no-json` are False for `json`.
+    """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     values = {}
     for name, value in overrides.items():
+        switch = name.removeprefix("no").lstrip("_")
+        if name not in fields and value is True and switch in fields and fields[switch].type is bool:
+            name, value = switch, False
         if name not in fields:
-            hint = did_you_mean(name, fields, "--") or f"; the options are --{', --'.join(fields)}"
+            hint = did_you_mean(name, fields, "--") or "; python main.py help lists the options"
             raise UserError(f"unknown option --{name}{hint}")
         values[name] = _coerce(name, value, fields[name])
     return cls(**values)
 
 
 def _coerce(name: str, value: Any, field: dataclasses.Field) -> Any:
-    kind = field.type
+    kind, limits = field.type, field.metadata
+    example = f"such as --{name}={field.default}" if field.default != "" else f"--{name}=TEXT"
+    if isinstance(value, bool) and kind is not bool:
+        raise UserError(f"--{name} needs a value: {_EXPECTED[kind]}, {example}")
     try:
         result = _CONVERT[kind](value)
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise UserError(f"--{name}={value}: expected {_EXPECTED[kind]}, such as --{name}={field.default}") from None
-    choices, minimum = field.metadata["choices"], field.metadata["minimum"]
-    if choices and result not in choices:
-        raise UserError(
-            f"--{name}={result}: choose one of {', '.join(filter(None, choices))}{did_you_mean(str(result), choices)}"
-        )
-    if minimum is not None and not result >= minimum:  # not: NaN is never at least anything
-        raise UserError(f"--{name}={value}: must be at least {minimum}, such as --{name}={field.default}")
+        raise UserError(f"--{name}={value}: expected {_EXPECTED[kind]}, {example}") from None
+    if limits["choices"] and result not in limits["choices"]:
+        choices = [c for c in limits["choices"] if c]
+        raise UserError(f"--{name}={result}: choose one of {', '.join(choices)}{did_you_mean(result, choices)}")
+    if kind in (int, float):
+        if not result >= limits["minimum"]:  # not: NaN is never at least anything
+            raise UserError(f"--{name}={value}: must be at least {limits['minimum']}, {example}")
+        if result > limits["maximum"]:
+            raise UserError(f"--{name}={value}: must be at most {limits['maximum']}, {example}")
     return result
 
 
 def _to_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}[
-        str(value).lower()
-    ]
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    return words[str(value).lower()]
 
 
 def _to_int(value: Any) -> int:
-    if isinstance(value, bool) or "_" in str(value):
-        raise ValueError
-    number = float(value)
+    number = _to_float(value)
     if number != int(number):
         raise ValueError
     return int(number)
 
 
 def _to_float(value: Any) -> float:
-    if isinstance(value, bool) or "_" in str(value):
+    if "_" in str(value):  # Python would read 12_34 as 1234
         raise ValueError
     return float(value)
 

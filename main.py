@@ -3,14 +3,17 @@
 import dataclasses
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import config
 from utils.errors import UserError, did_you_mean
 
+Option = str | bool  # as written; True where an option has no value: --json
 
-def train(*args: str, **options: str) -> None:
+
+def train(*args: str, **options: Option) -> None:
     """train a network; after each epoch: validation, a checkpoint, examples"""
     _no_arguments("train", args)
     if "resume" in options:
@@ -23,17 +26,17 @@ def train(*args: str, **options: str) -> None:
     run(cfg)
 
 
-def val(*args: str, **options: str) -> None:
+def val(*args: str, **options: Option) -> None:
     """judge a model file on the validation split: --load=FILE"""
     _judge("val", args, options)
 
 
-def test(*args: str, **options: str) -> None:
+def test(*args: str, **options: Option) -> None:
     """judge a model file on the test split: --load=FILE"""
     _judge("test", args, options)
 
 
-def _judge(command: str, args: tuple[str, ...], options: dict[str, str]) -> None:
+def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> None:
     _no_arguments(command, args)
     cfg = config.task_config(options)
     if not cfg.load:
@@ -49,10 +52,11 @@ def _judge(command: str, args: tuple[str, ...], options: dict[str, str]) -> None
         print("\n".join(f"{k:22} {v:.4f}" if isinstance(v, float) else f"{k:22} {v}" for k, v in figures.items()))
 
 
-def generate(*args: str, **options: str) -> None:
+def generate(*args: str, **options: Option) -> None:
     """write poems with the shipped poet, or the one that --load names"""
     _no_arguments("generate", args)
     cfg = config.parse(config.GenerateConfig, options)
+    path = _model_file(cfg.load)
     import secrets
 
     import torch
@@ -61,9 +65,8 @@ def generate(*args: str, **options: str) -> None:
     from infer.compose import compose
     from models.poet import Poet
 
-    model = Poet.load(
-        _existing_model(cfg.load, "generate"), "cuda" if cfg.use_gpu and torch.cuda.is_available() else "cpu"
-    )
+    device = "cuda" if cfg.use_gpu and torch.cuda.is_available() else "cpu"
+    model = Poet.load(path, device)
     for name in ("prompt", "title", "author", "acrostic"):
         given = getattr(cfg, name)
         folded, unknown = Vocabulary(model.vocab).fold(given)
@@ -82,7 +85,7 @@ def generate(*args: str, **options: str) -> None:
         _say(f"(--seed={seed} writes this again)")
 
 
-def visdom(*args: str, **options: str) -> None:
+def visdom(*args: str, **options: Option) -> None:
     """[RUN]  the training board in the browser; with a run's folder, its curves and poems"""
     cfg = config.parse(config.VisdomConfig, options)
     _no_arguments("visdom", args[1:])
@@ -91,19 +94,22 @@ def visdom(*args: str, **options: str) -> None:
     show(Path(args[0]) if args else None, cfg.port)
 
 
-def download(*args: str, **options: str) -> None:
-    """[NAME]  get real data; without a name: what there is"""
+def download(*args: str, **options: Option) -> None:
+    """[NAME]  get real data; without a name: what there is; visdom: the files of its page, by npm"""
     cfg = config.parse(config.DownloadConfig, options)
     _no_arguments("download", args[1:])
     from data.download import download, listing
+    from utils.visdom_frontend import fetch_frontend
 
     if not args:
         print(listing())
+    elif args[0] == "visdom":
+        print(fetch_frontend())
     else:
         print(download(args[0], cfg.to))
 
 
-def summary(*args: str, **options: str) -> None:
+def summary(*args: str, **options: Option) -> None:
     """the layers of a task's network, or of the model file that --load names"""
     _no_arguments("summary", args)
     cfg = config.task_config(options)
@@ -116,16 +122,25 @@ def summary(*args: str, **options: str) -> None:
     print(torchinfo.summary(task.model, input_data=task.example(), col_names=columns, verbose=0))
 
 
-def help(*args: str, **options: str) -> None:  # noqa: A001  the command's name
+def help(*args: str, **options: Option) -> None:  # noqa: A001  the command's name
     """[COMMAND]  this text, or every option of a command"""
+    _no_arguments("help", (*args[1:], *(f"--{name}" for name in options)))
     if args:
         _check_command(args[0])
-    print(_help(args[0] if args else None))
+        print(f"python main.py {args[0]}: {COMMANDS[args[0]].__doc__}")
+        option_sets = OPTIONS[args[0]]
+    else:
+        commands = "\n".join(f"  {name:10} {f.__doc__}" for name, f in COMMANDS.items())
+        print(f"usage: python main.py COMMAND [--option=value …]\n\n{commands}")
+        option_sets = dict.fromkeys(cls for sets in OPTIONS.values() for cls in sets)
+    for cls in option_sets:
+        print(f"\n{_options_text(cls)}")
 
 
+# A new command is a function above, its name here, and its options (classes of config.py) in OPTIONS, for help.
 COMMANDS = {f.__name__: f for f in (train, val, test, generate, visdom, download, summary, help)}
-OPTIONS = {  # the option sets of each command, for help
-    **{name: tuple(config.TASKS.values()) for name in ("train", "val", "test", "summary")},
+OPTIONS = {
+    **dict.fromkeys(("train", "val", "test", "summary"), (config.DefaultConfig, *config.TASKS.values())),
     "generate": (config.GenerateConfig,),
     "visdom": (config.VisdomConfig,),
     "download": (config.DownloadConfig,),
@@ -133,36 +148,22 @@ OPTIONS = {  # the option sets of each command, for help
 }
 
 
-def _help(command: str | None) -> str:
-    if command is None:
-        commands = "\n".join(f"  {name:10} {f.__doc__}" for name, f in COMMANDS.items())
-        text = f"usage: python main.py COMMAND [--option=value …]\n\n{commands}\n"
-        return text + "".join(
-            "\n" + _options_text(cls) for cls in dict.fromkeys(sum(OPTIONS.values(), (config.DefaultConfig,)))
-        )
-    sets = OPTIONS[command]
-    if config.DefaultConfig in (base for cls in sets for base in cls.__mro__):
-        sets = (config.DefaultConfig, *sets)
-    text = f"python main.py {command}: {COMMANDS[command].__doc__}\n"
-    return text + "".join("\n" + _options_text(cls) for cls in sets)
-
-
 def _options_text(cls: type[config.Options]) -> str:
-    base = cls.__mro__[1]
-    inherited = {f.name for f in dataclasses.fields(base)} if base is not config.Options else set()
+    """The options that `cls` adds to its base, or gives another default."""
+    inherited = {(f.name, f.default) for f in dataclasses.fields(cls.__mro__[1])}
     lines = [cls.__doc__]
     for f in dataclasses.fields(cls):
-        if f.name not in inherited:
+        if (f.name, f.default) not in inherited:
             default = "" if f.default == "" else f"={f.default}"
-            lines.append(f"  {'--' + f.name + default:32} {f.metadata['help']}")
-    return "\n".join(lines) + "\n"
+            choices = ", ".join(filter(None, f.metadata["choices"]))
+            lines.append(f"  {'--' + f.name + default:24} {f.metadata['help']}{choices and f' ({choices})'}")
+    return "\n".join(lines)
 
 
 def _check_command(name: str) -> None:
     if name not in COMMANDS:
-        raise UserError(
-            f"unknown command {name}{did_you_mean(name, COMMANDS) or '; the commands are ' + ', '.join(COMMANDS)}"
-        )
+        hint = did_you_mean(name, COMMANDS) or f"; the commands are {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command {name!r}{hint}")
 
 
 def _no_arguments(command: str, args: tuple[str, ...]) -> None:
@@ -170,9 +171,11 @@ def _no_arguments(command: str, args: tuple[str, ...]) -> None:
         raise UserError(f"{command}: unexpected {args[0]!r}; options are written --name=value")
 
 
-def _existing_model(path: str, command: str) -> str:
-    if not Path(path).exists() and path == config.GenerateConfig.load:  # started in another folder: the shipped file
+def _model_file(path: str) -> str:
+    if path == config.GenerateConfig.load and not Path(path).exists():  # started in another folder: the shipped file
         path = str(Path(__file__).parent / path)
+    if not Path(path).exists():
+        raise UserError(f"--load={path} does not exist: give a model file; python main.py train makes one")
     return path
 
 
@@ -180,29 +183,46 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+NO_VALUE = "<no value>"
+FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
+
+
+def _spelled_out(argv: list[str]) -> list[str]:
+    """`argv` with `--name` as `--name=<no value>`: Fire makes it name="True" otherwise, and pe="False" of `--nope`."""
+    words = []
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        if word in ("-", "--"):  # signs of Fire's own, which would end the arguments without a word
+            raise UserError(f"unexpected {word!r}; options are written --name=value")
+        lonely = FLAG.match(word) and "=" not in word and FLAG.match(following)
+        words.append(f"{word}={NO_VALUE}" if lonely else word)
+    return words
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit code. Mistakes of the user are one line on stderr and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         if not argv or {"--help", "-h"} & set(argv):
-            named = [a for a in argv if not a.startswith("-")]
-            help(*named[:1])
-            return 0
+            argv = ["help", *[word for word in argv if not word.startswith("-")][:1]]
         _check_command(argv[0])
         import fire
 
-        # Fire would guess types (12_34 becomes 1234, 春,江 a tuple): it hands over strings, config.py converts them.
-        commands = {name: fire.decorators.SetParseFn(str)(f) for name, f in COMMANDS.items()}
-        fire.Fire(commands, command=argv, name="main.py")
+        # Fire would guess types (12_34 becomes 1234, 春,江 a tuple): it hands over the words, config.py converts them.
+        as_written = fire.decorators.SetParseFn(lambda word: True if word == NO_VALUE else word)
+        commands = {name: as_written(f) for name, f in COMMANDS.items()}
+        fire.Fire(commands, command=_spelled_out(argv), name="main.py")
+        print(end="", flush=True)  # so that a closed pipe shows here
     except UserError as error:
         _say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `python main.py generate --n=100 | head`
+    except BrokenPipeError:  # python main.py generate --n=100 | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 if __name__ == "__main__":
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(encoding="utf-8", errors="replace")  # poems are Chinese, whatever the locale says
     sys.exit(main())

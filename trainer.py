@@ -3,21 +3,25 @@
 Lightning Fabric puts model and data on the devices and averages the gradients; what happens in a step stands here.
 """
 
+import bdb
+import dataclasses
+import fcntl
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchnet.meter import AverageValueMeter
 from tqdm import tqdm
 
@@ -26,12 +30,13 @@ from tasks import make_task
 from tasks.base import Task
 from utils.debug import dump, first_bad_tensor, gradient_range
 from utils.errors import UserError
-from utils.files import atomic_save, atomic_write
+from utils.files import atomic_save, remove_temporaries
 from utils.hardware import choose_precision
-from utils.recorder import Recorder
+from utils.recorder import LOG_NAME, Recorder
 from utils.seed import rng_state, seed_everything, set_rng_state
 
 STATE_VERSION = 1
+COSINE_FLOOR = 0.02  # share of the learning rate that is left at the end of the cosine
 
 
 @dataclass
@@ -41,7 +46,7 @@ class Progress:
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
     step: int = 0  # optimizer steps so far
-    best: float = math.inf  # of the monitored figure
+    best: dict[str, float] = field(default_factory=dict)  # validation figures of the best epoch
     best_epoch: int = -1
     lr_factor: float = 1.0  # what the plateau schedule has come to
     seconds: float = 0.0  # trained so far
@@ -53,13 +58,15 @@ def learning_rate(cfg: DefaultConfig, progress: Progress, total_steps: int) -> f
     warm = min(1.0, (progress.step + 1) / max(1, cfg.warmup))
     if cfg.lr_schedule == "cosine":
         share = min(1.0, progress.step / max(1, total_steps))
-        return cfg.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        return cfg.lr * warm * (COSINE_FLOOR + (1 - COSINE_FLOOR) * 0.5 * (1 + math.cos(math.pi * share)))
     return cfg.lr * warm * progress.lr_factor
 
 
-def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str]:
-    """The devices and the precision to compute in, and a sentence about both."""
+def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str, str]:
+    """The devices to compute on, the precision ("fp32" or "bf16"), and a sentence about both."""
     gpu = cfg.use_gpu and torch.cuda.is_available()
+    if gpu and cfg.devices > torch.cuda.device_count():
+        raise UserError(f"--devices={cfg.devices}: there are {torch.cuda.device_count()} GPUs here")
     precision, why = choose_precision(cfg.precision, gpu)
     several = cfg.devices * cfg.num_nodes > 1
     fabric = Fabric(
@@ -70,156 +77,172 @@ def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str]:
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     name = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-    return fabric, f"{cfg.devices * cfg.num_nodes} x {name}; precision {precision} ({why})"
+    return fabric, precision, f"{cfg.devices * cfg.num_nodes} x {name}; precision {precision} ({why})"
 
 
 def train(cfg: DefaultConfig) -> dict[str, float]:
     """Trains the task of `cfg`, or goes on with the run that cfg.resume names. Returns the best validation figures.
 
     Leaves in the run's folder: log.jsonl, last.pt (all that is needed to go on), best.safetensors (the model alone).
+    Raises UserError for whatever the user can mend, before other processes (cfg.devices) are started if possible.
     """
-    fabric, machine = make_fabric(cfg)
-    if cfg.devices * cfg.num_nodes > 1:
-        fabric.launch()
-    say = (lambda *words: print(*words, file=sys.stderr, flush=True)) if fabric.is_global_zero else lambda *_: None
-    folder = Path(fabric.broadcast(str(run_folder(cfg))))
+    folder = run_folder(cfg)
     state = read_state(folder / "last.pt") if cfg.resume else None
-    seed_everything(cfg.seed + fabric.global_rank)
+    if state and state["progress"]["epoch"] >= cfg.max_epoch:
+        _say(f"{folder} has done its {state['progress']['epoch']} epochs; to go on, give a larger --max_epoch")
+        return state["progress"]["best"]
+    fabric, precision, machine = make_fabric(cfg)
+    cfg = dataclasses.replace(cfg, precision=precision)  # a resumed run must not measure again and choose another
+    say = _say if fabric.is_global_zero else lambda text: None
     say(f"{cfg.task}, config:\n{cfg}\n{machine}")
+    if state and (changes := _changes(state["config"], cfg.as_dict())):
+        say(f"changed since the run was saved: {changes}")
+    seed_everything(cfg.seed)
     task = make_task(cfg)
+    task.val_batches()  # now, not after an epoch: there may be no data to validate with
     say(f"{task}\nrun: {folder}")
-    with lock(folder, fabric.is_global_zero):
-        return Run(task, cfg, fabric, folder, state, say).train()
+    with lock(folder) if fabric.is_global_zero else nullcontext():
+        if fabric.world_size > 1:
+            fabric.launch()
+            folder = Path(fabric.broadcast(str(folder)))
+        run = Run(task, cfg, fabric, folder, state, say)
+        state = None  # a second copy of the weights
+        return run.train()
 
 
 class Run:
     """One training run: the state that changes, and the loop over it."""
 
-    def __init__(self, task: Task, cfg: DefaultConfig, fabric: Fabric, folder: Path, state: dict | None, say):
+    def __init__(
+        self,
+        task: Task,
+        cfg: DefaultConfig,
+        fabric: Fabric,
+        folder: Path,
+        state: dict | None,
+        say: Callable[[str], None],
+    ):
         self.task, self.cfg, self.fabric, self.folder, self.say = task, cfg, fabric, folder, say
         self.progress = Progress(**state["progress"]) if state else Progress()
+        self.meters = {name: _meter(values) for name, values in self.progress.meters.items()}
         optimizer = torch.optim.AdamW(
             task.model.parameters(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=cfg.weight_decay, fused=True
         )
-        if state:
-            task.model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
         self.model, self.optimizer = fabric.setup(task.model, optimizer)
-        if state and fabric.is_global_zero:
-            set_rng_state(state["rng"])
-        elif state:
+        if state:
+            self._restore(state)
+        if fabric.global_rank:  # each process has its own dropout; the first one's is exact after a resume
             seed_everything(cfg.seed + fabric.global_rank + 1000 * self.progress.step)
-        self.meters = {name: _meter(values) for name, values in self.progress.meters.items()}
-        self.recorder = self._make_recorder(resumed=state is not None)
+        self.recorder = self._make_recorder(state)
         self.signal = 0
         self.saved_at = time.monotonic()
 
     # ------------------------------------------------------------------------------------------------ the loop
 
     def train(self) -> dict[str, float]:
-        progress, cfg = self.progress, self.cfg
-        best: dict[str, float] = {}
-        with self._signals():
+        """Trains to the last epoch. Returns the best validation figures."""
+        progress = self.progress
+        with self._session():
             if progress.step == 0:
                 self.save()
-            while progress.epoch < cfg.max_epoch:
+            while progress.epoch < self.cfg.max_epoch:
                 self.train_epoch()
                 figures = self.validate()
-                if self.improved(figures[self.task.monitor]):
-                    best = figures
+                self.compare(figures)
                 self.finish_epoch(figures)
-        self.recorder.final(progress.step, progress.epoch, {**best, "best_epoch": progress.best_epoch})
-        self.recorder.close()
-        self.say(
-            f"best {self.task.monitor} {progress.best:.4f} in epoch {progress.best_epoch + 1}: "
-            f"{self.folder / 'best.safetensors'}"
-        )
-        return best
+            self.recorder.final(progress.step, progress.epoch, {**progress.best, "best_epoch": progress.best_epoch})
+        if progress.best:
+            self.say(
+                f"best {self.task.monitor} {progress.best[self.task.monitor]:.4f} in epoch {progress.best_epoch + 1}: "
+                f"{self.folder / 'best.safetensors'}"
+            )
+        return progress.best
 
     def train_epoch(self) -> None:
         """Trains from progress.batch to the end of the epoch."""
         progress, cfg, task = self.progress, self.cfg, self.task
         batches = task.train_batches(progress.epoch)
         total_steps = cfg.max_epoch * math.ceil(len(batches) / cfg.accumulate)
-        bar = tqdm(
-            initial=progress.batch, total=len(batches), desc=f"epoch {progress.epoch + 1}/{cfg.max_epoch}",
-            unit="batch", leave=False, disable=not self.fabric.is_global_zero,
-        )  # fmt: skip
         self.model.train()
-        loader = self._loader(task.train_set, batches, progress.batch)
-        mark = time.perf_counter()
-        for batch, weight in loader:
-            data_time = time.perf_counter() - mark
-            debugging = self._debug_mode()
-            lr = learning_rate(cfg, progress, total_steps)
-            last_of_step = (progress.batch + 1) % cfg.accumulate == 0 or progress.batch + 1 == len(batches)
-            with self.fabric.no_backward_sync(self.model, enabled=not last_of_step), self.fabric.autocast():
-                output = task.step(self.model, batch)
-                self._check(output["objective"], batch)
-                self.fabric.backward(output["objective"] * (weight / cfg.accumulate))
-            progress.batch += 1
-            figures = self._figures(output)
-            if last_of_step:
-                figures["grad_norm"] = self._update(lr, batch)
-                progress.step += 1
-            if debugging:
-                self._debug(batch, output)
-            spent = time.perf_counter() - mark
-            progress.seconds += spent
-            self.recorder.batch(
-                progress.step, progress.epoch, **figures, lr=lr, data_time=data_time, model_time=spent - data_time
-            )
-            bar.update()
-            bar.set_postfix_str(" ".join(f"{k} {m.value()[0]:.3f}" for k, m in self.meters.items()))
-            if last_of_step:
-                self._save_if_due(bar)
+        with self._bar(f"epoch {progress.epoch + 1}/{cfg.max_epoch}", len(batches), progress.batch) as bar:
             mark = time.perf_counter()
-        bar.close()
+            for batch, weight in self._loader(task.train_set, batches, progress.batch, cfg.accumulate):
+                data_time = time.perf_counter() - mark
+                debugging = self._debug_mode()
+                lr = learning_rate(cfg, progress, total_steps)
+                number = progress.step + 1  # of the step that this batch belongs to
+                progress.batch += 1
+                ends_step = progress.batch % cfg.accumulate == 0 or progress.batch == len(batches)
+                with self.fabric.no_backward_sync(self.model, enabled=not ends_step):
+                    with self.fabric.autocast():
+                        output = task.step(self.model, batch)
+                    self._stop_if_bad(output["objective"], batch)
+                    self.fabric.backward(output["objective"] * weight)
+                figures = self._count(self.meters, output)
+                if debugging:
+                    self._debug(batch, output)
+                if ends_step:
+                    figures["grad_norm"] = self._update(lr, batch)
+                spent = time.perf_counter() - mark
+                progress.seconds += spent
+                times = {"data_time": data_time, "model_time": spent - data_time}
+                self.recorder.batch(number, progress.epoch, **figures, lr=lr, **times)
+                bar.set_postfix_str(" ".join(f"{k} {m.value()[0]:.3f}" for k, m in self.meters.items()), refresh=False)
+                bar.update()
+                if ends_step:
+                    self._stop_if_asked()
+                    if time.monotonic() - self.saved_at >= cfg.save_every:
+                        self.save()
+                mark = time.perf_counter()
 
     def _update(self, lr: float, batch: dict[str, Any]) -> float:
         """Clips the gradient and takes one step; returns the gradient's norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         limit = self.cfg.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.task.model.parameters(), limit).item()
-        if not math.isfinite(norm):
-            self._stop_at_nan(batch)
-        if self.progress.step % 100 == 0:
+        norm = torch.nn.utils.clip_grad_norm_(self.task.model.parameters(), limit)
+        self._stop_if_bad(norm, batch)
+        self.progress.step += 1
+        if self.progress.step % 100 == 1:
             self.recorder.gradients(self.progress.step, self.progress.epoch, gradient_range(self.task.model))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return norm
+        return norm.item()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The figures on the validation set."""
         self.model.eval()
         dataset, batches = self.task.val_batches()
-        with self.fabric.autocast():
-            figures = evaluate(self.model, self.task, self._loader(dataset, batches), len(batches), self.fabric)
-        self.model.train()
-        return figures
+        meters: dict[str, AverageValueMeter] = {}
+        with self.fabric.autocast(), self._bar("val", len(batches)) as bar:
+            for batch, weight in self._loader(dataset, batches):
+                output = self.task.step(self.model, batch)
+                if not weight:
+                    output["count"] = output["count"] * 0
+                self._count(meters, output)
+                bar.update()
+                self._stop_if_asked()
+        return self.task.summarise(_means(meters))
 
-    def improved(self, figure: float) -> bool:
-        """Compares with the best so far, saves the model if it is better, else lets the plateau schedule decay."""
-        progress = self.progress
-        if not figure < progress.best:
-            if self.cfg.lr_schedule == "plateau":
-                progress.lr_factor *= self.cfg.lr_decay
-            return False
-        progress.best, progress.best_epoch = figure, progress.epoch
-        if self.fabric.is_global_zero:
-            self.task.model.save(
-                self.folder / "best.safetensors", **self.task.model_metadata(), config=self.cfg.as_dict(),
-                revision=git_revision(), epoch=progress.epoch + 1, step=progress.step, seconds=round(progress.seconds),
-                **{self.task.monitor: figure},
-            )  # fmt: skip
-        return True
+    def compare(self, figures: dict[str, float]) -> None:
+        """Compares with the best so far: saves the model if it is better, else lets the plateau schedule decay."""
+        progress, monitor = self.progress, self.task.monitor
+        if figures[monitor] < progress.best.get(monitor, math.inf):
+            progress.best, progress.best_epoch = figures, progress.epoch
+            if self.fabric.is_global_zero:
+                self.task.model.save(
+                    self.folder / "best.safetensors", **self.task.model_metadata(), config=self.cfg.as_dict(),
+                    revision=git_revision(), epoch=progress.epoch + 1, step=progress.step,
+                    seconds=round(progress.seconds), **{monitor: figures[monitor]},
+                )  # fmt: skip
+        elif self.cfg.lr_schedule == "plateau":
+            progress.lr_factor *= self.cfg.lr_decay
 
     def finish_epoch(self, figures: dict[str, float]) -> None:
         """Records the epoch, shows examples, moves on to the next and saves."""
         progress = self.progress
-        trained = self.task.summarise({name: meter.value()[0] for name, meter in self.meters.items()})
+        trained = self.task.summarise(_means(self.meters))
         self.recorder.epoch(progress.step, progress.epoch, "train", **trained)
         self.recorder.epoch(progress.step, progress.epoch, "val", **figures, lr_factor=progress.lr_factor)
         told = " ".join(f"{k} {v:.3f}" for k, v in trained.items())
@@ -239,37 +262,73 @@ class Run:
 
     def save(self) -> None:
         """Writes last.pt: plain numbers, strings and tensors, so that reading it runs no code."""
-        self.progress.meters = {name: _meter_values(meter) for name, meter in self.meters.items()}
         self.saved_at = time.monotonic()
         if not self.fabric.is_global_zero:
             return
+        self.progress.meters = {name: _meter_values(meter) for name, meter in self.meters.items()}
+        log = self.folder / LOG_NAME
         state = {
             "version": STATE_VERSION,
             "config": self.cfg.as_dict(),
-            "progress": asdict(self.progress),
+            "progress": dataclasses.asdict(self.progress),
+            "arguments": self.task.model.arguments,
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": rng_state(),
+            "log_size": log.stat().st_size if log.exists() else 0,
         }
         atomic_save(self.folder / "last.pt", lambda path: torch.save(state, path))
 
-    def _save_if_due(self, bar: tqdm) -> None:
-        stop = self.signal
-        if self.fabric.world_size > 1:  # a signal may have reached one process only
-            stop = int(self.fabric.all_reduce(torch.tensor(float(stop)), reduce_op="max"))
-        if stop or time.monotonic() - self.saved_at >= self.cfg.save_every:
-            self.save()
-        if stop:
-            bar.close()
-            self.recorder.close()
-            self.say(
-                f"stopped by {signal.Signals(stop).name}, nothing is lost; to go on:\n"
-                f"  python main.py train --resume={self.folder}"
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Takes over what `save` wrote. Raises UserError if it is of another network."""
+        old, new = state["arguments"], self.task.model.arguments
+        if other := [name for name in {**old, **new} if old.get(name) != new.get(name)]:
+            raise UserError(
+                f"{self.folder} was trained with another {' and '.join(other)}: a run goes on with the data and the "
+                f"network it began with; start a new one from its weights by --load={self.folder / 'best.safetensors'}"
             )
-            raise SystemExit(128 + stop)
+        self.task.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:  # lr is set at each step
+            group["weight_decay"] = self.cfg.weight_decay
+        set_rng_state(state["rng"])
+
+    def _stop_if_asked(self) -> None:
+        """Saves and ends the process if it, or another one of the run, got SIGINT or SIGTERM."""
+        number = int(self._largest(self.signal))
+        if not number:
+            return
+        self.save()
+        self.say(
+            f"stopped by {signal.Signals(number).name}, nothing is lost; to go on:\n"
+            f"  python main.py train --resume={shlex.quote(str(self.folder))}"
+        )
+        # The launcher kills everybody as soon as one of the others ends with an error.
+        raise SystemExit(128 + number if self.fabric.is_global_zero else 0)
+
+    def _stop_if_bad(self, value: torch.Tensor, batch: dict[str, Any]) -> None:
+        """Ends the run if this loss or gradient norm is not finite in any of the processes."""
+        fabric, task = self.fabric, self.task
+        culprit = int(self._largest(-1 if torch.isfinite(value) else fabric.global_rank))
+        if culprit < 0:
+            return
+        with fabric.autocast():
+            name = fabric.broadcast(first_bad_tensor(task.model, batch, lambda: task.step(task.model, batch)), culprit)
+        if not fabric.is_global_zero:
+            raise SystemExit(0)
+        raise UserError(
+            f"step {self.progress.step + 1}: the loss is not finite; the first bad tensor is {name}. Try a smaller "
+            f"--lr, --grad_clip=1 or --precision=fp32; the last good state is {self.folder / 'last.pt'}"
+        )
+
+    def _largest(self, number: float) -> float:
+        """The largest of the numbers that the processes give."""
+        if self.fabric.world_size == 1:
+            return number
+        return self.fabric.all_reduce(torch.tensor(float(number), device=self.fabric.device), reduce_op="max").item()
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _session(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM let the step finish and save; a second Ctrl-C ends the process at once."""
 
         def note(number: int, frame: object) -> None:
@@ -279,48 +338,61 @@ class Run:
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+        except bdb.BdbQuit:
+            raise UserError(f"the debugger was left by q; --resume={self.folder} goes on from the last save") from None
+        except RuntimeError as error:
+            if self.fabric.global_rank and "by peer" in str(error):  # the first process has ended, and has said why
+                raise SystemExit(1) from None
+            raise
         finally:
+            self.recorder.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     # ------------------------------------------------------------------------------------------------- helpers
 
-    def _loader(self, dataset, batches: list[list[int]], skip: int = 0) -> Iterator[tuple[dict[str, Any], float]]:
+    def _loader(
+        self, dataset: Dataset, batches: list[list[int]], skip: int = 0, accumulate: int = 1
+    ) -> Iterator[tuple[dict[str, Any], float]]:
         """(batch on the device, weight) for this process's share of the batches after the first `skip`.
 
-        The weight makes the average over the processes the mean over the whole batch, however it was divided.
+        The weights make the objectives of a step add up to the mean over all its samples, however these were divided
+        among processes and among the `accumulate` batches of the step.
         """
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        shares = [(b[rank::world], len(b)) for b in batches[skip:]]
+        shares, weights = [], []
+        for i in range(skip, len(batches)):
+            start = i - i % accumulate
+            samples = sum(len(b) for b in batches[start : start + accumulate])  # of the whole step
+            share = batches[i][rank::world]
+            shares.append(share or batches[i][:1])  # a process without a sample computes along with weight 0
+            weights.append(len(share) * world / samples)
         loader = DataLoader(
             dataset,
-            batch_sampler=[share or batches[0][:1] for share, _ in shares],
+            batch_sampler=shares,
             collate_fn=self.task.collate,
             num_workers=self.cfg.num_workers,
             pin_memory=self.fabric.device.type == "cuda",
             generator=torch.Generator(),  # its own: the global one must not depend on how often a run was resumed
         )
-        for batch, (share, whole) in zip(loader, shares, strict=True):
-            yield self.fabric.to_device(batch), len(share) * world / whole
+        for batch, weight in zip(loader, weights, strict=True):
+            yield self.fabric.to_device(batch), weight
 
-    def _figures(self, output: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Adds the step's figures to the running ones; returns them as numbers."""
-        figures, count = _reduced(output, self.fabric)
-        for name, value in figures.items():
-            self.meters.setdefault(name, _meter()).add(value * count, count)
-        return figures
+    def _count(self, meters: dict[str, AverageValueMeter], output: dict[str, torch.Tensor]) -> dict[str, float]:
+        """The step's figures over all processes, as numbers; they are also added to the running ones in `meters`."""
+        names = [k for k in output if k not in ("objective", "count")]
+        count = float(output["count"])
+        sums = [float(output[k]) * count for k in names]
+        if self.fabric.world_size > 1:
+            together = torch.tensor([*sums, count], dtype=torch.float64, device=self.fabric.device)
+            *sums, count = self.fabric.all_reduce(together, reduce_op="sum").tolist()
+        for name, value in zip(names, sums, strict=True):
+            meters.setdefault(name, _meter()).add(value, count)
+        return {name: value / max(count, 1) for name, value in zip(names, sums, strict=True)}
 
-    def _check(self, objective: torch.Tensor, batch: dict[str, Any]) -> None:
-        if not torch.isfinite(objective):
-            self._stop_at_nan(batch)
-
-    def _stop_at_nan(self, batch: dict[str, Any]) -> None:
-        with self.fabric.autocast():
-            name = first_bad_tensor(self.task.model, batch, lambda: self.task.step(self.task.model, batch))
-        raise UserError(
-            f"step {self.progress.step + 1}: the loss is not finite; the first bad tensor is {name}. Try a smaller "
-            f"--lr, --grad_clip=1 or --precision=fp32; the last good state is {self.folder / 'last.pt'}"
-        )
+    def _bar(self, name: str, total: int, done: int = 0) -> tqdm:
+        quiet = not self.fabric.is_global_zero
+        return tqdm(desc=name, total=total, initial=done, unit="batch", leave=False, disable=quiet)
 
     def _debug_mode(self) -> bool:
         """Whether the debug file exists; anomaly detection follows it."""
@@ -331,49 +403,33 @@ class Run:
         return on
 
     def _debug(self, batch: dict[str, Any], output: dict[str, torch.Tensor]) -> None:
+        """After the backward pass: a debugger on a terminal, elsewhere a line of shapes and ranges in debug.jsonl."""
         if not self.fabric.is_global_zero:
             return
-        if sys.stdin.isatty() and sys.stderr.isatty():
-            model = self.task.model  # noqa: F841  for the person at the prompt
-            breakpoint()  # batch, output, model; `c` goes on, removing the debug file ends debug mode
-        else:
-            dump(self.folder / "debug.jsonl", self.progress.step, self.task.model, batch, output)
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            dump(self.folder / "debug.jsonl", self.progress.step + 1, self.task.model, batch, output)
+            return
+        model = self.task.model  # noqa: F841  for the person at the prompt
+        breakpoint()  # `batch`, `output` and `model` are here; c goes on to the next step, q ends the training
 
-    def _make_recorder(self, resumed: bool) -> Recorder:
+    def _make_recorder(self, state: dict[str, Any] | None) -> Recorder:
+        if not self.fabric.is_global_zero:
+            return Recorder(None)
+        log = self.folder / LOG_NAME
+        if state and log.exists() and log.stat().st_size > state["log_size"]:
+            os.truncate(log, state["log_size"])  # what came after the save comes again
         sinks = []
-        if self.cfg.use_visdom and self.fabric.is_global_zero:
+        if self.cfg.use_visdom:
             from utils.visualize import Visualizer
 
             sinks = [Visualizer(env=self.cfg.env or self.folder.name, port=self.cfg.vis_port, folder=self.folder)]
-        folder = self.folder if self.fabric.is_global_zero else None
-        recorder = Recorder(folder, sinks, resume_step=self.progress.step if resumed else None)
+        recorder = Recorder(self.folder, sinks, resume_step=self.progress.step if state else None)
         recorder.config(self.cfg.as_dict())
         return recorder
 
 
-def evaluate(model: Any, task: Task, loader: Iterator, batches: int, fabric: Fabric | None = None) -> dict[str, float]:
-    """The figures of `task.step` over all batches, each weighted by its count."""
-    meters: dict[str, AverageValueMeter] = {}
-    quiet = fabric is not None and not fabric.is_global_zero
-    for batch, weight in tqdm(loader, total=batches, desc="val", unit="batch", leave=False, disable=quiet):
-        output = task.step(model, batch)
-        if not weight:
-            output = {**output, "count": output["count"] * 0}
-        figures, count = _reduced(output, fabric)
-        for name, value in figures.items():
-            meters.setdefault(name, _meter()).add(value * count, count)
-    return task.summarise({name: meter.value()[0] for name, meter in meters.items()})
-
-
-def _reduced(output: dict[str, torch.Tensor], fabric: Fabric | None) -> tuple[dict[str, float], float]:
-    """The figures of a step and their count, over all processes."""
-    names = [k for k in output if k not in ("objective", "count")]
-    count = float(output["count"])
-    if fabric is None or fabric.world_size == 1:
-        return {k: float(output[k]) for k in names}, count
-    sums = torch.tensor([float(output[k]) * count for k in names] + [count], dtype=torch.float64)
-    *sums, count = fabric.all_reduce(sums.to(fabric.device), reduce_op="sum").tolist()
-    return {k: s / max(count, 1) for k, s in zip(names, sums, strict=True)}, count
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)  # above the progress bar, if there is one
 
 
 def _meter(values: dict[str, float] | None = None) -> AverageValueMeter:
@@ -386,11 +442,15 @@ def _meter_values(meter: AverageValueMeter) -> dict[str, float]:
     return {name: float(value) for name, value in vars(meter).items()}
 
 
+def _means(meters: dict[str, AverageValueMeter]) -> dict[str, float]:
+    return {name: float(meter.value()[0]) for name, meter in meters.items()}
+
+
 # --------------------------------------------------------------------------------------------- runs and their files
 
 
 def run_folder(cfg: DefaultConfig) -> Path:
-    """The folder of this run: the resumed one's, or a new one that did not exist."""
+    """The folder of this run: the resumed one's, or a new one that holds no run yet."""
     if cfg.resume:
         return Path(cfg.resume)
     name = cfg.run or f"{cfg.task}_{time.strftime('%m%d_%H%M%S')}"
@@ -414,6 +474,11 @@ def resumed_options(overrides: dict[str, Any]) -> dict[str, Any]:
     return {**stored, **overrides, "resume": str(folder)}
 
 
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What differs between two configs, such as "lr 0.002 -> 0.001"."""
+    return ", ".join(f"{k} {old.get(k)} -> {v}" for k, v in new.items() if k != "resume" and old.get(k) != v)
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """Reads a last.pt without running any code from it. Raises UserError if it is none, or of another version."""
     try:
@@ -421,7 +486,9 @@ def read_state(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give --resume the folder of a run") from None
     except Exception as error:  # torch raises half a dozen kinds here, all meaning the same
-        raise UserError(f"{path} is not a training state, or is damaged: {str(error).splitlines()[0][:100]}") from error
+        raise UserError(
+            f"{path} is not a training state, or is damaged: {str(error).split(chr(10))[0][:100]}"
+        ) from error
     version = state.get("version") if isinstance(state, dict) else None
     if version != STATE_VERSION:
         raise UserError(f"{path} is a training state of version {version}, this program reads {STATE_VERSION}")
@@ -429,26 +496,29 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def lock(folder: Path, mine: bool) -> Iterator[None]:
-    """Keeps a second training out of the run's folder while this one is alive."""
-    import fcntl
-
-    if not mine:
-        yield
-        return
-    atomic_write(folder / ".lock", "") if not (folder / ".lock").exists() else None
-    with open(folder / ".lock") as file:
+def lock(folder: Path) -> Iterator[None]:
+    """Makes the run's folder and keeps a second training out of it while this one is alive."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a")
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror}; choose another --save_path") from error
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # lockf, not flock: processes that read data would inherit that one, and outlive a killed training
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
                 f"{folder} is being trained by another process: wait for it, or choose another --run"
             ) from None
+        remove_temporaries(folder)
         yield
 
 
 def git_revision() -> str:
     """The project's git revision, or "" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    return result.stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # git is not installed
+        return ""

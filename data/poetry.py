@@ -5,18 +5,18 @@ random in training, so that one network writes with and without it.
 """
 
 import gzip
-import io
 import json
 import lzma
 import pickletools
 import re
-import zipfile
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ PAUSES, STOPS = "，、", "。？！；"  # a pause ends a verse, a stop may end
 IGNORE = -1  # target of positions that are not counted: padding and condition
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".npz")
+NO_POEMS = (".", "README", "LICENSE")  # how the names of files start that lie in folders of poems and hold none
+SPLITS = ("train", "val", "test")
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "poetry.jsonl"
 
 
@@ -60,21 +62,30 @@ class Poem:
 def read_poems(path: str | Path) -> list[Poem]:
     """Reads every poem of a file or folder.
 
-    .txt (one poem a line, or poems between blank lines; `title:poem` too), .jsonl (id, author, title, lines, form,
+    .txt (one poem a line, or poems between blank lines; see _parse_txt), .jsonl (id, author, title, lines, form,
     split), the chinese-poetry project's .json, each also as .gz or .xz, and tang.npz. UTF-8, any language. A poem
-    without a split gets one by a hash of its text (90 : 5 : 5). Raises UserError naming file and line, also when no
-    poem is found.
+    without a split gets one by a hash of its text (90 : 5 : 5), one without a form, or with one that is not known here,
+    the form of its shape. Files of a folder that hold something else are left out and named on stderr. Raises
+    UserError naming file and line, also when no poem is found.
     """
     path = Path(path)
     files = _files(path)
     poems: list[Poem] = []
+    empty: list[str] = []
     for file in tqdm(files, desc="reading", unit="file", leave=False, disable=len(files) < 5):
-        poems += [p for p in _read_file(file) if p.lines]
+        found = [p for p in _read_file(file) if p.text.strip()]
+        poems += found
+        empty += [] if found else [file.name]
+    if not poems:
+        raise UserError(
+            f'{path} holds no poem: expected .txt, .jsonl of objects with "lines", chinese-poetry\'s .json lists of '
+            'objects with "paragraphs", or tang.npz'
+        )
+    if empty:
+        print(f"{path}: no poem in {len(empty)} of the {len(files)} files: {', '.join(empty[:5])}", file=sys.stderr)
     for poem in poems:
         poem.split = poem.split or _split_of(poem.text)
-        poem.form = poem.form or form_of(poem.lines)
-    if not poems:
-        raise UserError(f"{path} holds no poem: expected .txt, .jsonl, .json or .npz with at least one")
+        poem.form = poem.form if poem.form in (*FORMS, *OTHER_FORMS) else form_of(poem.lines)
     return poems
 
 
@@ -88,7 +99,8 @@ def choose_split(poems: list[Poem], split: str) -> list[Poem]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if _kind(p) in SUFFIXES and not p.name.startswith("."))
+        files = sorted(p for p in path.rglob("*") if _kind(p) in SUFFIXES and p.is_file())
+        files = [p for p in files if not any(part.startswith(NO_POEMS) for part in p.relative_to(path).parts)]
         if not files:
             raise UserError(f"{path} holds no {', '.join(SUFFIXES)} file (also .gz, .xz)")
         return files
@@ -102,7 +114,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _kind(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix in (".gz", ".xz") else path.suffix
+    """ ".txt" for poems.txt, poems.txt.gz and POEMS.TXT.XZ."""
+    return Path(path.stem if path.suffix.lower() in (".gz", ".xz") else path.name).suffix.lower()
 
 
 def _read_file(path: Path) -> Iterator[Poem]:
@@ -112,56 +125,70 @@ def _read_file(path: Path) -> Iterator[Poem]:
         return
     try:
         raw = path.read_bytes()
-        raw = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(raw)
+        raw = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix.lower(), bytes)(raw)
         text = raw.decode("utf-8-sig")
     except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
-        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        reason = "it is not UTF-8, convert it first" if isinstance(error, UnicodeDecodeError) else error
         raise UserError(f"cannot read {path}: {reason}") from error
     if kind == ".txt":
         yield from _parse_txt(text)
     elif kind == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028 inside a string
             if line.strip():
-                yield _from_json(_json(line, f"{path}:{number}"), f"{path}:{number}")
+                yield _from_json(_json(line, path, number), f"{path}:{number}")
     else:
-        records = _json(text, str(path))
-        if not isinstance(records, list):
-            raise UserError(f"{path}: expected a JSON list of poems")
+        records = _json(text, path, 1)
+        if not isinstance(records, list) or not any(_paragraphs(record) for record in records):
+            return  # such as the lists of authors that lie beside the poems
         for number, record in enumerate(records, 1):
             yield _from_chinese_poetry(record, f"{path}, poem {number}")
 
 
-def _json(text: str, where: str) -> object:
+def _json(text: str, path: Path, line: int) -> object:
+    """The value that `text` is, which starts at that line of the file."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg})") from error
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be printed nor saved
+        return value
+    except (ValueError, RecursionError) as error:  # not JSON; a number of 5,000 digits; 100,000 nested lists
+        reason, after = (error.msg, error.lineno - 1) if isinstance(error, json.JSONDecodeError) else (error, 0)
+        raise UserError(f"{path}:{line + after}: not valid JSON ({reason})") from error
 
 
 def _parse_txt(text: str) -> Iterator[Poem]:
-    lines = [line.strip() for line in text.splitlines()]
-    if "" in "\n".join(lines).strip().split("\n"):  # blank lines inside: they separate the poems
-        for block in re.split(r"\n\n+", "\n".join(lines).strip()):
-            yield Poem(to_lines(block.split("\n")))
-        return
-    for line in filter(None, lines):
-        titled = re.fullmatch(
-            r"([^:：，。]{1,40})[:：](.+[，。].*)", line
-        )  # the `title:poem` of many Chinese collections
-        title, body = titled.groups() if titled else ("", line)
-        yield Poem(to_lines([body]), title=title)
+    """Poems between blank lines if there is one, else one a line; with a title where one can be told from the verse.
+
+    `title:poem` in one line, or before lines of Chinese verse a line with the title and perhaps one with the author.
+    """
+    text = "\n".join(line.strip() for line in text.splitlines()).strip()
+    for block in re.split("\n\n+" if "\n\n" in text else "\n", text):
+        titled = re.fullmatch(r"([^:：，。\n]{1,40})[:：](.+[，。].*)", block)  # many Chinese collections have it
+        title, block = titled.groups() if titled else ("", block)
+        lines = block.split("\n")
+        head = next((i for i, line in enumerate(lines) if _is_verse([line])), 0)
+        if head in (1, 2) and _is_verse(lines[head:]):
+            yield Poem(to_lines(lines[head:]), *lines[:head])
+        else:
+            yield Poem(to_lines(lines), title)
 
 
 def _from_json(record: object, where: str) -> Poem:
-    if not isinstance(record, dict) or not isinstance(record.get("lines"), list):
+    lines = record.get("lines") if isinstance(record, dict) else None
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise UserError(f'{where}: expected an object with "lines", a list of strings')
-    lines = [str(line) for line in record["lines"]]
+    if (split := record.get("split") or "") not in ("", *SPLITS):
+        raise UserError(f'{where}: "split" is {split!r}: expected one of {", ".join(SPLITS)}, or leave it out')
     return Poem(lines, *(str(record.get(key) or "") for key in ("title", "author", "form", "split", "id")))
+
+
+def _paragraphs(record: object) -> object:
+    return record.get("paragraphs", record.get("content")) if isinstance(record, dict) else None
 
 
 def _from_chinese_poetry(record: object, where: str) -> Poem:
     """chinese-poetry's JSON: traditional characters, notes in brackets, odd marks; made simplified and plain."""
-    paragraphs = record.get("paragraphs", record.get("content")) if isinstance(record, dict) else None
+    paragraphs = _paragraphs(record)
     if not isinstance(paragraphs, list):
         raise UserError(f'{where}: expected an object with "paragraphs", a list of strings')
     body = simplify("".join(map(str, paragraphs)))
@@ -180,13 +207,17 @@ def _read_npz(path: Path) -> Iterator[Poem]:
     them are the dict.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = archive["data"]
-        with zipfile.ZipFile(path) as archive, archive.open("ix2word.npy") as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            words = _literal_dict(file.read())
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        with ZipFile(path) as archive:
+            with archive.open("data.npy") as file:
+                data = np.lib.format.read_array(file, allow_pickle=False)
+            with archive.open("ix2word.npy") as file:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
+                words = _literal_dict(file.read())
+        if data.ndim != 2 or data.dtype.kind not in "iu":
+            raise ValueError(f"data has shape {data.shape} and type {data.dtype}, expected rows of whole numbers")
+    # RuntimeError: an encrypted archive; MemoryError: a header that claims a huge array
+    except (OSError, EOFError, LookupError, ValueError, RuntimeError, MemoryError, zlib.error, BadZipFile) as error:
         raise UserError(f"{path} is not the book's tang.npz (arrays data and ix2word): {error}") from error
     for row in data.tolist():
         characters = [words.get(i, UNKNOWN) for i in row]
@@ -197,12 +228,23 @@ def _read_npz(path: Path) -> Iterator[Poem]:
 def _literal_dict(pickled: bytes) -> dict[int, str]:
     """{int: str} out of a pickle whose opcodes are read, not executed."""
     words: dict[int, str] = {}
+    memo: dict[int, str | None] = {}  # a string that the file already has is fetched by number
     key: int | None = None
-    for opcode, argument, _ in pickletools.genops(io.BytesIO(pickled)):
-        if opcode.name in ("BININT", "BININT1", "BININT2", "INT", "LONG1"):
-            key = argument
-        elif opcode.name in ("BINUNICODE", "SHORT_BINUNICODE", "UNICODE") and key is not None:
-            words[key], key = argument, None
+    text: str | None = None
+    for opcode, argument, _ in pickletools.genops(pickled):
+        match opcode.name:
+            case "EMPTY_DICT":  # what came before describes the array around the dict
+                words, key = {}, None
+            case "BININT" | "BININT1" | "BININT2":
+                key, text = argument, None
+            case "BINUNICODE" | "SHORT_BINUNICODE":
+                text = argument
+            case "BINGET" | "LONG_BINGET":
+                text = memo.get(argument)
+            case "MEMOIZE" | "BINPUT" | "LONG_BINPUT":
+                memo[len(memo) if argument is None else argument] = text
+        if key is not None and text is not None:
+            words[key], key = text, None
     if len(words) < 2 or max(words) >= 2 * len(words):
         raise ValueError("ix2word is not a dict of ids and characters")
     return words

@@ -3,6 +3,7 @@
 Shapes: B poems, V characters in the vocabulary.
 """
 
+import unicodedata
 from dataclasses import dataclass
 
 import torch
@@ -45,52 +46,72 @@ def compose(
     seed: int = 0,
     forms: list[str] | None = None,
 ) -> list[Composition]:
-    """Writes `n` poems in one batch. Poem i depends on seed + i alone, whatever n is.
+    """Writes `n` poems, BATCH at a time. Poem i depends on seed + i alone, whatever n is.
 
     With a form every poem has its number of verses and characters by construction. The characters of `prompt` and
-    `acrostic` are kept as they are, also those the network does not know (it then reads the unknown sign). Raises
-    UserError where prompt or acrostic do not fit the form.
+    `acrostic` are kept as they are, also those the network does not know (it then reads the unknown sign). `forms`
+    are the forms the network has learnt (None: as its file says). Raises UserError where prompt or acrostic do not
+    fit the form.
     """
     vocabulary = Vocabulary(model.vocab)
     forms = model.metadata.get("forms", []) if forms is None else forms
     shape, form = _shape(form, acrostic, forms)
     plan = _plan(shape, prompt, acrostic, max_chars)
-    device = model.device
-    random = torch.stack([torch.rand(len(plan), generator=torch.Generator().manual_seed(seed + i)) for i in range(n)])
-    masks = _masks(vocabulary, device)
     condition = _condition(vocabulary, form if form in forms else "", title, author)
+    poems = []
+    for first in range(0, n, BATCH):
+        seeds = range(seed + first, seed + min(first + BATCH, n))
+        random = torch.stack([torch.rand(len(plan), generator=torch.Generator().manual_seed(s)) for s in seeds])
+        for text, score in _write(model, vocabulary, plan, condition, random, temperature, top_k, top_p):
+            lines = to_lines(text.split("\n"))
+            poems.append(Composition(form or form_of(lines), title, lines, score))
+    return poems
+
+
+BATCH = 256  # more at once are no faster, but need more memory
+
+
+@torch.inference_mode()
+def _write(
+    model: Poet,
+    vocabulary: Vocabulary,
+    plan: list[str],
+    condition: list[int],
+    random: Tensor,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+) -> list[tuple[str, float]]:
+    """(text, score) of B poems, sign by sign: `plan` says what may stand where, random (B, len(plan)) draws it."""
+    n, device = len(random), model.device
+    masks = _masks(vocabulary, device)
     written: list[list[str]] = [[] for _ in range(n)]
     alive = torch.ones(n, dtype=torch.bool, device=device)
     score, length = torch.zeros(n, device=device), torch.zeros(n, device=device)
-    with torch.inference_mode():
-        output = model(torch.tensor([condition], device=device))  # the condition is read once, for all poems
-        state = tuple(s.expand(-1, n, -1).contiguous() for s in output["state"])
-        features = output["features"][:, -1].expand(n, -1)  # (B, E)
-        for position, slot in enumerate(plan):
-            logits = model.logits(features).float()  # (B, V)
-            if slot in masks:
-                allowed = logits.masked_fill(masks[slot], -torch.inf)
-                chosen = _sample(allowed, temperature, top_k, top_p, random[:, position].to(device))
-                signs = [vocabulary.characters[i] for i in chosen.tolist()]
-            else:  # a character that is given
-                chosen = torch.full((n,), vocabulary.encode(vocabulary.fold(slot)[0])[0], device=device)
-                signs = [slot] * n
-            log_p = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-            score += torch.where(alive, log_p, 0)
-            length += alive
-            ended = chosen == vocabulary.eos
-            for row in (alive & ~ended).nonzero()[:, 0].tolist():
-                written[row].append(signs[row])
-            alive &= ~ended
-            if not alive.any():
-                break
-            output = model(chosen[:, None], state)
-            state, features = output["state"], output["features"][:, -1]
-    poems = []
-    for text, mean in zip(written, (score / length).tolist(), strict=True):
-        lines = to_lines("".join(text).split("\n"))
-        poems.append(Composition(form_of(lines), title, lines, mean))
-    return poems
+    output = model(torch.tensor([condition], device=device))  # the condition is read once, for all poems
+    state = tuple(s.expand(-1, n, -1).contiguous() for s in output["state"])
+    features = output["features"][:, -1].expand(n, -1)  # (B, E)
+    for position, slot in enumerate(plan):
+        logits = model.logits(features).float()  # (B, V)
+        if slot in masks:
+            allowed = logits.masked_fill(masks[slot], -torch.inf)
+            chosen = _sample(allowed, temperature, top_k, top_p, random[:, position].to(device))
+            signs = [vocabulary.characters[i] for i in chosen.tolist()]
+        else:  # a character that is given, or a line break where the corpus has no punctuation
+            sign = "\n" if slot in (PAUSE, STOP) else slot
+            chosen = torch.full((n,), vocabulary.encode(vocabulary.fold(sign)[0])[0], device=device)
+            signs = [sign] * n
+        log_p = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
+        score += torch.where(alive, log_p, 0)
+        length += alive
+        alive &= chosen != vocabulary.eos
+        for row in alive.nonzero()[:, 0].tolist():
+            written[row].append(signs[row])
+        if not alive.any():
+            break
+        output = model(chosen[:, None], state)
+        state, features = output["state"], output["features"][:, -1]
+    return [("".join(signs), mean) for signs, mean in zip(written, (score / length).tolist(), strict=True)]
 
 
 CHARACTER, PAUSE, STOP, ANY = "<character>", "<pause>", "<stop>", "<any>"  # what a slot of the plan may take
@@ -116,7 +137,8 @@ def _shape(form: str, acrostic: str, forms: list[str]) -> tuple[tuple[int, int] 
 def _plan(shape: tuple[int, int] | None, prompt: str, acrostic: str, max_chars: int) -> list[str]:
     """One slot a sign: a given character, or the kind of sign that may stand there."""
     if shape is None:
-        return [*prompt, *[ANY] * max(1, max_chars - len(prompt))]
+        given = list(prompt) or [CHARACTER]  # an empty poem is none
+        return [*given, *[ANY] * (max_chars - len(given))]
     verses, width = shape
     plan = [
         sign for v in range(verses) for sign in [CHARACTER] * width + [PAUSE if v % 2 == 0 and v < verses - 1 else STOP]
@@ -137,8 +159,8 @@ def _plan(shape: tuple[int, int] | None, prompt: str, acrostic: str, max_chars: 
 
 
 def _characters(text: str) -> list[str]:
-    """`text` without punctuation and spaces: the form puts its own."""
-    return [c for c in text if c.isalnum()]
+    """`text` without punctuation and spaces: the form puts its own. Emoji are characters too."""
+    return [c for c in text if c.isalnum() or unicodedata.category(c) == "So"]
 
 
 def _condition(vocabulary: Vocabulary, form: str, title: str, author: str) -> list[int]:
@@ -149,40 +171,35 @@ def _condition(vocabulary: Vocabulary, form: str, title: str, author: str) -> li
 
 
 def _masks(vocabulary: Vocabulary, device: torch.device) -> dict[str, Tensor]:
-    """For each kind of slot, a (V,) mask of what may NOT stand there."""
-
-    def mask(allowed) -> Tensor:
-        return torch.tensor([not allowed(c) for c in vocabulary.characters], device=device)
-
-    special = set(SPECIALS)
-    masks = {
-        CHARACTER: mask(lambda c: c not in special and c.isalnum()),
-        PAUSE: mask(lambda c: c in PAUSES),
-        STOP: mask(lambda c: c in STOPS),
-        ANY: mask(lambda c: c not in special or c == EOS),
+    """For each kind of slot that some sign may take, a (V,) mask of what may NOT stand there."""
+    letters = [c not in SPECIALS and c.isalnum() for c in vocabulary.characters]
+    kinds = {
+        CHARACTER: letters if any(letters) else [c not in SPECIALS for c in vocabulary.characters],
+        PAUSE: [c in PAUSES for c in vocabulary.characters],
+        STOP: [c in STOPS for c in vocabulary.characters],
+        ANY: [c not in SPECIALS or c == EOS for c in vocabulary.characters],
     }
-    for kind, usual in ((PAUSE, "，"), (STOP, "。")):
-        if masks[kind].all():  # a corpus without punctuation
-            masks[kind] = mask(lambda c: c not in special)
-            if usual in vocabulary.ids:
-                masks[kind] = mask(lambda c, usual=usual: c == usual)
-    return masks
+    return {kind: ~torch.tensor(allowed, device=device) for kind, allowed in kinds.items() if any(allowed)}
 
 
 def _sample(logits: Tensor, temperature: float, top_k: int, top_p: float, random: Tensor) -> Tensor:
     """Draws from logits (B, V) with one uniform number a row, so that a row does not depend on the others -> (B)."""
-    if temperature == 0:
+    if temperature < 1e-3:  # smaller ones overflow
         return logits.argmax(-1)
-    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True, stable=True)
-    total = probabilities.cumsum(-1)
-    if 0 < top_p < 1:
-        # Nucleus sampling (Holtzman et al. 2020): the smallest set that holds top_p of the probability.
-        probabilities[total - probabilities >= top_p] = 0
+    probabilities = (logits / temperature).softmax(-1)
+    sorted_ones = min(512, logits.shape[-1])  # sorting all 7,000 took most of the time of writing; these nearly always do
+    ranked, order = probabilities.topk(sorted_ones)
+    if not 0 < top_k <= sorted_ones and bool((ranked.sum(-1) < top_p).any()):
+        ranked, order = probabilities.sort(descending=True)
+    probabilities = ranked
+    # Nucleus sampling (Holtzman et al. 2020): the smallest set that holds top_p of the probability, one at the least.
+    before = probabilities.cumsum(-1) - probabilities
+    outside = before >= top_p if top_p < 1 else torch.zeros_like(before, dtype=torch.bool)
     if top_k:
-        probabilities[:, top_k:] = 0
-    total = probabilities.cumsum(-1)
-    point = random[:, None] * total[:, -1:]
-    rank = torch.searchsorted(total, point, right=True).clamp_(max=logits.shape[-1] - 1)
+        outside[:, top_k:] = True
+    outside[:, 0] = False
+    total = probabilities.masked_fill(outside, 0).cumsum(-1)
+    rank = torch.searchsorted(total, random[:, None] * total[:, -1:], right=True)
     # Rounding may put the point behind the last sign that is allowed.
-    rank = torch.minimum(rank, (probabilities > 0).sum(-1, keepdim=True) - 1)
-    return order.gather(-1, rank)[:, 0]
+    last = ((probabilities > 0) & ~outside).sum(-1, keepdim=True) - 1
+    return order.gather(-1, torch.minimum(rank, last))[:, 0]

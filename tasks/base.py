@@ -40,7 +40,8 @@ class Task:
     def step(self, model: BaseModule, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One forward pass: {"objective": scalar to minimise, "count": weight of the figures, and figures: scalars}.
 
-        The objective must be a mean over the samples of the batch, so that shards of it can be averaged.
+        The objective must be a mean over the samples of the batch, so that the trainer can make the mean over a step's
+        samples from parts of them. The figures are means over `count`, whatever the task counts.
         """
         raise NotImplementedError
 

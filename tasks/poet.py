@@ -14,7 +14,6 @@ from infer.compose import compose
 from models.basemodule import BaseModule
 from models.poet import Poet
 from tasks.base import Task
-from utils.errors import UserError
 from utils.recorder import Recorder
 
 
@@ -71,13 +70,14 @@ class PoetTask(Task):
         so it is a mean over rows, and processes that share a batch can average their gradients.
         """
         output = model(batch["ids"], targets=batch["targets"])
-        loss = output["nll"] / output["count"].clamp(min=1)
+        bits, _ = bits_of_batch(output["nll"].detach(), batch["targets"], self.vocabulary)
         row = self.train_set.characters / len(self.train_set)
+        count = output["count"].clamp(min=1)
         return {
             "objective": output["nll"] / (len(batch["ids"]) * row),
             "count": output["count"],
-            "loss": loss.detach(),
-            "bits_per_char": loss.detach() / math.log(2),
+            "loss": output["nll"].detach() / count,
+            "bits_per_char": bits / count,
         }
 
     def summarise(self, figures: dict[str, float]) -> dict[str, float]:
@@ -85,6 +85,8 @@ class PoetTask(Task):
 
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
         """Poems by the network as it is now: quatrains where the corpus has them."""
+        if not self.cfg.samples:
+            return
         form = self.forms[-1] if self.forms else "free"
         poems = compose(self.model.eval(), n=self.cfg.samples, form=form, seed=0, forms=self.forms)
         self.model.train()
@@ -116,19 +118,24 @@ class PoetTask(Task):
 CHINESE_CHARACTERS = 20_992  # the CJK Unified Ideographs of Unicode 4E00-9FFF
 
 
+def bits_of_batch(nll: Tensor, targets: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """(bits, unknown characters among the targets): `nll`, in nats, and what the unknown characters cost besides.
+
+    Each of them is one of those that the vocabulary lacks: log2 of their number.
+    """
+    unknown = (targets == vocabulary.unknown).sum()
+    return nll / math.log(2) + unknown * math.log2(max(2, CHINESE_CHARACTERS - len(vocabulary))), unknown
+
+
 @torch.inference_mode()
 def bits_of(model: Poet, dataset: PoetryDataset) -> tuple[float, int, int]:
     """(bits, characters, unknown characters) of all poems, whole, whatever their length."""
-    bits, count, unknown = 0.0, 0, 0
-    # Each unknown character is one of those that the vocabulary lacks: log2 of their number.
-    unknown_bits = math.log2(max(2, CHINESE_CHARACTERS - len(dataset.vocabulary)))
+    total_bits, total_count, total_unknown = 0.0, 0, 0
     for indices in tqdm(dataset.batches(32, 0, shuffle=False), desc="judging", unit="batch", leave=False):
         batch = {k: v.to(model.device) for k, v in collate([dataset[i] for i in indices]).items()}
         output = model(batch["ids"], targets=batch["targets"])
-        unseen = int((batch["targets"] == dataset.vocabulary.unknown).sum())
-        bits += output["nll"].item() / math.log(2) + unseen * unknown_bits
-        count += int(output["count"])
-        unknown += unseen
-    if not count:
-        raise UserError("there is nothing to judge: the split is empty")
-    return bits, count, unknown
+        bits, unknown = bits_of_batch(output["nll"], batch["targets"], dataset.vocabulary)
+        total_bits += bits.item()
+        total_count += int(output["count"])
+        total_unknown += int(unknown)
+    return total_bits, total_count, total_unknown

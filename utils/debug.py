@@ -1,6 +1,7 @@
 """Finding what is wrong in a training step: the first bad tensor, and a dump of everything's shape and range."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,12 @@ def first_bad_tensor(model: nn.Module, batch: dict[str, Any], forward: Callable[
 
 
 def describe(tensor: Tensor) -> dict[str, Any]:
-    """Shape, type, device and range of a tensor."""
+    """Shape, type, device and range of a tensor; JSON has no NaN and no infinity: they are given as strings."""
     facts: dict[str, Any] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype), "device": str(tensor.device)}
     if tensor.numel() and not tensor.is_complex():
         t = tensor.detach().float()
-        facts.update(min=t.min().item(), mean=t.mean().item(), max=t.max().item(), finite=not _is_bad(t))
+        numbers = {"min": t.min().item(), "mean": t.mean().item(), "max": t.max().item()}
+        facts |= {k: v if math.isfinite(v) else str(v) for k, v in numbers.items()} | {"finite": not _is_bad(t)}
     return facts
 
 

@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from utils.errors import UserError
 
 
@@ -12,13 +14,13 @@ def atomic_save(path: str | Path, write: Callable[[str], object]) -> None:
     """Lets `write(temporary_path)` make the file, then puts it in the place of `path` (fsync, os.replace).
 
     The temporary file is in the same folder, so that the replacement is atomic. If anything fails (a full disk,
-    an unwritable folder), the file that stood at `path` is untouched, the temporary one is removed, and OSErrors
-    become a UserError.
+    an unwritable folder), the file that stood at `path` is untouched, the temporary one is removed, and a UserError
+    says so.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
@@ -32,6 +34,8 @@ def atomic_save(path: str | Path, write: Callable[[str], object]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; the file before is unchanged") from error
+    except (RuntimeError, SafetensorError) as error:  # what torch.save and safetensors make of a full disk
+        raise UserError(f"cannot write {path}: is the disk full? ({error}); the file before is unchanged") from error
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
@@ -41,3 +45,9 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     """Writes `data` to `path`, whole or not at all. Raises UserError if the place cannot be written."""
     content = data.encode() if isinstance(data, str) else data
     atomic_save(path, lambda temporary: Path(temporary).write_bytes(content))
+
+
+def remove_temporaries(folder: str | Path) -> None:
+    """Removes what killed processes left of `atomic_save`; for a folder that nobody else writes to now."""
+    for path in Path(folder).glob(".*.part"):
+        path.unlink()

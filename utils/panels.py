@@ -19,6 +19,7 @@ Message = dict[str, Any]  # what visdom's server takes: "data", "layout", "opts"
 
 POINTS = 1000  # most points of a curve; visdom redraws whole windows, more make the page crawl
 TEXTS = 10  # newest texts kept in a window
+NAME = 36  # most characters of a name in a title
 HISTOGRAMS = 40  # most small histograms in their window
 SIDE = 400  # pixels, longest side of a picture
 SMALL, LARGE, FULL = 400, 810, 1220  # widths in pixels: three small windows with their gaps fill a row, as one full
@@ -84,7 +85,7 @@ class Lines:
             data.append(
                 {
                     "type": "scatter",
-                    "name": _plot_text(legend),
+                    "name": _plot_text(_short(legend)),
                     "x": x,
                     "y": y,
                     "mode": "lines+markers" if few else "lines",
@@ -184,11 +185,11 @@ class Histograms:
             bottom = 1 - (row + 1 - gap_y / 2) / rows
             centres = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
             data.append({"type": "bar", "x": centres, "y": counts, "xaxis": f"x{axis}", "yaxis": f"y{axis}"})
-            data[-1] |= {"name": _plot_text(name), "marker": {"color": COLORS["train"]}}
+            data[-1] |= {"name": _plot_text(_short(name)), "marker": {"color": COLORS["train"]}}
             layout[f"xaxis{axis}"] = {"domain": [left, right], "anchor": f"y{axis}", "nticks": 4}
             layout[f"xaxis{axis}"]["tickfont"] = {"size": 9}
             layout[f"yaxis{axis}"] = {"domain": [bottom, top], "anchor": f"x{axis}", "showticklabels": False}
-            label = _plot_text(name) + (f" ({nonfinite} not finite)" if nonfinite else "")
+            label = _plot_text(_short(name)) + (f" ({nonfinite} not finite)" if nonfinite else "")
             place = {"xref": "paper", "yref": "paper", "x": (left + right) / 2, "y": top}
             anchor = {"xanchor": "center", "yanchor": "bottom", "showarrow": False, "font": {"size": 10}}
             layout["annotations"].append({"text": label, **place, **anchor})
@@ -204,7 +205,7 @@ class Gradients:
         self._layers = {name: [float(value) for value in layer] for name, layer in layers.items()}
 
     def message(self) -> Message:
-        names = [_plot_text(name) for name in self._layers]
+        names = [_plot_text(_short(name)) for name in self._layers]
         low, mean, high = ([_finite(layer[i]) for layer in self._layers.values()] for i in range(3))
         styles = (("max", high, "triangle-up"), ("mean", mean, "circle"), ("min", low, "triangle-down"))
         data: list[Message] = [
@@ -379,7 +380,12 @@ def _plot_text(text: str) -> str:
 
 
 def _spaced(name: str) -> str:
-    return name.replace("_", " ")
+    return _short(name.replace("_", " "))
+
+
+def _short(name: str) -> str:
+    """The end of a name tells layers apart."""
+    return name if len(name) <= NAME else "…" + name[1 - NAME :]
 
 
 def _value(value: Any) -> str:

@@ -91,7 +91,7 @@ def fetch_frontend() -> Path:
         for fetch in (_from_npm, _from_cdn):
             try:
                 fetch(Path(temporary))
-            except (OSError, subprocess.SubprocessError, tarfile.TarError, KeyError) as error:
+            except (OSError, subprocess.SubprocessError, tarfile.TarError, LookupError) as error:
                 faults.append(_reason(error))
                 continue
             if not (lacking := missing_files(fetched)):
@@ -141,4 +141,4 @@ def _reason(error: Exception) -> str:
         # npm's first line says what is wrong, a Python traceback's last
         line = lines[0 if lines[0].startswith("npm") else -1] if lines else f"exit code {error.returncode}"
         return line.removeprefix("npm error ")[:100]
-    return str(error)
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(":")

@@ -288,6 +288,8 @@ async def _serve(port: int, folder: Path | None) -> None:
         raise UserError(
             f"port {port} cannot be used ({os.strerror(error.errno or 0)}); choose another one with --port"
         ) from error
+    if folder is not None:  # else a page that is opened at once finds no environment and stays empty
+        application.state.setdefault(_env_of(folder), {"jsons": {}, "reload": {}})
     _say(f"visdom: {_address(port, folder)}  (Ctrl-C ends it)")
     follower = _follow(folder, port) if folder is not None else None
     await _until_signal()

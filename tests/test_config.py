@@ -1,0 +1,129 @@
+"""config.py: every option is converted and checked by its type, and a slip is answered with what would be right."""
+
+import dataclasses
+
+import pytest
+
+import config
+from config import DefaultConfig, DownloadConfig, GenerateConfig, PoetConfig, VisdomConfig, parse, task_config
+from utils.errors import UserError
+
+ALL = (DefaultConfig, PoetConfig, GenerateConfig, VisdomConfig, DownloadConfig)
+OPTIONS = [(cls, f) for cls in ALL for f in dataclasses.fields(cls)]
+
+
+@pytest.mark.parametrize(
+    "name, written, meant",
+    [
+        ("use_gpu", "false", False),
+        ("use_gpu", "False", False),
+        ("use_gpu", "0", False),
+        ("use_gpu", "no", False),
+        ("use_gpu", "true", True),
+        ("use_gpu", "1", True),
+        ("use_gpu", True, True),
+        ("lr", "1e-3", 1e-3),
+        ("lr", "0", 0.0),
+        ("lr", 1, 1.0),
+        ("max_epoch", "3", 3),
+        ("max_epoch", "3.0", 3),
+        ("max_epoch", "1e2", 100),
+        ("max_epoch", 7, 7),
+        ("seed", str(2**31 - 1), 2**31 - 1),
+        ("env", "12_34", "12_34"),
+        ("env", "1e3", "1e3"),
+        ("env", "False", "False"),
+        ("env", 1234, "1234"),
+        ("env", "", ""),
+        ("data_root", ("a", "b"), "a,b"),  # what Fire makes of a,b when it guesses
+    ],
+)
+def test_a_value_gets_the_options_type(name, written, meant):
+    value = getattr(parse(PoetConfig, {name: written}), name)
+    assert value == meant and type(value) is type(meant)
+
+
+@pytest.mark.parametrize("name", ["nouse_gpu", "no_use_gpu"])
+def test_a_switch_is_turned_off_by_no(name):
+    assert parse(PoetConfig, {name: True}).use_gpu is False
+    with pytest.raises(UserError, match=f"unknown option --{name}; did you mean --use_gpu?"):
+        parse(PoetConfig, {name: "3"})
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        ({"lrr": "1"}, ["--lrr", "did you mean --lr?"]),
+        ({"maxepoch": "1"}, ["--maxepoch", "did you mean --max_epoch?"]),
+        ({"nope": True}, ["--nope", "help"]),
+        ({"nolr": True}, ["--nolr", "--lr"]),
+        ({"lr": "abc"}, ["--lr=abc", "a number", "--lr=0.002"]),
+        ({"lr": ""}, ["--lr=", "a number"]),
+        ({"lr": True}, ["--lr needs a value", "--lr=0.002"]),
+        ({"lr": "nan"}, ["--lr=nan", "at least 0"]),
+        ({"lr": "inf"}, ["--lr=inf", "at most"]),
+        ({"lr": "-1"}, ["--lr=-1", "at least 0"]),
+        ({"lr": ("1", "2")}, ["--lr=", "a number"]),
+        ({"lr": None}, ["--lr=None", "a number"]),
+        ({"lr": "1_0"}, ["--lr=1_0", "a number"]),
+        ({"max_epoch": "1.5"}, ["--max_epoch=1.5", "a whole number"]),
+        ({"max_epoch": "1e400"}, ["--max_epoch=1e400", "a whole number"]),
+        ({"max_epoch": "12_34"}, ["--max_epoch=12_34", "a whole number"]),
+        ({"num_workers": "9" * 20}, ["--num_workers=", "at most"]),
+        ({"devices": "0"}, ["--devices=0", "at least 1"]),
+        ({"dropout": "1.1"}, ["--dropout=1.1", "at most 1"]),
+        ({"vis_port": "65536"}, ["--vis_port=65536", "at most 65535"]),
+        ({"use_gpu": "maybe"}, ["--use_gpu=maybe", "true or false"]),
+        ({"env": True}, ["--env needs a value", "a text"]),
+        ({"precision": "fp23"}, ["--precision=fp23", "auto, fp32, bf16", "did you mean fp32?"]),
+        ({"split": "tset"}, ["--split=tset", "train, val, test", "did you mean test?"]),
+    ],
+)
+def test_a_slip_is_answered_in_one_line_with_what_would_be_right(overrides, words):
+    with pytest.raises(UserError) as error:
+        parse(PoetConfig, overrides)
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize("name", ["poe", True, "", "stlye"])
+def test_an_unknown_task_names_the_tasks(name):
+    with pytest.raises(UserError, match="--task=.*choose one of poet"):
+        task_config({"task": name})
+
+
+def test_the_task_chooses_the_options():
+    assert type(task_config({})) is PoetConfig
+    assert task_config({"task": "poet", "hidden": "8"}).hidden == 8
+    assert set(config.TASKS) == set(
+        next(f for f in dataclasses.fields(DefaultConfig) if f.name == "task").metadata["choices"]
+    )
+
+
+@pytest.mark.parametrize("cls, field", OPTIONS, ids=lambda x: getattr(x, "name", None) or x.__name__)
+def test_every_option_has_a_meaning_and_a_default_that_is_accepted(cls, field):
+    assert field.metadata["help"] and "\n" not in field.metadata["help"]
+    assert type(field.default) is field.type
+    assert parse(cls, {field.name: str(field.default)}) == cls()
+
+
+def test_the_documented_options_are_there():
+    documented = "num_workers use_gpu lr lr_decay max_epoch batch_size save_path env debug_file data_root".split()
+    needed = "seed weight_decay grad_clip precision devices load resume".split()
+    assert {*documented, *needed} <= {f.name for f in dataclasses.fields(DefaultConfig)}
+
+
+def test_a_config_survives_being_stored():
+    cfg = parse(PoetConfig, {"lr": "1e-3", "env": "a_b", "nouse_gpu": True})
+    assert parse(PoetConfig, cfg.as_dict()) == cfg
+
+
+def test_what_was_changed_is_printed_first():
+    cfg = parse(PoetConfig, {"lr": "1e-3", "env": "mine"})
+    assert cfg.changed() == {"lr": 0.001, "env": "mine"}
+    assert str(cfg).startswith("  lr = 0.001\n  env = 'mine'\n") and "max_epoch=20" in str(cfg)
+    assert str(cfg).count("lr =") == 1 and ", lr=" not in str(cfg)
+
+
+def test_no_option_can_be_changed_behind_the_back():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PoetConfig().lr = 1.0

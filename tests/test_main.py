@@ -1,0 +1,343 @@
+"""main.py as a user meets it: real processes, their exit codes, and what is on stdout and on stderr."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import config
+import main
+from data.poetry import FORMS, SPECIALS, verses
+from models.poet import Poet
+
+MAIN = Path(main.__file__)
+COMMANDS = ("train", "val", "test", "generate", "visdom", "download", "summary", "help")
+
+
+def run(*words: str, **options) -> subprocess.CompletedProcess:
+    """`python main.py WORDS`, in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "", **options.pop("env", {})}
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "encoding": "utf-8"} | options
+    return subprocess.run([sys.executable, str(MAIN), *words], env=environment, timeout=60, **options)
+
+
+def called(capsys, *words: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of the command in this process: the same main(), without the second for torch."""
+    code = main.main(list(words))
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def poet_file(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    model = Poet(SPECIALS + list("春江花月夜山水云风門，。"), embed=8, hidden=8, layers=1)
+    path = tmp_path_factory.mktemp("model") / "poet.safetensors"
+    model.save(path, forms=list(FORMS))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> str:
+    """Poems of which every split has some."""
+    path = tmp_path_factory.mktemp("data") / "poems.jsonl"
+    lines = ["春江花月夜，山水云风门。", "夜月花江春，门风云水山。"]
+    poems = [{"lines": lines, "split": split} for split in ("train", "val", "test") for _ in range(3)]
+    path.write_text("\n".join(map(json.dumps, poems)), encoding="utf-8")
+    return str(path)
+
+
+# ---------------------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("words", [(), ("help",), ("--help",), ("-h",)])
+def test_help_lists_every_command_and_every_option(capsys, words):
+    code, out, err = called(capsys, *words)
+    assert code == 0 and err == ""
+    for command in COMMANDS:
+        assert f"\n  {command} " in out
+    for cls in (config.PoetConfig, config.GenerateConfig, config.VisdomConfig, config.DownloadConfig):
+        for field in dataclasses.fields(cls):
+            shown = f"--{field.name}" + (f"={field.default}" if field.default != "" else "")
+            assert f"  {shown} " in out and field.metadata["help"] in out
+            assert all(choice in out for choice in field.metadata["choices"])
+            assert max(map(len, out.splitlines())) <= 150
+
+
+@pytest.mark.parametrize("words", [("help", "train"), ("train", "--help"), ("train", "-h"), ("train", "--lr=3", "-h")])
+def test_help_of_a_command_has_its_options_and_no_others(capsys, words):
+    code, out, _ = called(capsys, *words)
+    assert code == 0 and out.startswith("python main.py train: train a network")
+    assert "--max_epoch=20" in out and "--hidden=512" in out and "--temperature" not in out
+    assert "--batch_size=16" in out  # the task's own default
+
+
+def test_these_are_the_commands():
+    assert tuple(main.COMMANDS) == COMMANDS and set(main.OPTIONS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_explain_itself(capsys, command):
+    code, out, _ = called(capsys, "help", command)
+    assert code == 0 and out.startswith(f"python main.py {command}: ")
+
+
+def test_help_needs_no_torch_and_little_time():
+    result = run("help", capture_output=True, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert result.returncode == 0 and "usage: python main.py COMMAND" in result.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
+    assert "config" in imported and not imported & {"torch", "numpy", "visdom", "lightning_fabric", "tqdm"}
+    script = "import sys, config, main; print([m for m in ('torch', 'numpy', 'fire') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", script], cwd=MAIN.parent, capture_output=True, text=True)
+    assert loaded.stdout.strip() == "[]", loaded.stderr
+
+
+def test_help_in_an_ascii_locale_from_another_folder(tmp_path):
+    result = run("help", "generate", env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, cwd=tmp_path)
+    assert result.returncode == 0 and "藏头诗" in result.stdout and result.stderr == ""
+
+
+# --------------------------------------------------------------------------------------------------------- slips
+
+SLIPS = [  # what was typed, and what the one line on stderr must hold
+    ("trian", ["unknown command 'trian'", "did you mean train?"]),
+    ("xyz", ["unknown command 'xyz'", "train, val, test, generate"]),
+    ("--lr=1e-3 train", ["unknown command '--lr=1e-3'", "train"]),
+    ("help trian", ["did you mean train?"]),
+    ("help train val", ["help: unexpected 'val'"]),
+    ("help --lr=3", ["help: unexpected '--lr'"]),
+    ("train extra", ["train: unexpected 'extra'", "--name=value"]),
+    ("train lr=1e-3", ["train: unexpected 'lr=1e-3'", "--name=value"]),
+    ("train - extra", ["unexpected '-'"]),
+    ("train -- --trace", ["unexpected '--'"]),
+    ("train -5", ["train: unexpected '-5'"]),
+    ("train --lrr", ["unknown option --lrr", "did you mean --lr?"]),
+    ("train --max-epch 3", ["unknown option --max_epch", "did you mean --max_epoch?"]),
+    ("train --nope", ["unknown option --nope"]),
+    ("train --lr=abc", ["--lr=abc: expected a number", "--lr=0.002"]),
+    ("train --lr", ["--lr needs a value"]),
+    ("train --lr --use_gpu", ["--lr needs a value"]),
+    ("train --lr -1", ["--lr=-1: must be at least 0"]),
+    ("train --use_gpu=maybe", ["--use_gpu=maybe: expected true or false"]),
+    ("train --task=poe", ["--task=poe: choose one of poet", "did you mean poet?"]),
+    ("train --precision=fp8", ["choose one of auto, fp32, bf16"]),
+    ("train --data_root", ["--data_root needs a value"]),
+    ("train --resume=missing", ["missing/last.pt does not exist", "--resume"]),
+    ("train --resume --save_path=missing", ["no run to go on with"]),
+    ("val", ["val needs a model file: --load="]),
+    ("test --load=", ["test needs a model file: --load="]),
+    ("val --load=missing", ["missing"]),
+    ("val --load=missing --data_root=nowhere", ["--data_root=nowhere does not exist"]),
+    ("generate --load=missing", ["--load=missing does not exist"]),
+    ("generate --load=.", ["cannot read ."]),
+    ("generate --json=maybe", ["--json=maybe: expected true or false"]),
+    ("generate --prompt", ["--prompt needs a value"]),
+    ("generate 春江", ["generate: unexpected '春江'"]),
+    ("generate --form=五绝句", ["--form=五绝句: choose one of", "did you mean 五绝?"]),
+    ("generate --seed=-2", ["--seed=-2: must be at least -1"]),
+    ("visdom a b", ["visdom: unexpected 'b'"]),
+    ("visdom --prot=3", ["did you mean --port?"]),
+    ("visdom --port=99999", ["at most 65535"]),
+    ("download nothing", ["nothing", "poetry"]),
+    ("download poetry extra", ["download: unexpected 'extra'"]),
+    ("summary --load=missing", ["missing"]),
+    ("summary --hidden=0", ["--hidden=0: must be at least 1"]),
+]
+
+
+@pytest.mark.parametrize("typed, words", SLIPS, ids=[typed for typed, _ in SLIPS])
+def test_a_slip_is_one_line_on_stderr_and_exit_code_2(capsys, monkeypatch, tmp_path, typed, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = called(capsys, *typed.split(" "))
+    assert code == 2 and out == ""
+    line = err.replace("\r", "\n").strip().splitlines()[-1]  # a progress bar may have been there
+    assert line.startswith("error: ") and err.count("error: ") == 1 and "Traceback" not in err
+    assert all(word in line for word in words), line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "typed, words", [SLIPS[0], SLIPS[11], SLIPS[14]], ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_a_slip_in_a_real_process(typed, words):
+    result = run(*typed.split(" "))
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words)
+
+
+def test_bytes_that_are_no_text_are_no_traceback(tmp_path):
+    result = run("generate", b"--load=\xff\xfe", cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.startswith("error: --load=") and result.stderr.count("\n") == 1
+
+
+# -------------------------------------------------------------------------------------- options as they are written
+
+
+@pytest.mark.parametrize(
+    "typed, expected",
+    [
+        ("--use_gpu=false", {"use_gpu": False}),
+        ("--use_gpu false", {"use_gpu": False}),
+        ("--nouse_gpu", {"use_gpu": False}),
+        ("--no-use-gpu", {"use_gpu": False}),
+        ("--use_gpu", {}),
+        ("--use_gpu --lr 1e-3", {"lr": 1e-3}),
+        ("--lr=1e-3", {"lr": 1e-3}),
+        ("--env=12_34", {"env": "12_34"}),
+        ("--env=True", {"env": "True"}),
+        ("--env=(1,2)", {"env": "(1,2)"}),
+        ("--env=a=b", {"env": "a=b"}),
+        ("--max-epoch 3", {"max_epoch": 3}),
+        ("--max_epoch=3 --max_epoch=4", {"max_epoch": 4}),
+        ("--json --seed 3", {"json": True, "seed": 3}),
+    ],
+)
+def test_train_gets_what_was_written(monkeypatch, typed, expected):
+    import trainer
+
+    given = []
+    monkeypatch.setattr(trainer, "train", given.append)
+    assert main.main(["train", *typed.split()]) == 0
+    assert [cfg.changed() for cfg in given] == [expected]
+
+
+def test_resume_without_a_value_reaches_the_trainer(monkeypatch):
+    import trainer
+
+    given = []
+    monkeypatch.setattr(trainer, "resumed_options", lambda options: given.append(options) or {})
+    monkeypatch.setattr(trainer, "train", given.append)
+    assert main.main(["train", "--resume", "--lr=1"]) == 0
+    assert given == [{"resume": True, "lr": "1"}, config.PoetConfig()]
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def generated(capsys, poet_file: str, *words: str) -> list[dict]:
+    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--json", *words)
+    assert code == 0, err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_generate_json_is_one_object_a_line_and_nothing_else_on_stdout(capsys, poet_file):
+    poems = generated(capsys, poet_file, "--n=3", "--title=春龘", "--form=五绝")
+    assert len(poems) == 3
+    for poem in poems:
+        assert list(poem) == ["form", "title", "lines", "score"]
+        assert poem["form"] == "五绝" and poem["title"] == "春龘" and poem["score"] < 0
+        assert [len(v) for v in verses("".join(poem["lines"]))] == [5] * 4
+
+
+@pytest.mark.parametrize("words", [("--n=2", "--json"), ("--json", "--n=2"), ("--json", "--n", "2"), ("-n", "2")])
+def test_json_may_stand_anywhere(capsys, poet_file, words):
+    assert len(generated(capsys, poet_file, *words)) == 2
+
+
+def test_generate_for_people(capsys, poet_file):
+    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--title=春江", "--n=2", "--form=五绝")
+    assert code == 0 and out.count("《春江》\n") == 2 and out.count("。\n") == 4 and "\n\n" in out
+    seed = err.split("--seed=")[1].split()[0]
+    again = called(capsys, "generate", f"--load={poet_file}", "--title=春江", "--n=2", "--form=五绝", f"--seed={seed}")
+    assert again == (0, out, err)
+
+
+def test_same_seed_same_poem_whatever_n(capsys, poet_file):
+    five, two = (generated(capsys, poet_file, f"--n={n}", "--seed=4") for n in (5, 2))
+    assert five[:2] == two and five == generated(capsys, poet_file, "--n=5", "--seed=4")
+    assert generated(capsys, poet_file, "--n=5") != generated(capsys, poet_file, "--n=5")
+
+
+def test_a_prompt_with_a_comma_is_a_text(capsys, poet_file):
+    [poem] = generated(capsys, poet_file, "--prompt=春,江", "--form=五绝")
+    assert poem["lines"][0].startswith("春江")
+    [poem] = generated(capsys, poet_file, "--prompt=12_34", "--form=free")
+    assert "".join(poem["lines"]).startswith("12_34")
+
+
+def test_generate_says_what_it_cannot_read(capsys, poet_file):
+    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--prompt=门龘風", "--form=五绝")
+    assert code == 0 and out.startswith("门龘風")
+    assert "--prompt: 门 is read as 門" in err and "--prompt: 風 is read as 风" in err and "does not know 龘" in err
+
+
+def test_what_does_not_fit_the_form_is_one_line(capsys, poet_file):
+    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--acrostic=春江花月夜", "--form=五绝")
+    assert code == 2 and out == "" and err.startswith("error: --acrostic=春江花月夜") and err.count("\n") == 1
+
+
+def test_the_shipped_poet_is_found_from_another_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    shipped = MAIN.parent / config.GenerateConfig.load
+    monkeypatch.setattr(main, "__file__", str(tmp_path / "project" / "main.py"))
+    (tmp_path / "project" / "checkpoints").mkdir(parents=True)
+    there = tmp_path / "project" / "checkpoints" / shipped.name
+    there.touch()
+    assert main._model_file(config.GenerateConfig.load) == str(there)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / config.GenerateConfig.load).touch()
+    assert main._model_file(config.GenerateConfig.load) == config.GenerateConfig.load
+
+
+def test_val_and_test_judge_their_own_split(capsys, poet_file, corpus):
+    for words, split in ((["val"], "val"), (["test"], "test"), (["val", "--split=train"], "train")):
+        code, out, err = called(capsys, *words, f"--load={poet_file}", f"--data_root={corpus}", "--json")
+        figures = json.loads(out)
+        assert code == 0 and out.count("\n") == 1 and figures["split"] == split and figures["poems"] == 3
+        assert figures["bits_per_char"] > 0 and figures["bits_per_char_given"] > 0
+    code, out, _ = called(capsys, "val", f"--load={poet_file}", f"--data_root={corpus}")
+    assert code == 0 and f"bits_per_char          {figures['bits_per_char']:.4f}" in out
+
+
+def test_summary_shows_layers_and_parameters(capsys, poet_file):
+    code, out, _ = called(capsys, "summary", "--hidden=8", "--embed=8", "--layers=1")
+    assert code == 0 and "LSTM" in out and "Embedding" in out and "Total params" in out
+    code, out, _ = called(capsys, "summary", f"--load={poet_file}")
+    assert code == 0 and f"Total params: {Poet.load(poet_file).parameter_count():,}" in out
+
+
+def test_download_without_a_name_lists(capsys):
+    code, out, _ = called(capsys, "download")
+    assert code == 0 and "poetry" in out
+
+
+# ---------------------------------------------------------------------------------------------- pipes and signals
+
+
+def test_a_reader_that_goes_away_is_no_error(poet_file):
+    command = [sys.executable, str(MAIN), "generate", f"--load={poet_file}", "--n=2000", "--json", "--form=五绝"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert json.loads(process.stdout.readline())["form"] == "五绝"
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(60) == 0
+
+
+def test_help_into_a_pipe_nobody_reads():
+    read, write = os.pipe()
+    os.close(read)
+    result = run("help", "visdom", capture_output=False, stdout=write, stderr=subprocess.PIPE)  # fits into the buffer
+    os.close(write)
+    assert result.returncode == 0 and result.stderr == ""
+
+
+@pytest.mark.parametrize("closing", ["<&-", ">&-", "<&- >&-"])
+def test_closed_streams_are_no_traceback(closing):
+    result = subprocess.run(
+        ["sh", "-c", f'"$0" "$1" help {closing}', sys.executable, str(MAIN)], capture_output=True, text=True
+    )
+    assert result.returncode == 0 and result.stderr == ""
+
+
+def test_ctrl_c_is_exit_code_130_without_a_word(monkeypatch, capsys):
+    def interrupted(*args: str, **options) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.COMMANDS, "train", interrupted)
+    assert called(capsys, "train") == (130, "", "")

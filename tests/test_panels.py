@@ -1,0 +1,122 @@
+"""Windows of the board: curves stay small and true, pictures have the right bytes, text stays text."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils.panels import HISTOGRAMS, POINTS, TEXTS, Board, Curve, to_picture
+
+
+@pytest.mark.parametrize("count", [1, POINTS - 1, POINTS, POINTS + 1, 4096, 12345])
+def test_a_curve_has_few_points_and_keeps_the_mean_and_the_end(count):
+    values = np.random.default_rng(0).normal(size=count)
+    curve = Curve()
+    for step, value in enumerate(values, 1):
+        curve.add(step, value)
+    x, y = curve.points()
+    assert len(x) == len(y) <= POINTS and x[-1] == count and x == sorted(set(x))
+    weights = np.diff([0, *x])  # values behind each point
+    assert np.isclose(np.dot(weights, y) / count, values.mean())
+    if count > POINTS:
+        assert len(x) >= POINTS / 2
+
+
+def test_what_is_not_finite_is_a_gap():
+    curve = Curve()
+    for step, value in enumerate([1.0, float("nan"), float("inf"), 2.0]):
+        curve.add(step, value)
+    assert curve.points() == ([0, 1, 2, 3], [1.0, None, None, 2.0])
+
+
+def batch(step: int, **figures: float) -> dict:
+    return {"kind": "batch", "step": step, "epoch": 0, "time": 0.0, **figures}
+
+
+def test_every_message_is_strict_json_and_marked_until_sent():
+    board = Board()
+    board.handle(batch(1, loss=2.0, lr="nan"))
+    board.handle({"kind": "gradients", "step": 1, "epoch": 0, "layers": {"a": ["nan", 0, 1]}})
+    assert board.changed == {"loss", "lr", "gradients"} and board.first == "loss"
+    for window in board.in_order():
+        json.dumps(board.message(window), allow_nan=False)
+        board.changed.discard(window)
+    board.handle(batch(2, loss=1.0))
+    assert board.in_order() == ["loss"]
+    board.touch_all()
+    assert board.in_order()[0] == "loss" and len(board.in_order()) == 3
+
+
+def test_a_figure_of_the_batches_is_not_drawn_again_as_their_mean():
+    board = Board()
+    board.handle(batch(1, loss=2.0))
+    epoch = {"kind": "epoch", "step": 1, "epoch": 0, "time": 0.0, "loss": 3.0, "perplexity": 9.0}
+    board.handle({**epoch, "split": "train"})
+    board.handle({**epoch, "split": "val"})
+    traces = {trace["name"]: trace["y"] for trace in board.message("loss")["data"]}
+    assert traces == {"train": [2.0], "val": [3.0]}
+    assert [trace["name"] for trace in board.message("perplexity")["data"]] == ["train", "val"]
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"kind": "touch_all"}, {"kind": "batch"}, {"kind": "image", "path": 3}, batch(1, loss="low")]
+)
+def test_a_record_of_another_version_is_left_out(record, tmp_path):
+    board = Board(tmp_path)
+    board.handle(record)
+    assert board.changed == set()
+
+
+def test_texts_and_histograms_are_bounded():
+    board = Board()
+    for number in range(3 * TEXTS):
+        board.text("poems", f"poem {number};", f"step {number}")
+    content = board.message("text poems")["data"][0]["content"]
+    assert content.count("poem ") == TEXTS and content.index("poem 29;") < content.index("poem 28;")
+    for number in range(HISTOGRAMS + 5):
+        board.hist(f"layer {number}", [1, 2], [0.0, 1.0, 2.0], 0, "step 1")
+    message = board.message("histograms")
+    assert len(message["data"]) == HISTOGRAMS
+    assert f"{HISTOGRAMS} of {HISTOGRAMS + 5}" in message["layout"]["title"]["text"]
+
+
+def test_names_and_texts_are_escaped():
+    evil = '<script>alert("$1$")</script>'
+    board = Board()
+    board.text(evil, evil, evil)
+    board.plot(evil, 1.0, 1.0, evil)
+    board.hist(evil, [1], [0.0, 1.0], 1, evil)
+    board.handle({"kind": "config", "config": {evil: evil}})
+    board.handle({"kind": "gradients", "step": 1, "epoch": 0, "layers": {evil: [0, 0, 0]}})
+    for window in board.in_order():
+        message = board.message(window)
+        message["opts"].pop("title", None)  # the page shows a window's title as text
+        assert "<script" not in json.dumps(message), window
+        if "layout" in message:
+            assert "$" not in json.dumps(message), window  # plotly would typeset a formula
+
+
+def test_a_log_shows_no_picture_outside_its_folder(tmp_path):
+    (tmp_path / "run").mkdir()
+    for place in (tmp_path / "secret.png", tmp_path / "run" / "mine.png"):
+        Image.new("RGB", (4, 4)).save(place)
+    (tmp_path / "run" / "broken.png").write_bytes(b"no picture")
+    board = Board(tmp_path / "run")
+    for path in ("../secret.png", str(tmp_path / "secret.png"), "broken.png", "missing.png"):
+        board.handle({"kind": "image", "step": 1, "epoch": 0, "name": "p", "path": path})
+    assert board.changed == set()
+    board.handle({"kind": "image", "step": 1, "epoch": 0, "name": "p", "path": "mine.png"})
+    assert board.changed == {"image p"}
+
+
+def test_to_picture():
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    for image in (rgb, rgb.transpose(2, 0, 1), torch.tensor(rgb).permute(2, 0, 1).float() / 255, rgb / 255):
+        assert (np.asarray(to_picture(image)) == rgb).all()
+    for image in (rgb[:, :, 0], rgb[:, :, :1], rgb[None, :, :, 0]):
+        assert (np.asarray(to_picture(image)) == rgb[:, :, 0]).all()
+    assert np.asarray(to_picture(np.array([[-3.0, 0.5, 7.0, np.nan]]))).tolist() == [[0, 128, 255, 0]]
+    with pytest.raises(ValueError, match="shape"):
+        to_picture(np.zeros((2, 5, 7)))

@@ -1,0 +1,208 @@
+"""A run that was stopped, killed or prolonged equals one that was not, bit for bit; no file is ever broken."""
+
+import os
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import trainer
+from config import PoetConfig, parse
+from models.poet import Poet
+from tests.training import (
+    Process,
+    arguments,
+    assert_same_run,
+    log_of,
+    options,
+    run,
+    steps_done,
+    write_corpus,
+)
+from trainer import read_state
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_corpus(tmp_path / "corpus.jsonl")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "number, more",
+    [
+        (signal.SIGINT, {"precision": "fp32", "layers": 1}),
+        (signal.SIGTERM, {"precision": "bf16", "lr_schedule": "cosine", "save_every": 1000}),
+    ],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_stopped_by_a_signal(folder, number, more):
+    run(folder, **options(folder, run="whole", **more))
+    command = [sys.executable, "main.py", *arguments(**options(folder, run="two parts", **more))]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while process.poll() is None and steps_done(folder / "two parts") < 9:
+        time.sleep(0.002)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number, told
+    assert "Traceback" not in told and f"stopped by {number.name}, nothing is lost" in told
+    line = next(line for line in told.splitlines() if line.startswith("  python main.py train --resume="))
+    assert read_state(folder / "two parts" / "last.pt")["progress"]["step"] >= 9
+    out = folder / "resumed"
+    assert Process(shlex.split(line)[2:], out).wait() == 0, out.read_text()
+    assert_same_run(folder / "whole", folder / "two parts")
+
+
+@pytest.mark.parametrize(
+    "kills, more",
+    [
+        (8, {}),
+        (6, {"num_workers": 2, "lr_schedule": "cosine"}),
+        (6, {"accumulate": 2, "precision": "bf16", "batch_size": 1}),
+    ],
+    ids=["plain", "workers", "accumulate bf16"],
+)
+def test_killed_at_random_times(folder, kills, more):
+    """20 kills in all; it saves at each step."""
+    run(folder, **options(folder, run="whole", **more))
+    whole = steps_done(folder / "whole")
+    draw = random.Random(kills)
+    for kill in range(kills):
+        again = {"resume": folder / "killed"} if (folder / "killed" / "last.pt").exists() else {"run": "killed"}
+        process = Process(arguments(**options(folder, **again, **more)), folder / f"killed{kill}")
+        if kill % 4:  # others are killed while they start
+            goal = (kill + 1) * whole // (kills + 2)
+            process.wait_for(lambda goal=goal: steps_done(folder / "killed") >= goal)
+            time.sleep(draw.uniform(0, 0.03))
+        else:
+            time.sleep(draw.uniform(0, 0.3))
+        process.kill()
+        if (folder / "killed" / "last.pt").exists():
+            read_state(folder / "killed" / "last.pt")
+        if (folder / "killed" / "best.safetensors").exists():
+            Poet.load(folder / "killed" / "best.safetensors")
+    run(folder, **options(folder, resume=folder / "killed", **more))
+    assert_same_run(folder / "whole", folder / "killed")
+    best = [Poet.load(folder / name / "best.safetensors") for name in ("whole", "killed")]
+    assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in best), strict=True))
+    assert best[0].metadata["bits_per_char"] == best[1].metadata["bits_per_char"]
+    files = {p.name for p in (folder / "killed").iterdir()}
+    assert files == {"last.pt", "best.safetensors", "log.jsonl", ".lock"}  # nothing that the killed ones left
+
+
+def test_the_log_holds_each_step_once(folder):
+    run(folder, **options(folder, run="a", max_epoch=1))
+    run(folder, resume=folder / "a", max_epoch=2)
+    steps = [r["step"] for r in log_of(folder / "a") if r["kind"] == "batch"]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > 20
+    kinds = [(r["kind"], r.get("split"), r["epoch"]) for r in log_of(folder / "a")]
+    for epoch in (0, 1):
+        assert kinds.count(("epoch", "train", epoch)) == kinds.count(("epoch", "val", epoch)) == 1
+    assert [k for k in kinds if k[0] == "final"] == [("final", None, 2)]
+
+
+def test_stopped_while_validating(folder, monkeypatch):
+    """At once, not after the epoch; and what was recorded after the save is not recorded twice."""
+    cfg = parse(PoetConfig, options(folder, run="whole"))
+    trainer.train(cfg)
+    original = trainer.Run.validate
+
+    def interrupted(self):
+        if self.progress.epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self)
+
+    monkeypatch.setattr(trainer.Run, "validate", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        trainer.train(parse(PoetConfig, options(folder, run="parts", save_every=1000)))
+    assert stop.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    state = read_state(folder / "parts" / "last.pt")
+    assert state["progress"]["epoch"] == 1 and state["progress"]["batch"] > 10
+    monkeypatch.setattr(trainer.Run, "validate", original)
+    # killed between the epoch's records and the save after them
+    monkeypatch.setattr(trainer.Run, "save", lambda self: (_ for _ in ()).throw(OSError("killed")))
+    resumed = parse(PoetConfig, trainer.resumed_options({"resume": str(folder / "parts")}))
+    with pytest.raises(OSError, match="killed"):
+        trainer.train(resumed)
+    assert [r["epoch"] for r in log_of(folder / "parts") if r["kind"] == "text"] == [0, 1]
+    monkeypatch.undo()
+    trainer.train(resumed)
+    assert_same_run(folder / "whole", folder / "parts")
+
+
+def test_without_a_value_the_latest_run_goes_on_and_a_finished_one_says_so(folder):
+    run(folder, **options(folder, run="a", max_epoch=1))
+    run(folder, **options(folder, run="b", max_epoch=1))
+    os.utime(folder / "a" / "last.pt")  # the latest now
+    log = log_of(folder / "a")
+    told = run(folder, resume=True, save_path=folder)
+    assert f"{folder / 'a'} has done its 1 epochs" in told and "--max_epoch" in told
+    assert log_of(folder / "a") == log
+    told = run(folder, resume=True, save_path=folder, max_epoch=2)
+    assert re.search(r"changed since the run was saved: max_epoch 1 -> 2$", told, re.M)
+    assert "epoch 2/2" in told and read_state(folder / "a" / "last.pt")["progress"]["epoch"] == 2
+    assert read_state(folder / "b" / "last.pt")["progress"]["epoch"] == 1
+    # The same as if two epochs had been asked for in the beginning.
+    run(folder, **options(folder, run="c"))
+    assert_same_run(folder / "a", folder / "c")
+
+
+def test_changed_options_count_and_are_said(folder):
+    run(folder, **options(folder, run="a", max_epoch=1))
+    told = run(folder, resume=folder / "a", lr=0.003, weight_decay=0.5, max_epoch=2)
+    assert "changed since the run was saved: max_epoch 1 -> 2, lr 0.01 -> 0.003, weight_decay 0.01 -> 0.5" in told
+    rates = {r["lr"] for r in log_of(folder / "a") if r["kind"] == "batch" and r["epoch"] == 1}
+    assert rates <= {0.003, 0.0015}
+    assert read_state(folder / "a" / "last.pt")["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
+
+
+def test_the_best_figures_survive(folder):
+    """A resumed run that gets no better still knows the best epoch and its figures."""
+    cfg = parse(PoetConfig, options(folder, run="a", max_epoch=1))
+    best = trainer.train(cfg)
+    assert best["bits_per_char"] > 0 and set(best) == {"loss", "bits_per_char", "perplexity"}
+    again = trainer.resumed_options({"resume": str(folder / "a"), "max_epoch": 2, "lr": 1e3})  # ruins the network
+    assert trainer.train(parse(PoetConfig, again)) == best
+    final = log_of(folder / "a")[-1]
+    assert final["kind"] == "final" and final["figures"] == {**best, "best_epoch": 0}
+    assert Poet.load(folder / "a" / "best.safetensors").metadata["epoch"] == 1
+    assert read_state(folder / "a" / "last.pt")["progress"]["lr_factor"] == 0.5
+
+
+def test_only_the_same_network_and_data_go_on(folder):
+    run(folder, **options(folder, run="a", max_epoch=1))
+    told = run(folder, code=2, resume=folder / "a", hidden=20, max_epoch=2)
+    assert told.splitlines()[-1].startswith(f"error: {folder / 'a'} was trained with another hidden")
+    before = (folder / "a" / "last.pt").read_bytes()
+    corpus = (folder / "corpus.jsonl").read_text().replace("忆", "憶")  # as many characters, other ones
+    (folder / "corpus.jsonl").write_text(corpus)
+    told = run(folder, code=2, resume=folder / "a", max_epoch=2)
+    assert "was trained with another vocab" in told.splitlines()[-1]
+    assert (folder / "a" / "last.pt").read_bytes() == before
+
+
+def test_a_damaged_state_is_one_line(folder):
+    run(folder, **options(folder, run="a", max_epoch=0))
+    path = folder / "a" / "last.pt"
+    for content in (path.read_bytes()[:1000], b"", b"hello"):
+        path.write_bytes(content)
+        told = run(folder, code=2, resume=folder / "a")
+        assert told.startswith(f"error: {path} is not a training state, or is damaged") and told.count("\n") == 1
+    torch.save({"version": 99}, path)
+    with pytest.raises(UserError, match="of version 99"):
+        read_state(path)
+    with pytest.raises(UserError, match="give --resume the folder of a run"):
+        read_state(folder / "b" / "last.pt")
+    with pytest.raises(UserError, match="there is no run to go on with"):
+        trainer.resumed_options({"resume": "True", "save_path": str(folder / "empty")})

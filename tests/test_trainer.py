@@ -1,0 +1,450 @@
+"""The one training loop, on a line to fit: schedules, accumulation, clipping, NaN, debug mode, processes, full disks.
+
+Resuming is in test_resume.py.
+"""
+
+import json
+import math
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import trainer
+from config import DefaultConfig, PoetConfig, parse
+from models.basemodule import BaseModule
+from tasks.base import Task
+from tests.training import CONTEXT, Process, arguments, log_of, options, run, steps_done, write_corpus
+from trainer import Progress, learning_rate, read_state, train
+from utils.errors import UserError
+from utils.recorder import read_log
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Line(BaseModule):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).squeeze(1)
+
+
+class LineTask(Task):
+    """y = x @ [1, 2, 3]; `samples` x of them, in order. `hook(step number)` is called at each forward pass."""
+
+    def __init__(self, cfg: DefaultConfig, samples: int = 32, val_losses: list[float] | None = None, hook=None):
+        super().__init__(cfg)
+        self.model = Line()
+        x = torch.randn(samples, 3, generator=torch.Generator().manual_seed(1))
+        self.train_set = [{"x": v, "y": v @ torch.tensor([1.0, 2.0, 3.0])} for v in x]
+        self.hook, self.val_losses, self.calls = hook, val_losses, 0
+
+    @staticmethod
+    def collate(samples: list) -> dict[str, Tensor]:
+        return {k: torch.stack([s[k] for s in samples]) for k in ("x", "y")}
+
+    def train_batches(self, epoch: int) -> list[list[int]]:
+        size = self.cfg.batch_size
+        return [list(range(len(self.train_set)))[i : i + size] for i in range(0, len(self.train_set), size)]
+
+    def val_batches(self):
+        return self.train_set, [list(range(len(self.train_set)))]
+
+    def step(self, model, batch):
+        if model.training:
+            self.calls += 1
+            if self.hook:
+                self.hook(self.calls, batch, model)
+        squares = (model(batch["x"]) - batch["y"]).square()
+        loss = squares.mean()
+        if not model.training and self.val_losses:
+            loss = torch.tensor(self.val_losses.pop(0))
+        return {"objective": loss, "count": torch.tensor(len(squares)), "loss": loss.detach()}
+
+
+@pytest.fixture
+def fit(tmp_path, monkeypatch):
+    """fit(task options, **config) trains a LineTask in tmp_path/run and returns it."""
+
+    def fit(task: dict | None = None, run: str = "run", **given) -> LineTask:
+        given = {"use_visdom": False, "use_gpu": False, "precision": "fp32", "warmup": 0, "max_epoch": 1, **given}
+        given = {"debug_file": tmp_path / "debug", "save_path": tmp_path, "run": run, **given}
+        made = []
+
+        def make_task(cfg):
+            made.append(LineTask(cfg, **(task or {})))
+            return made[0]
+
+        monkeypatch.setattr(trainer, "make_task", make_task)
+        train(parse(DefaultConfig, given))
+        return made[0]
+
+    yield fit
+    torch.autograd.set_detect_anomaly(False)
+
+
+def batches_of(folder: Path) -> list[dict]:
+    return [r for r in read_log(folder) if r["kind"] == "batch"]
+
+
+# ------------------------------------------------------------------------------------------------- learning rate
+
+
+def test_learning_rates_by_hand():
+    cfg = SimpleNamespace(lr=0.1, warmup=4, lr_schedule="constant")
+    rates = [learning_rate(cfg, Progress(step=s), 100) for s in (0, 1, 3, 4, 90)]
+    assert rates == pytest.approx([0.025, 0.05, 0.1, 0.1, 0.1])
+    cfg = SimpleNamespace(lr=0.1, warmup=0, lr_schedule="cosine")
+    # half a cosine from the rate to a fiftieth of it: 1, 0.98 * (2 + sqrt 2) / 4 + 0.02, 0.51, ..., 0.02
+    expected = [0.1, 0.0856482323, 0.051, 0.0163517677, 0.002, 0.002]
+    assert [learning_rate(cfg, Progress(step=s), 100) for s in (0, 25, 50, 75, 100, 120)] == pytest.approx(expected)
+    cfg.warmup = 50  # both together
+    assert learning_rate(cfg, Progress(step=24), 48) == pytest.approx(0.5 * 0.051)
+    cfg = SimpleNamespace(lr=0.1, warmup=0, lr_schedule="plateau")
+    assert learning_rate(cfg, Progress(step=7, lr_factor=0.25), 100) == pytest.approx(0.025)
+
+
+def test_plateau_decays_after_an_epoch_without_improvement(fit, tmp_path):
+    losses = [5.0, 4.0, 4.0, 4.5, 3.0, 3.5, 3.2]
+    fit({"val_losses": list(losses)}, max_epoch=7, batch_size=32, lr=0.1, lr_decay=0.5)
+    rates = [r["lr"] for r in batches_of(tmp_path / "run")]
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.025, 0.025, 0.0125])
+    assert Line.load(tmp_path / "run" / "best.safetensors").metadata["epoch"] == 5
+    final = read_log(tmp_path / "run")[-1]
+    assert final["figures"] == {"loss": 3.0, "best_epoch": 4}
+
+
+def test_no_decay_with_another_schedule(fit, tmp_path):
+    fit({"val_losses": [1.0, 2.0, 3.0]}, max_epoch=3, lr_schedule="constant", lr=0.1)
+    assert {r["lr"] for r in batches_of(tmp_path / "run")} == {0.1}
+
+
+# ----------------------------------------------------------------------------------------------------- the steps
+
+
+@pytest.mark.parametrize("samples", [32, 43])
+def test_two_batches_of_8_accumulated_are_one_of_16(fit, tmp_path, samples):
+    """Also where the last batch and the last step are not full: 43 = 2 * 16 + 8 + 3."""
+    one = fit({"samples": samples}, run="one", batch_size=16, max_epoch=3)
+    two = fit({"samples": samples}, run="two", batch_size=8, max_epoch=3, accumulate=2)
+    torch.testing.assert_close(two.model.state_dict(), one.model.state_dict(), rtol=0, atol=1e-6)
+    norms = [[r["grad_norm"] for r in batches_of(tmp_path / name) if "grad_norm" in r] for name in ("one", "two")]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4) and len(norms[0]) == 3 * math.ceil(samples / 16)
+    steps = [r["step"] for r in batches_of(tmp_path / "two")]
+    assert steps[:4] == [1, 1, 2, 2] and read_state(tmp_path / "two" / "last.pt")["progress"]["step"] == steps[-1]
+    epochs = [
+        [r["loss"] for r in read_log(tmp_path / n) if r["kind"] == "epoch" and r["split"] == "train"]
+        for n in ("one", "two")
+    ]
+    assert epochs[0] == pytest.approx(epochs[1], rel=1e-4)
+
+
+def test_adam_by_hand(fit):
+    """The whole loop against ten lines of plain PyTorch."""
+    task = fit(batch_size=8, max_epoch=2, lr=0.05, grad_clip=0.5, weight_decay=0.1, seed=3, lr_schedule="constant")
+    torch.manual_seed(3)
+    model = Line()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, betas=(0.9, 0.99), weight_decay=0.1)
+    for _ in range(2):
+        for start in range(0, 32, 8):
+            batch = task.collate(task.train_set[start : start + 8])
+            optimizer.zero_grad()
+            (model(batch["x"]) - batch["y"]).square().mean().backward()
+            norm = sum(p.grad.square().sum() for p in model.parameters()).sqrt()
+            assert norm > 0.5  # so that it is clipped
+            for p in model.parameters():
+                p.grad *= 0.5 / norm
+            optimizer.step()
+    torch.testing.assert_close(task.model.state_dict(), model.state_dict(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit, expected", [(0.25, 0.25), (0, None)])
+def test_clipping(fit, tmp_path, monkeypatch, limit, expected):
+    norms = []
+    original = torch.optim.AdamW.step
+
+    def step(self, *args, **kwargs):
+        norms.append(torch.stack([p.grad.norm() for g in self.param_groups for p in g["params"]]).norm().item())
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    fit(grad_clip=limit)
+    recorded = [r["grad_norm"] for r in batches_of(tmp_path / "run")]
+    assert recorded[0] > 1 and norms == pytest.approx([expected] if expected else recorded, rel=1e-4)
+
+
+def test_validation_weighs_by_count(fit, tmp_path):
+    """The epoch's figure is the mean over samples, though the last batch is smaller."""
+    task = fit({"samples": 35}, batch_size=32, lr=0)
+    batch = task.collate(task.train_set)
+    expected = (task.model(batch["x"]) - batch["y"]).square().mean().item()
+    figures = {r["split"]: r["loss"] for r in read_log(tmp_path / "run") if r["kind"] == "epoch"}
+    assert figures["train"] == pytest.approx(expected, rel=1e-5)
+    assert figures["val"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_precision_auto_is_measured_said_and_kept(fit, tmp_path, monkeypatch, capfd):
+    for speedup, precision in ((3.0, "bf16"), (0.4, "fp32")):
+        monkeypatch.setattr("utils.hardware.bf16_speedup", lambda speedup=speedup: speedup)
+        fit(run=precision, precision="auto")
+        told = capfd.readouterr().err
+        assert f"precision {precision} (a matrix product in bf16 runs at {speedup:.1f}x the speed of fp32 here)" in told
+        # A resumed run must not measure again: the other precision gives other numbers.
+        assert trainer.resumed_options({"resume": str(tmp_path / precision)})["precision"] == precision
+
+
+# ---------------------------------------------------------------------------------------------------------- NaN
+
+
+def _poison_batch(model, batch):
+    batch["x"][1, 2] = math.inf
+
+
+def _poison_parameter(model, batch):
+    model.linear.bias.data[0] = math.nan
+
+
+def _poison_layer(model, batch):
+    model.linear.weight.data.fill_(3e38)
+
+
+def _poison_gradient(model, batch):
+    model.linear.weight.register_hook(lambda grad: grad * math.nan)
+
+
+@pytest.mark.parametrize(
+    "poison, name",
+    [
+        (_poison_batch, 'batch["x"]'),
+        (_poison_parameter, "parameter linear.bias"),
+        (_poison_layer, "output of layer linear (Linear)"),
+        (_poison_gradient, "gradient of linear.weight"),
+    ],
+)
+def test_nan_stops_with_the_step_and_the_first_bad_tensor(fit, tmp_path, poison, name):
+    states = []
+
+    def hook(call, batch, model):
+        if call == 4:  # the second batch of the second step
+            states.append((tmp_path / "run" / "last.pt").read_bytes())
+            poison(model, batch)
+
+    with pytest.raises(UserError) as error:
+        fit({"hook": hook}, batch_size=4, accumulate=2, save_every=0)
+    assert f"step 2: the loss is not finite; the first bad tensor is {name}." in str(error.value)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "run" / "last.pt").read_bytes() == states[0]
+    state = read_state(tmp_path / "run" / "last.pt")
+    assert state["progress"]["step"] == 1 and all(bool(t.isfinite().all()) for t in state["model"].values())
+
+
+# ---------------------------------------------------------------------------------------------------- debug mode
+
+
+def test_debug_file_switches_the_dump_on_and_off(fit, tmp_path, capfd):
+    anomaly = {}
+
+    def hook(call, batch, model):
+        anomaly[call] = torch.is_anomaly_enabled()
+        if call == 3:
+            (tmp_path / "debug").touch()
+        if call == 6:
+            (tmp_path / "debug").unlink()
+
+    fit({"hook": hook}, batch_size=4)
+    lines = (tmp_path / "run" / "debug.jsonl").read_text().splitlines()
+    dumps = [json.loads(line) for line in lines]
+    assert [d["step"] for d in dumps] == [4, 5, 6]
+    assert anomaly == {call: call in (4, 5, 6) for call in range(1, 9)}
+    tensors = dumps[0]["tensors"]
+    assert tensors['batch["x"]']["shape"] == [4, 3] and tensors['output["loss"]']["finite"] is True
+    assert tensors["parameter linear.weight"]["shape"] == tensors["gradient linear.weight"]["shape"] == [1, 3]
+    assert tensors["gradient linear.weight"]["max"] != 0
+    told = capfd.readouterr().err
+    assert told.count("debug mode on") == told.count("debug mode off") == 1
+
+
+def test_a_debugger_on_a_terminal(tmp_path):
+    write_corpus(tmp_path / "corpus.jsonl")
+    (tmp_path / "debug").touch()
+    ours, theirs = pty.openpty()
+    process = Process(arguments(**options(tmp_path, run="run")), os.ttyname(theirs))
+    shown = ""
+
+    def until(text: str) -> None:
+        nonlocal shown
+        end = time.monotonic() + 30
+        while text not in shown:
+            assert time.monotonic() < end, shown
+            if select.select([ours], [], [], 1)[0]:
+                shown += os.read(ours, 65536).decode(errors="replace")
+
+    until("(Pdb) ")
+    shown = ""
+    os.write(ours, b"p batch['ids'].shape, model.embed.weight.grad is not None, output.keys()\n")
+    until("(Pdb) ")
+    assert "torch.Size([2, " in shown and "True, dict_keys(['objective'" in shown
+    shown = ""
+    os.write(ours, b"c\n")
+    until("(Pdb) ")  # the next step
+    shown = ""
+    os.write(ours, b"q\n")
+    until("goes on from the last save")
+    assert process.wait() == 2 and "Traceback" not in shown
+    assert read_state(tmp_path / "run" / "last.pt")["progress"]["step"] == 1
+
+
+# ------------------------------------------------------------------------------------------- files and processes
+
+
+def test_a_second_training_is_kept_out(tmp_path):
+    write_corpus(tmp_path / "corpus.jsonl")
+    first = Process(arguments(**options(tmp_path, run="run", max_epoch=100)), tmp_path / "first")
+    first.wait_for(lambda: steps_done(tmp_path / "run") > 1)
+    told = run(tmp_path, code=2, resume=tmp_path / "run")
+    assert told.splitlines()[-1].startswith(f"error: {tmp_path / 'run'} is being trained by another process")
+    told = run(tmp_path, code=2, **options(tmp_path, run="run"))
+    assert told.splitlines()[-1].startswith(f"error: {tmp_path / 'run'} holds a run: go on with it by --resume=")
+    os.kill(first.process.pid, signal.SIGTERM)
+    assert first.wait() == 143
+    steps = [r["step"] for r in log_of(tmp_path / "run") if r["kind"] == "batch"]
+    assert steps == list(range(1, len(steps) + 1))
+    run(tmp_path, resume=tmp_path / "run", max_epoch=1)  # the lock is free
+
+
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path):
+    write_corpus(tmp_path / "corpus.jsonl")
+    (tmp_path / "file").touch()
+    told = run(tmp_path, code=2, **options(tmp_path, save_path=tmp_path / "file" / "runs"))
+    assert re.fullmatch(
+        r"error: cannot write in .*/file/runs/poet_\S+: Not a directory; choose .*", told.split("\n")[-2]
+    )
+    told = run(tmp_path, code=2, **options(tmp_path, run="r", data_root=tmp_path / "missing"))
+    assert "missing does not exist" in told.split("\n")[-2] and not (tmp_path / "r").exists()
+    poem = '{"lines": ["春江花月夜，春江花月夜。"], "split": "train"}\n'
+    (tmp_path / "no_val.jsonl").write_text(poem)
+    told = run(tmp_path, code=2, **options(tmp_path, run="r", data_root=tmp_path / "no_val.jsonl"))
+    assert "in the val split" in told.split("\n")[-2] and not (tmp_path / "r").exists()
+
+
+def test_a_full_disk(fit, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk to fill")
+    try:
+        fit(save_path=disk)
+        before = (disk / "run" / "last.pt").read_bytes()
+
+        def fill(call, batch, model):
+            with open(disk / "filler", "wb", buffering=0) as file:
+                try:
+                    while file.write(b"0" * 512):
+                        pass
+                except OSError:
+                    pass
+
+        with pytest.raises(UserError) as error:
+            fit({"hook": fill}, resume=disk / "run", save_path=disk, max_epoch=2, save_every=0)
+        assert "\n" not in str(error.value) and str(error.value).startswith(f"cannot write {disk / 'run' / 'last.pt'}")
+        assert (disk / "run" / "last.pt").read_bytes() == before
+        assert read_state(disk / "run" / "last.pt")["progress"]["epoch"] == 1
+        assert not list(disk.glob("run/.*.part"))
+        (disk / "filler").unlink()
+        fit(resume=disk / "run", save_path=disk, max_epoch=2)
+        assert read_state(disk / "run" / "last.pt")["progress"]["epoch"] == 2
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_two_processes_are_one(tmp_path):
+    """`--devices=2` gives the curve of one process; stopped by SIGTERM to the first, one process goes on."""
+    write_corpus(tmp_path / "corpus.jsonl")
+    more = {"dropout": 0, "batch_size": 3, "max_epoch": 3, "accumulate": 2}
+    run(tmp_path, **options(tmp_path, run="one", **more))
+    command = [sys.executable, "main.py", *arguments(**options(tmp_path, run="two", devices=2, **more))]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while process.poll() is None and steps_done(tmp_path / "two") < 13:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=100)[1]
+    assert process.returncode == 143 and told.count("to go on:") == 1 and "Traceback" not in told, told
+    assert told.count("run: ") == told.count("epoch 1/3  loss") == 1  # only the first process talks
+    run(tmp_path, resume=tmp_path / "two", devices=1)
+    curves = []
+    for name in ("one", "two"):
+        numbers = [[r[k] for k in ("step", "lr", "loss", "bits_per_char")] for r in batches_of(tmp_path / name)]
+        norms = [[r["grad_norm"]] for r in batches_of(tmp_path / name) if "grad_norm" in r]
+        val = [[r["loss"]] for r in read_log(tmp_path / name) if r["kind"] == "epoch"]
+        curves.append(numbers + norms + val)
+    assert len(curves[0]) == len(curves[1]) > 39
+    for one, two in zip(*curves, strict=True):
+        assert one == pytest.approx(two, abs=1e-5)
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {"last.pt", "best.safetensors", "log.jsonl", ".lock"}
+
+
+def _one_of_two(folder: Path, rank: int, port: int, bad_disk: bool) -> None:
+    """A process of two that train a line; in step 3 the second one meets an infinity, or the first one a bad disk."""
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+    os.environ.update(world, LOCAL_RANK=str(rank))
+    out = os.open(folder / f"rank{rank}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+
+    def hook(call, batch, model):
+        if call == 3 and rank == 1 and not bad_disk:
+            _poison_batch(model, batch)
+        if call == 3 and rank == 0 and bad_disk:
+            (folder / "run").rename(folder / "away")
+            (folder / "run").touch()
+
+    trainer.make_task = lambda cfg: LineTask(cfg, hook=hook)
+    given = {"devices": 2, "use_gpu": False, "precision": "fp32", "use_visdom": False, "batch_size": 4, "save_every": 0}
+    try:
+        train(parse(DefaultConfig, {**given, "save_path": folder, "run": "run"}))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@pytest.mark.parametrize("bad_disk", [False, True], ids=["NaN", "disk"])
+def test_an_error_in_one_process_ends_both(tmp_path, bad_disk):
+    """The first process tells, the second one ends quietly; nobody waits for a dead one."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    ranks = [CONTEXT.Process(target=_one_of_two, args=(tmp_path, r, port, bad_disk)) for r in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+    told = [(tmp_path / f"rank{r}").read_text() for r in (0, 1)]
+    assert [process.exitcode for process in ranks] == [2, 1 if bad_disk else 0], told
+    nan = 'error: step 3: the loss is not finite; the first bad tensor is batch["x"].'
+    assert (f"error: cannot write {tmp_path / 'run' / 'last.pt'}" if bad_disk else nan) in told[0]
+    assert "Traceback" not in told[0] + told[1] and "error" not in told[1]
+
+
+def test_first_run_of_the_poet(tmp_path):
+    """What a new user sees: the config, the data, figures and poems of each epoch, where the model is."""
+    write_corpus(tmp_path / "corpus.jsonl")
+    told = run(tmp_path, **options(tmp_path, run="run", lr=1e-2))
+    assert told.index("poet, config:\n") < told.index("data_root = ") < told.index("64 poems from ")
+    assert "epoch 2/2  loss " in told and "| val loss " in told and "perplexity" in told
+    assert "best bits_per_char " in told and f"{tmp_path / 'run' / 'best.safetensors'}" in told
+    assert sum(r["kind"] == "text" for r in read_log(tmp_path / "run")) == 2
+    assert parse(PoetConfig, read_state(tmp_path / "run" / "last.pt")["config"]).lr == 1e-2

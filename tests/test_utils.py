@@ -1,0 +1,186 @@
+"""The small helpers of the trainer: debug.py, seed.py, hardware.py, files.py."""
+
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils import hardware
+from utils.debug import describe, dump, first_bad_tensor, gradient_range, named_tensors
+from utils.errors import UserError
+from utils.files import atomic_save, atomic_write, remove_temporaries
+from utils.seed import rng_state, seed_everything, set_rng_state
+
+# -------------------------------------------------------------------------------------------------------- files
+
+
+def test_atomic_write(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    atomic_write(path, "诗")
+    atomic_write(str(path), "画".encode())
+    assert path.read_text() == "画" and os.listdir(path.parent) == ["a.txt"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask  # others may read it, as any file
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 576 vs 534")])
+def test_what_fails_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def write(temporary: str) -> None:
+        Path(temporary).write_text("half")
+        raise error
+
+    with pytest.raises(UserError, match="cannot write .*/a: .*; the file before is unchanged"):
+        atomic_save(path, write)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a"]
+    with pytest.raises(ZeroDivisionError):  # a fault of the program stays one
+        atomic_save(path, lambda temporary: 1 / 0)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a", tmp_path / "folder", Path("/proc/nothing")):
+        with pytest.raises(UserError, match=f"cannot write {path}"):
+            atomic_write(path, "x")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_temporaries_of_killed_processes_are_removed(tmp_path):
+    code = (
+        "import os, signal, sys; from utils.files import atomic_save\n"
+        "atomic_save(sys.argv[1], lambda path: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, "-c", code, tmp_path / "last.pt"], cwd=root)
+    assert len(os.listdir(tmp_path)) == 1  # the temporary file
+    (tmp_path / ".lock").touch()
+    (tmp_path / "mine.part").touch()
+    remove_temporaries(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".lock", "mine.part"]
+
+
+# --------------------------------------------------------------------------------------------------------- seed
+
+
+def _draw() -> list[float]:
+    return [random.gauss(0, 1), np.random.normal(), torch.randn(1).item(), torch.rand(3).sum().item()]
+
+
+def test_the_seed_decides_everything():
+    seed_everything(5)
+    one = _draw()
+    seed_everything(5)
+    assert _draw() == one
+    seed_everything(6)
+    assert not set(_draw()) & set(one)
+
+
+def test_rng_state_survives_a_file(tmp_path):
+    seed_everything(1)
+    _draw()  # both gauss functions keep a second number back
+    torch.save(rng_state(), tmp_path / "rng")
+    one = [_draw() for _ in range(700)]  # past the 624 words of a Mersenne twister
+    seed_everything(2)
+    set_rng_state(torch.load(tmp_path / "rng", weights_only=True))
+    assert [_draw() for _ in range(700)] == one
+
+
+# ----------------------------------------------------------------------------------------------------- hardware
+
+
+def test_cpu_features(tmp_path, monkeypatch):
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(hardware, "Path", lambda path: info)
+    assert hardware.cpu_features() == []
+    info.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512f_x amx_bf16 avx512f\n")
+    assert hardware.cpu_features() == ["avx2", "avx512f", "amx_bf16"]
+    info.write_text("Features\t: fp asimd bf16\n")
+    assert hardware.cpu_features() == ["asimd", "bf16"]
+
+
+def test_precision(monkeypatch):
+    assert hardware.choose_precision("bf16", gpu=False) == ("bf16", "asked for")
+    assert hardware.choose_precision("fp32", gpu=True) == ("fp32", "asked for")
+    for speedup, expected in ((1.6, "bf16"), (1.4, "fp32"), (0.25, "fp32")):
+        monkeypatch.setattr(hardware, "bf16_speedup", lambda speedup=speedup: speedup)
+        precision, why = hardware.choose_precision("auto", gpu=False)
+        assert precision == expected and f"{speedup:.1f}x" in why
+    for fast, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, fast=fast: fast)
+        assert hardware.choose_precision("auto", gpu=True)[0] == expected
+
+
+def test_the_measurement_is_positive_and_made_once():
+    first = hardware.bf16_speedup(64)
+    assert 0 < first < 1000 and hardware.bf16_speedup(64) == first
+
+
+# -------------------------------------------------------------------------------------------------------- debug
+
+
+def test_named_tensors():
+    a, b, c = torch.zeros(1), torch.ones(2), torch.ones(3)
+    found = named_tensors({"x": a, "y": [b, {"z": (c, "no tensor")}], "n": 3}, "batch")
+    assert [(name, t.numel()) for name, t in found] == [
+        ('batch["x"]', 1),
+        ('batch["y"][0]', 2),
+        ('batch["y"][1]["z"][0]', 3),
+    ]
+
+
+def test_first_bad_tensor_in_order():
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    batch = {"ids": torch.tensor([1, 2]), "x": torch.ones(1, 2)}
+
+    def forward():
+        return {"objective": net(batch["x"]).sum(), "loss": torch.zeros(())}
+
+    assert first_bad_tensor(net, batch, forward) == "the loss (not reproduced by a second forward pass)"
+    net(batch["x"]).sum().backward()
+    net[2].weight.grad[0, 1] = float("nan")
+    assert first_bad_tensor(net, batch, forward) == "gradient of 2.weight"
+    objective = {"objective": torch.tensor(float("nan"))}
+    assert first_bad_tensor(net, batch, lambda: objective) == 'output["objective"]'
+    with torch.no_grad():
+        net[0].weight.fill_(3e38)
+        net[0].bias.fill_(3e38)  # finite, but not their sum
+    assert first_bad_tensor(net, batch, forward) == "output of layer 0 (Linear)"
+    with torch.no_grad():
+        net[2].bias.fill_(float("inf"))
+    assert first_bad_tensor(net, batch, forward) == "parameter 2.bias"
+    batch["x"][0, 0] = -float("inf")
+    assert first_bad_tensor(net, batch, forward) == 'batch["x"]'
+    assert not any(m._forward_hooks for m in net.modules())  # it leaves nothing behind
+
+
+def test_dump_and_ranges(tmp_path):
+    net = nn.Linear(2, 1)
+    x = torch.tensor([[1.0, -3.0]])
+    net(x).sum().backward()
+    for step in (7, 8):
+        dump(tmp_path / "d.jsonl", step, net, {"x": x, "none": torch.zeros(0)}, {"loss": torch.tensor(float("nan"))})
+    lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [7, 8]
+    tensors = lines[0]["tensors"]
+    assert tensors['batch["x"]'] == {
+        **{"shape": [1, 2], "dtype": "torch.float32", "device": "cpu"},
+        **{"min": -3.0, "mean": -1.0, "max": 1.0, "finite": True},
+    }
+    assert tensors['output["loss"]']["finite"] is False and tensors['output["loss"]']["max"] == "nan"  # JSON has no NaN
+    assert tensors['batch["none"]']["shape"] == [0]
+    assert set(tensors) >= {"parameter weight", "gradient weight", "parameter bias", "gradient bias"}
+    assert gradient_range(net) == {"weight": (-3.0, -1.0, 1.0), "bias": (1.0, 1.0, 1.0)}
+    assert describe(torch.tensor([True, False]))["mean"] == 0.5

@@ -1,0 +1,136 @@
+"""Real trainings for the tests: a tiny corpus, and `main.py` in processes of their own that start at once.
+
+The processes are forked from a server that has torch imported; that saves the seconds that `python main.py` needs.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer import read_state
+from utils.recorder import read_log
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["main", "trainer", "tasks.poet", "fire"])
+CHARACTERS = "春江花月夜山水风云雨雪天地人心情思君不见来去归故乡明日长相忆"
+
+
+def write_corpus(path: Path, poems: int = 64) -> Path:
+    """Random quatrains, an eighth of them each for val and test; the poems of val have a character of their own."""
+    draw = random.Random(0)
+    with open(path, "w", encoding="utf-8") as file:
+        for number in range(poems):
+            width = draw.choice((5, 7))
+            a, b, c, d = ("".join(draw.choices(CHARACTERS, k=width)) for _ in range(4))
+            split = {0: "val", 1: "test"}.get(number % 8, "train")
+            b = "鹤" + b[1:] if split == "val" else b
+            lines = [f"{a}，{b}。", f"{c}，{d}。"]
+            poem = {"title": a[:2], "author": "甲乙"[number % 2], "lines": lines, "split": split}
+            file.write(json.dumps(poem, ensure_ascii=False) + "\n")
+    return path
+
+
+def options(folder: Path, **more: Any) -> dict[str, Any]:
+    """Options of `train` for a run of some 13 tiny steps an epoch in `folder`, which holds corpus.jsonl."""
+    small = {"hidden": 16, "embed": 12, "batch_size": 2, "row_length": 64, "max_epoch": 2, "warmup": 5, "lr": 0.01}
+    files = {"data_root": folder / "corpus.jsonl", "save_path": folder, "debug_file": folder / "debug"}
+    return {**small, **files, "precision": "fp32", "use_visdom": False, "use_gpu": False, "save_every": 0, **more}
+
+
+def arguments(command: str = "train", **given: Any) -> list[str]:
+    return [command, *(f"--{name}={value}" for name, value in given.items())]
+
+
+def _main(argv: list[str], out: str, environment: dict[str, str]) -> None:
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a process started from a shell
+    os.environ.update(environment)
+    target = os.open(out, os.O_RDWR | os.O_CREAT | os.O_APPEND)  # a file, or the terminal it becomes
+    if os.isatty(target):
+        os.dup2(target, 0)
+        sys.stdin = open(0)  # multiprocessing has closed it
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    torch.set_num_threads(1)
+    import main
+
+    sys.exit(main.main(argv))
+
+
+class Process:
+    """`python main.py ARGV` that is running; what it prints goes to the file (or terminal) `out`."""
+
+    def __init__(self, argv: list[str], out: Path | str, **environment: str):
+        self.out = Path(out)
+        self.process = CONTEXT.Process(target=_main, args=(argv, str(out), environment))
+        self.process.start()
+
+    def kill(self) -> None:
+        """kill -9 of this process alone, which must be alive; its own children may live a little longer."""
+        assert self.process.is_alive(), self.out.read_text()
+        os.kill(self.process.pid, signal.SIGKILL)
+        while Path(f"/proc/{self.process.pid}").exists():
+            time.sleep(0.001)
+
+    def wait(self) -> int:
+        """The exit code; fails after 60 s."""
+        self.process.join(60)
+        if self.process.is_alive():
+            self.process.kill()
+            raise AssertionError(f"{self.out} goes on and on: {self.out.read_text()[-2000:]}")
+        return self.process.exitcode
+
+    def wait_for(self, condition: Any) -> None:
+        """Until condition() is true or the process has ended."""
+        end = time.monotonic() + 60
+        while self.process.is_alive() and not condition():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+
+def run(folder: Path, command: str = "train", code: int = 0, **given: Any) -> str:
+    """Runs `main.py COMMAND` to its end, checks the exit code, returns what it printed."""
+    out = folder / f"out{len(list(folder.glob('out*')))}"
+    process = Process(arguments(command, **given), out)
+    assert process.wait() == code, out.read_text()
+    assert "Traceback" not in out.read_text()
+    return out.read_text()
+
+
+def steps_done(run_folder: Path) -> int:
+    """Lines of the log so far, as a quick measure of where a running process stands."""
+    log = run_folder / "log.jsonl"
+    return log.read_bytes().count(b'"kind": "batch"') if log.exists() else 0
+
+
+def log_of(run_folder: Path) -> list[dict[str, Any]]:
+    """The log without times and without the records of the config, which every start repeats."""
+    times = ("time", "data_time", "model_time", "config")
+    return [{k: v for k, v in r.items() if k not in times} for r in read_log(run_folder) if r["kind"] != "config"]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimizer, random numbers, progress and every figure of the log, bit for bit."""
+    states = [read_state(folder / "last.pt") for folder in (one, other)]
+    for state in states:
+        assert state["progress"].pop("seconds") > 0
+        for name in ("config", "log_size"):
+            del state[name]
+    assert _plain(states[0]) == _plain(states[1])
+    assert log_of(one) == log_of(other)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
