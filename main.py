@@ -17,7 +17,7 @@ def train(*args: str, **options: Option) -> None:
     """train a network; after each epoch: validation, a checkpoint, examples"""
     _no_arguments("train", args)
     if "resume" in options:
-        from trainer import resumed_options
+        from utils.runs import resumed_options
 
         options = resumed_options(options)
     cfg = config.task_config(options)

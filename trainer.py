@@ -5,12 +5,10 @@ Lightning Fabric puts model and data on the devices and averages the gradients; 
 
 import bdb
 import dataclasses
-import fcntl
 import math
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,12 +28,12 @@ from tasks import make_task
 from tasks.base import Task
 from utils.debug import dump, first_bad_tensor, gradient_range
 from utils.errors import UserError
-from utils.files import atomic_save, remove_temporaries
+from utils.files import atomic_save
 from utils.hardware import choose_precision
-from utils.recorder import LOG_NAME, Recorder
+from utils.recorder import Recorder
+from utils.runs import STATE_VERSION, git_revision, lock, read_state, run_folder
 from utils.seed import rng_state, seed_everything, set_rng_state
 
-STATE_VERSION = 1
 COSINE_FLOOR = 0.02  # share of the learning rate that is left at the end of the cosine
 
 
@@ -266,7 +264,6 @@ class Run:
         if not self.fabric.is_global_zero:
             return
         self.progress.meters = {name: _meter_values(meter) for name, meter in self.meters.items()}
-        log = self.folder / LOG_NAME
         state = {
             "version": STATE_VERSION,
             "config": self.cfg.as_dict(),
@@ -275,7 +272,7 @@ class Run:
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "rng": rng_state(),
-            "log_size": log.stat().st_size if log.exists() else 0,
+            "log_size": self.recorder.size,
         }
         atomic_save(self.folder / "last.pt", lambda path: torch.save(state, path))
 
@@ -415,15 +412,12 @@ class Run:
     def _make_recorder(self, state: dict[str, Any] | None) -> Recorder:
         if not self.fabric.is_global_zero:
             return Recorder(None)
-        log = self.folder / LOG_NAME
-        if state and log.exists() and log.stat().st_size > state["log_size"]:
-            os.truncate(log, state["log_size"])  # what came after the save comes again
         sinks = []
         if self.cfg.use_visdom:
             from utils.visualize import Visualizer
 
             sinks = [Visualizer(env=self.cfg.env or self.folder.name, port=self.cfg.vis_port, folder=self.folder)]
-        recorder = Recorder(self.folder, sinks, resume_step=self.progress.step if state else None)
+        recorder = Recorder(self.folder, sinks, resume_size=state["log_size"] if state else 0)
         recorder.config(self.cfg.as_dict())
         return recorder
 
@@ -446,79 +440,6 @@ def _means(meters: dict[str, AverageValueMeter]) -> dict[str, float]:
     return {name: float(meter.value()[0]) for name, meter in meters.items()}
 
 
-# --------------------------------------------------------------------------------------------- runs and their files
-
-
-def run_folder(cfg: DefaultConfig) -> Path:
-    """The folder of this run: the resumed one's, or a new one that holds no run yet."""
-    if cfg.resume:
-        return Path(cfg.resume)
-    name = cfg.run or f"{cfg.task}_{time.strftime('%m%d_%H%M%S')}"
-    folder = Path(cfg.save_path) / name
-    if (folder / "last.pt").exists():
-        raise UserError(f"{folder} holds a run: go on with it by --resume={folder}, or choose another name with --run=")
-    return folder
-
-
-def resumed_options(overrides: dict[str, Any]) -> dict[str, Any]:
-    """The options of the run that --resume names (without a value: the latest), changed by the others given."""
-    name = str(overrides["resume"])
-    if name.lower() == "true":
-        states = Path(overrides.get("save_path", DefaultConfig.save_path)).glob("*/last.pt")
-        states = sorted(states, key=lambda p: p.stat().st_mtime)
-        if not states:
-            raise UserError("--resume: there is no run to go on with; start one with python main.py train")
-        name = str(states[-1].parent)
-    folder = Path(name).parent if name.endswith("last.pt") else Path(name)
-    stored = read_state(folder / "last.pt")["config"]
-    return {**stored, **overrides, "resume": str(folder)}
-
-
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What differs between two configs, such as "lr 0.002 -> 0.001"."""
     return ", ".join(f"{k} {old.get(k)} -> {v}" for k, v in new.items() if k != "resume" and old.get(k) != v)
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """Reads a last.pt without running any code from it. Raises UserError if it is none, or of another version."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: give --resume the folder of a run") from None
-    except Exception as error:  # torch raises half a dozen kinds here, all meaning the same
-        raise UserError(
-            f"{path} is not a training state, or is damaged: {str(error).split(chr(10))[0][:100]}"
-        ) from error
-    version = state.get("version") if isinstance(state, dict) else None
-    if version != STATE_VERSION:
-        raise UserError(f"{path} is a training state of version {version}, this program reads {STATE_VERSION}")
-    return state
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Makes the run's folder and keeps a second training out of it while this one is alive."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a")
-    except OSError as error:
-        raise UserError(f"cannot write in {folder}: {error.strerror}; choose another --save_path") from error
-    with file:
-        try:
-            # lockf, not flock: processes that read data would inherit that one, and outlive a killed training
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"{folder} is being trained by another process: wait for it, or choose another --run"
-            ) from None
-        remove_temporaries(folder)
-        yield
-
-
-def git_revision() -> str:
-    """The project's git revision, or "" outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:  # git is not installed
-        return ""

@@ -40,9 +40,9 @@ from infer.compose import compose  # noqa: E402
 from models.poet import LinearCrossEntropy, Poet  # noqa: E402
 from tasks import make_task  # noqa: E402
 from tasks.poet import CHINESE_CHARACTERS, bits_of  # noqa: E402
-from trainer import read_state  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.hardware import choose_precision, cpu_features  # noqa: E402
+from utils.runs import read_state  # noqa: E402
 
 TARGET = 8.0  # bits per character on the validation split
 BOOK_LENGTH, BOOK_BATCH = 125, 128

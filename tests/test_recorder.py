@@ -112,14 +112,16 @@ def test_a_record_is_on_the_disk_before_the_next_statement(tmp_path):
 def test_resuming_cuts_later_steps_and_a_torn_line(tmp_path):
     recorder = Recorder(tmp_path)
     recorder.config({"lr": 1})
+    size = 0
     for step in range(1, 8):
         recorder.batch(step, 0, loss=float(step))
+        size = recorder.size if step == 4 else size
     recorder.close()
     with open(tmp_path / LOG_NAME, "ab") as file:
         file.write('{"kind": "text", "text": "春'.encode()[:-1])  # torn within a character
     assert [r.get("step") for r in read_log(tmp_path)] == [None, 1, 2, 3, 4, 5, 6, 7]
 
-    recorder = Recorder(tmp_path, resume_step=4)
+    recorder = Recorder(tmp_path, resume_size=size)
     assert [r.get("step") for r in strict(tmp_path)] == [None, 1, 2, 3, 4]
     recorder.batch(5, 0, loss=50.0)
     recorder.close()
@@ -128,7 +130,7 @@ def test_resuming_cuts_later_steps_and_a_torn_line(tmp_path):
 
 
 def test_resuming_without_a_log_begins_one_and_a_new_run_replaces_it(tmp_path):
-    Recorder(tmp_path / "run", resume_step=9).batch(10, 0, loss=1.0)
+    Recorder(tmp_path / "run", resume_size=900).batch(10, 0, loss=1.0)
     assert [r["step"] for r in strict(tmp_path / "run")] == [10]
     Recorder(tmp_path / "run").batch(1, 0, loss=1.0)
     assert [r["step"] for r in strict(tmp_path / "run")] == [1]

@@ -26,8 +26,8 @@ from tests.training import (
     steps_done,
     write_corpus,
 )
-from trainer import read_state
 from utils.errors import UserError
+from utils.runs import read_state, resumed_options
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -132,7 +132,7 @@ def test_stopped_while_validating(folder, monkeypatch):
     monkeypatch.setattr(trainer.Run, "validate", original)
     # killed between the epoch's records and the save after them
     monkeypatch.setattr(trainer.Run, "save", lambda self: (_ for _ in ()).throw(OSError("killed")))
-    resumed = parse(PoetConfig, trainer.resumed_options({"resume": str(folder / "parts")}))
+    resumed = parse(PoetConfig, resumed_options({"resume": str(folder / "parts")}))
     with pytest.raises(OSError, match="killed"):
         trainer.train(resumed)
     assert [r["epoch"] for r in log_of(folder / "parts") if r["kind"] == "text"] == [0, 1]
@@ -172,7 +172,7 @@ def test_the_best_figures_survive(folder):
     cfg = parse(PoetConfig, options(folder, run="a", max_epoch=1))
     best = trainer.train(cfg)
     assert best["bits_per_char"] > 0 and set(best) == {"loss", "bits_per_char", "perplexity"}
-    again = trainer.resumed_options({"resume": str(folder / "a"), "max_epoch": 2, "lr": 1e3})  # ruins the network
+    again = resumed_options({"resume": str(folder / "a"), "max_epoch": 2, "lr": 1e3})  # ruins the network
     assert trainer.train(parse(PoetConfig, again)) == best
     final = log_of(folder / "a")[-1]
     assert final["kind"] == "final" and final["figures"] == {**best, "best_epoch": 0}
@@ -205,4 +205,4 @@ def test_a_damaged_state_is_one_line(folder):
     with pytest.raises(UserError, match="give --resume the folder of a run"):
         read_state(folder / "b" / "last.pt")
     with pytest.raises(UserError, match="there is no run to go on with"):
-        trainer.resumed_options({"resume": "True", "save_path": str(folder / "empty")})
+        resumed_options({"resume": "True", "save_path": str(folder / "empty")})

@@ -26,9 +26,10 @@ from config import DefaultConfig, PoetConfig, parse
 from models.basemodule import BaseModule
 from tasks.base import Task
 from tests.training import CONTEXT, Process, arguments, log_of, options, run, steps_done, write_corpus
-from trainer import Progress, learning_rate, read_state, train
+from trainer import Progress, learning_rate, train
 from utils.errors import UserError
 from utils.recorder import read_log
+from utils.runs import read_state, resumed_options
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -203,7 +204,7 @@ def test_precision_auto_is_measured_said_and_kept(fit, tmp_path, monkeypatch, ca
         told = capfd.readouterr().err
         assert f"precision {precision} (a matrix product in bf16 runs at {speedup:.1f}x the speed of fp32 here)" in told
         # A resumed run must not measure again: the other precision gives other numbers.
-        assert trainer.resumed_options({"resume": str(tmp_path / precision)})["precision"] == precision
+        assert resumed_options({"resume": str(tmp_path / precision)})["precision"] == precision
 
 
 # ---------------------------------------------------------------------------------------------------------- NaN

@@ -279,13 +279,14 @@ def test_a_server_that_hangs_does_not_delay(tmp_path, capfd, monkeypatch):
 
 
 def test_a_resumed_run_forgets_what_was_cut(tmp_path, server):
-    recorder = Recorder(tmp_path / "run")
+    recorder, size = Recorder(tmp_path / "run"), 0
     for step in range(1, 9):
         recorder.batch(step, 0, loss=1.0)
+        size = recorder.size if step == 3 else size
     recorder.close()
     watcher = Visualizer(env="resumed", port=server.port, folder=tmp_path / "run")
     until(lambda: server.has("resumed", "loss"))
-    recorder = Recorder(tmp_path / "run", resume_step=3)
+    recorder = Recorder(tmp_path / "run", resume_size=size)
     recorder.batch(4, 0, loss=0.5)
     until(lambda: curve(server.windows("resumed"), "loss", "train") == ([1, 2, 3, 4], [1, 1, 1, 0.5]))
     watcher.close()

@@ -39,13 +39,13 @@ class Recorder:
     Args:
         folder: the run's folder; None (a process of a distributed run that is not the first) records nothing.
         sinks: whoever watches.
-        resume_step: the run is resumed at this step: records of later steps are cut from the log, and a line that a
-            killed process left half-written. None: a new run, a log that lies there is replaced.
+        resume_size: the run is resumed where its log had this `size`: what was written later, a line that a killed
+            process left half-written among it, is cut off and will come again. 0: a new run, an old log is replaced.
 
     Raises UserError if the log cannot be made. Every record has a "kind", all but the config a "step" and an "epoch".
     """
 
-    def __init__(self, folder: str | Path | None, sinks: Sequence[Sink] = (), resume_step: int | None = None):
+    def __init__(self, folder: str | Path | None, sinks: Sequence[Sink] = (), resume_size: int = 0):
         self.folder = Path(folder) if folder is not None else None
         self._sinks = list(sinks)
         self._config: dict[str, Any] = {}
@@ -54,10 +54,13 @@ class Recorder:
         if self.folder is None:
             return
         path = self.folder / LOG_NAME
-        kept = read_log(self.folder) if resume_step is not None and path.exists() else []
-        kept = [record for record in kept if record.get("step", 0) <= resume_step]
-        atomic_write(path, b"".join(_line(record) for record in kept))
+        atomic_write(path, path.read_bytes()[:resume_size] if resume_size and path.exists() else b"")
         self._open()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the log so far; 0 where nothing is recorded."""
+        return os.fstat(self._file.fileno()).st_size if self._file is not None else 0
 
     # ------------------------------------------------------------------------------------------- kinds of records
 

@@ -1,0 +1,87 @@
+"""The folders of runs: naming them, finding the one to go on with, reading its state, keeping a second training out."""
+
+import fcntl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from config import DefaultConfig
+from utils.errors import UserError
+from utils.files import remove_temporaries
+
+STATE_VERSION = 1  # of last.pt
+
+
+def run_folder(cfg: DefaultConfig) -> Path:
+    """The folder of this run: the resumed one's, or a new one that holds no run yet."""
+    if cfg.resume:
+        return Path(cfg.resume)
+    name = cfg.run or f"{cfg.task}_{time.strftime('%m%d_%H%M%S')}"
+    folder = Path(cfg.save_path) / name
+    if (folder / "last.pt").exists():
+        raise UserError(f"{folder} holds a run: go on with it by --resume={folder}, or choose another name with --run=")
+    return folder
+
+
+def resumed_options(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The options of the run that --resume names (without a value: the latest), changed by the others given."""
+    name = str(overrides["resume"])
+    if name.lower() == "true":
+        states = Path(overrides.get("save_path", DefaultConfig.save_path)).glob("*/last.pt")
+        states = sorted(states, key=lambda p: p.stat().st_mtime)
+        if not states:
+            raise UserError("--resume: there is no run to go on with; start one with python main.py train")
+        name = str(states[-1].parent)
+    folder = Path(name).parent if name.endswith("last.pt") else Path(name)
+    stored = read_state(folder / "last.pt")["config"]
+    return {**stored, **overrides, "resume": str(folder)}
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads a last.pt without running any code from it. Raises UserError if it is none, or of another version."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give --resume the folder of a run") from None
+    except Exception as error:  # torch raises half a dozen kinds here, all meaning the same
+        raise UserError(
+            f"{path} is not a training state, or is damaged: {str(error).split(chr(10))[0][:100]}"
+        ) from error
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != STATE_VERSION:
+        raise UserError(f"{path} is a training state of version {version}, this program reads {STATE_VERSION}")
+    return state
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Makes the run's folder and keeps a second training out of it while this one is alive."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a")
+    except OSError as error:
+        raise UserError(f"cannot write in {folder}: {error.strerror}; choose another --save_path") from error
+    with file:
+        try:
+            # lockf, not flock: processes that read data would inherit that one, and outlive a killed training
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"{folder} is being trained by another process: wait for it, or choose another --run"
+            ) from None
+        remove_temporaries(folder)
+        yield
+
+
+def git_revision() -> str:
+    """The project's git revision, or "" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # git is not installed
+        return ""
