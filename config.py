@@ -57,7 +57,7 @@ class DefaultConfig(Options):
         "plateau", "plateau: times lr_decay after an epoch without improvement", ("plateau", "cosine", "constant")
     )
     lr_decay: float = option(0.5, "factor of the plateau schedule; what is left at the end of the cosine: 0.02")
-    warmup: int = option(100, "steps in which the learning rate rises from zero")
+    warmup: int = option(20, "steps in which the learning rate rises from zero")
     weight_decay: float = option(0.01, "AdamW's weight decay")
     grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")
     accumulate: int = option(1, "batches whose gradients are added up before a step", minimum=1)
@@ -88,9 +88,10 @@ class DefaultConfig(Options):
 class PoetConfig(DefaultConfig):
     """Options of train, val and test with --task=poet."""
 
-    batch_size: int = option(16, "rows of characters in a batch (of all devices together)", minimum=1)
-    embed: int = option(256, "width of the character embedding", minimum=1)
-    hidden: int = option(512, "width of the LSTM", minimum=1)
+    batch_size: int = option(8, "rows of characters in a batch (of all devices together)", minimum=1)
+    lr: float = option(5e-3, "learning rate")
+    embed: int = option(192, "width of the character embedding", minimum=1)
+    hidden: int = option(384, "width of the LSTM", minimum=1)
     layers: int = option(2, "layers of the LSTM", minimum=1)
     dropout: float = option(0.2, "dropout at the inputs and outputs of the LSTM layers", maximum=1)
     min_count: int = option(

@@ -43,9 +43,14 @@ def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> N
         raise UserError(
             f"{command} needs a model file: --load=checkpoints/{cfg.task}.safetensors, or a run's best.safetensors"
         )
+    import torch
+
     from tasks import make_task
 
-    figures = make_task(cfg).report(cfg.split or command)
+    task = make_task(cfg)
+    if cfg.use_gpu and torch.cuda.is_available():
+        task.model.cuda()
+    figures = task.report(cfg.split or command)
     if cfg.json:
         print(json.dumps(figures, ensure_ascii=False))
     else:

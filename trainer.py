@@ -389,7 +389,8 @@ class Run:
 
     def _bar(self, name: str, total: int, done: int = 0) -> tqdm:
         quiet = not self.fabric.is_global_zero
-        return tqdm(desc=name, total=total, initial=done, unit="batch", leave=False, disable=quiet)
+        every = 0.1 if sys.stderr.isatty() else 5  # seconds; a log file needs no picture of each moment
+        return tqdm(desc=name, total=total, initial=done, unit="batch", leave=False, mininterval=every, disable=quiet)
 
     def _debug_mode(self) -> bool:
         """Whether the debug file exists; anomaly detection follows it."""

@@ -187,7 +187,7 @@ def _sample(logits: Tensor, temperature: float, top_k: int, top_p: float, random
     if temperature < 1e-3:  # smaller ones overflow
         return logits.argmax(-1)
     probabilities = (logits / temperature).softmax(-1)
-    sorted_ones = min(512, logits.shape[-1])  # nearly always enough; sorting all 7,000 took most of the time of writing
+    sorted_ones = min(2048, logits.shape[-1])  # nearly always enough; sorting all 7,000 took most of the time
     ranked, order = probabilities.topk(sorted_ones)
     if not 0 < top_k <= sorted_ones and bool((ranked.sum(-1) < top_p).any()):
         ranked, order = probabilities.sort(descending=True)

@@ -23,7 +23,7 @@ class Poet(BaseModule):
         embed, hidden, layers, dropout: E, H, number of LSTM layers, dropout on the inputs and outputs of each layer.
     """
 
-    def __init__(self, vocab: list[str], embed: int = 256, hidden: int = 512, layers: int = 2, dropout: float = 0.2):
+    def __init__(self, vocab: list[str], embed: int = 192, hidden: int = 384, layers: int = 2, dropout: float = 0.2):
         super().__init__(vocab=vocab, embed=embed, hidden=hidden, layers=layers, dropout=dropout)
         self.vocab = vocab
         self.embed = nn.Embedding(len(vocab), embed)

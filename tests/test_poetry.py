@@ -422,6 +422,14 @@ def test_splits_are_stable_and_about_90_5_5(tmp_path):
     assert found == fixed
 
 
+@pytest.mark.parametrize("n", [3, 4, 10, 30])
+def test_a_small_corpus_has_every_split(tmp_path, n):
+    for start in range(0, 200, 20):
+        texts = [f"line {i} of nothing" for i in range(start, start + n)]
+        poems = read_poems(write(tmp_path / f"{start}.txt", "\n".join(texts)))
+        assert {p.split for p in poems} == {"train", "val", "test"} and len(poems) == n
+
+
 def test_choose_split(tmp_path):
     records = [{"lines": [f"poem {i}"], "split": split} for i, split in enumerate(["train", "val", "train"])]
     poems = read_poems(write(tmp_path / "p.jsonl", jsonl(*records)))

@@ -1,0 +1,66 @@
+"""README.md and README.zh.md: what they tell people to type exists, what they say lies there lies there."""
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import main
+
+ROOT = Path(main.__file__).parent
+READMES = ("README.md", "README.zh.md")
+
+
+def commands(text: str) -> list[list[str]]:
+    """Everything after `main.py` in code blocks and inline code."""
+    found = re.findall(r"(?:python|uv run) main\.py ([^`\n#]+)", text)
+    return [shlex.split(line.replace("…", "")) for line in found if "COMMAND" not in line]
+
+
+def test_the_first_two_blocks_are_the_two_commands():
+    for name in READMES:
+        blocks = re.findall(r"```\n(.*?)\n```", (ROOT / name).read_text(), re.S)
+        assert blocks[0] == "pip install uv && uv run main.py train --lr=1e-3"
+        assert "uv run pytest" in blocks
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_command_and_option_exists(name):
+    seen = set()
+    for words in commands((ROOT / name).read_text()):
+        command = words[0].rstrip("。，")
+        assert command in main.COMMANDS, words
+        options = {f.name for cls in main.OPTIONS[command] for f in dataclasses.fields(cls)}
+        for option in re.findall(r"--(\w+)", " ".join(words)):
+            assert option in options or option == "lrr", f"{words}: no --{option}"
+        seen.add(command)
+    assert seen == set(main.COMMANDS), "a command that the README does not show"
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_file_tree_is_true(name):
+    tree = re.search(r"```\n(main\.py .*?)\n```", (ROOT / name).read_text(), re.S)[1]
+    folder = ROOT
+    for line in tree.splitlines():
+        for path in re.findall(r"^ *([\w./]+)(?= {2,}|$)|(?<=  )(\w+/)(?= |$)", line):
+            path = "".join(path)
+            if line.startswith("  "):
+                assert (folder / path).exists(), path
+            else:
+                assert (ROOT / path).exists(), path
+                folder = ROOT / path
+
+
+def test_both_languages_show_the_same_commands():
+    both = [[c[0] for c in commands((ROOT / name).read_text())] for name in READMES]
+    assert both[0] == both[1]
+
+
+@pytest.mark.parametrize("name", [*READMES, "docs/decisions.md", "benchmarks/README.md", "checkpoints/README.md"])
+def test_links_lead_somewhere(name):
+    text = (ROOT / name).read_text()
+    assert "@@" not in text, "a place that was left to fill in"
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / name).parent.joinpath(target).exists(), target
