@@ -73,7 +73,7 @@ def test_help_of_a_command_has_its_options_and_no_others(capsys, words):
     code, out, _ = called(capsys, *words)
     assert code == 0 and out.startswith("python main.py train: train a network")
     assert "--max_epoch=20" in out and "--hidden=512" in out and "--temperature" not in out
-    assert "--batch_size=16" in out  # the task's own default
+    assert "--batch_size=8" in out  # the task's own default
 
 
 def test_these_are_the_commands():
@@ -118,7 +118,7 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("train --lrr", ["unknown option --lrr", "did you mean --lr?"]),
     ("train --max-epch 3", ["unknown option --max_epch", "did you mean --max_epoch?"]),
     ("train --nope", ["unknown option --nope"]),
-    ("train --lr=abc", ["--lr=abc: expected a number", "--lr=0.002"]),
+    ("train --lr=abc", ["--lr=abc: expected a number", "--lr=0.005"]),
     ("train --lr", ["--lr needs a value"]),
     ("train --lr --use_gpu", ["--lr needs a value"]),
     ("train --lr -1", ["--lr=-1: must be at least 0"]),
@@ -208,9 +208,10 @@ def test_train_gets_what_was_written(monkeypatch, typed, expected):
 
 def test_resume_without_a_value_reaches_the_trainer(monkeypatch):
     import trainer
+    import utils.runs
 
     given = []
-    monkeypatch.setattr(trainer, "resumed_options", lambda options: given.append(options) or {})
+    monkeypatch.setattr(utils.runs, "resumed_options", lambda options: given.append(options) or {})
     monkeypatch.setattr(trainer, "train", given.append)
     assert main.main(["train", "--resume", "--lr=1"]) == 0
     assert given == [{"resume": True, "lr": "1"}, config.PoetConfig()]
