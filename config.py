@@ -1,7 +1,7 @@
-"""Every option of every command: type, default, meaning. Nothing is read or imported here but the standard library.
+"""Every option of every command: type, default, meaning. No torch here: help must answer at once.
 
-`parse` makes a checked copy from what the command line gave; there is no global config. The comment-like sentence of
-an option is its help: `python main.py help train` prints this file.
+`parse` makes a checked copy from what the command line gave; there is no global config. The sentence of an option is
+its help: `python main.py help` prints them all.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ class Options:
 class DefaultConfig(Options):
     """Options of train, val and test for every task."""
 
-    task: str = option("poet", "what is learnt", choices=("poet",))
+    task: str = option("poet", "what is learnt: poet")
     # data
     data_root: str = option("", "file or folder of the data; empty: the sample embedded in dataset/")
     batch_size: int = option(32, "samples in a batch (of all devices together)", minimum=1)
@@ -54,9 +54,11 @@ class DefaultConfig(Options):
     max_epoch: int = option(20, "epochs to train")
     lr: float = option(2e-3, "learning rate")
     lr_schedule: str = option(
-        "plateau", "plateau: times lr_decay after an epoch without improvement", ("plateau", "cosine", "constant")
+        "plateau",
+        "plateau: times lr_decay after an epoch without improvement; cosine: down to 2 %",
+        ("plateau", "cosine", "constant"),
     )
-    lr_decay: float = option(0.5, "factor of the plateau schedule; what is left at the end of the cosine: 0.02")
+    lr_decay: float = option(0.5, "factor of the plateau schedule")
     warmup: int = option(20, "steps in which the learning rate rises from zero")
     weight_decay: float = option(0.01, "AdamW's weight decay")
     grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")

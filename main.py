@@ -224,6 +224,14 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # python main.py generate --n=100 | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a path that cannot be read, a name that is too long
+        _say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        _say(f"error: out of memory ({str(error).splitlines()[0][:100]}); try a smaller network, --batch_size or --n")
+        return 2
     return 0
 
 

@@ -94,9 +94,12 @@ def train(cfg: DefaultConfig) -> dict[str, float]:
     say = _say if fabric.is_global_zero else lambda text: None
     say(f"{cfg.task}, config:\n{cfg}\n{machine}")
     if state and (changes := _changes(state["config"], cfg.as_dict())):
-        say(f"changed since the run was saved: {changes}")
+        if state["progress"]["batch"] and (moved := [k for k in ("batch_size", "accumulate", "seed") if k in changes]):
+            raise UserError(f"--{moved[0]} can be changed between two epochs only: go on without it to the epoch's end")
+        say(f"changed since the run was saved: {', '.join(changes.values())}")
     seed_everything(cfg.seed)
-    task = make_task(cfg)
+    # A run that began with --load has all of that file in its own state.
+    task = make_task(cfg, state["arguments"] if state and cfg.load else None)
     task.val_batches()  # now, not after an epoch: there may be no data to validate with
     say(f"{task}\nrun: {folder}")
     with lock(folder) if fabric.is_global_zero else nullcontext():
@@ -176,7 +179,7 @@ class Run:
                         output = task.step(self.model, batch)
                     self._stop_if_bad(output["objective"], batch)
                     self.fabric.backward(output["objective"] * weight)
-                figures = self._count(self.meters, output)
+                figures = self._count(self.meters, output, weight)
                 if debugging:
                     self._debug(batch, output)
                 if ends_step:
@@ -216,9 +219,7 @@ class Run:
         with self.fabric.autocast(), self._bar("val", len(batches)) as bar:
             for batch, weight in self._loader(dataset, batches):
                 output = self.task.step(self.model, batch)
-                if not weight:
-                    output["count"] = output["count"] * 0
-                self._count(meters, output)
+                self._count(meters, output, weight)
                 bar.update()
                 self._stop_if_asked()
         return self.task.summarise(_means(meters))
@@ -230,12 +231,17 @@ class Run:
             progress.best, progress.best_epoch = figures, progress.epoch
             if self.fabric.is_global_zero:
                 self.task.model.save(
-                    self.folder / "best.safetensors", **self.task.model_metadata(), config=self.cfg.as_dict(),
+                    self.folder / "best.safetensors", **self.task.model_metadata(), config=self._public_config(),
                     revision=git_revision(), epoch=progress.epoch + 1, step=progress.step,
                     seconds=round(progress.seconds), **{monitor: figures[monitor]},
                 )  # fmt: skip
         elif self.cfg.lr_schedule == "plateau":
             progress.lr_factor *= self.cfg.lr_decay
+
+    def _public_config(self) -> dict[str, Any]:
+        """The config without what is only about this machine: a model file may be given to others."""
+        private = ("data_root", "save_path", "run", "load", "resume", "env", "debug_file")
+        return {k: v for k, v in self.cfg.as_dict().items() if k not in private}
 
     def finish_epoch(self, figures: dict[str, float]) -> None:
         """Records the epoch, shows examples, moves on to the next and saves."""
@@ -343,6 +349,7 @@ class Run:
             raise
         finally:
             self.recorder.close()
+            torch.autograd.set_detect_anomaly(False)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -375,10 +382,15 @@ class Run:
         for batch, weight in zip(loader, weights, strict=True):
             yield self.fabric.to_device(batch), weight
 
-    def _count(self, meters: dict[str, AverageValueMeter], output: dict[str, torch.Tensor]) -> dict[str, float]:
-        """The step's figures over all processes, as numbers; they are also added to the running ones in `meters`."""
+    def _count(
+        self, meters: dict[str, AverageValueMeter], output: dict[str, torch.Tensor], weight: float
+    ) -> dict[str, float]:
+        """The step's figures over all processes, as numbers; they are also added to the running ones in `meters`.
+
+        A batch of weight 0 (a process that had no sample of its own) does not count.
+        """
         names = [k for k in output if k not in ("objective", "count")]
-        count = float(output["count"])
+        count = float(output["count"]) if weight else 0.0
         sums = [float(output[k]) * count for k in names]
         if self.fabric.world_size > 1:
             together = torch.tensor([*sums, count], dtype=torch.float64, device=self.fabric.device)
@@ -441,6 +453,6 @@ def _means(meters: dict[str, AverageValueMeter]) -> dict[str, float]:
     return {name: float(meter.value()[0]) for name, meter in meters.items()}
 
 
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs between two configs, such as "lr 0.002 -> 0.001"."""
-    return ", ".join(f"{k} {old.get(k)} -> {v}" for k, v in new.items() if k != "resume" and old.get(k) != v)
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """What differs between two configs, such as {"lr": "lr 0.002 -> 0.001"}."""
+    return {k: f"{k} {old.get(k)} -> {v}" for k, v in new.items() if k != "resume" and old.get(k) != v}

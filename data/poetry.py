@@ -31,6 +31,7 @@ FORMS = {"五绝": (4, 5), "七绝": (4, 7), "五律": (8, 5), "七律": (8, 7)}
 OTHER_FORMS = ("五言", "七言", "杂言")
 SPECIALS = [PAD, UNKNOWN, BOS, EOS, MORE, AUTHOR, TITLE, *(f"<{form}>" for form in (*FORMS, *OTHER_FORMS))]
 PAUSES, STOPS = "，、", "。？！；"  # a pause ends a verse, a stop may end a couplet
+TITLE_LENGTH = 30  # characters; the longest titles are longer than their poems
 IGNORE = -1  # target of positions that are not counted: padding and condition
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".npz")
@@ -318,6 +319,14 @@ class Vocabulary:
         ids, unknown = self.ids, self.unknown
         return [ids.get(c, unknown) for c in text]
 
+    def condition(self, form: str, author: str, title: str) -> tuple[list[int], list[int], list[int]]:
+        """What a poem is conditioned on, as ids: form, author, title; an empty one has none."""
+        return (
+            [self.ids[f"<{form}>"]] if form else [],
+            [self.ids[AUTHOR], *self.encode(author)] if author else [],
+            [self.ids[TITLE], *self.encode(title[:TITLE_LENGTH])] if title else [],
+        )
+
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text; special signs are left out."""
         return "".join(self.characters[i] for i in ids if i >= len(SPECIALS))
@@ -329,6 +338,14 @@ class Vocabulary:
             forms = (c, simplify(c), traditional(c)) if c not in self.ids else (c,)
             folded.append(next((f for f in forms if f in self.ids), c))
         return "".join(folded), "".join(dict.fromkeys(c for c in folded if c not in self.ids))
+
+
+def character_counts(poems: Iterable[Poem], vocabulary: Vocabulary) -> Tensor:
+    """(V,) how often each sign is a target in the bodies of the poems."""
+    counts = np.zeros(len(vocabulary), np.int64)
+    for poem in poems:
+        np.add.at(counts, [*vocabulary.encode(poem.text), vocabulary.eos], 1)
+    return torch.from_numpy(counts)
 
 
 @cache
@@ -370,29 +387,17 @@ class PoetryDataset(Dataset):
         self, poems: list[Poem], vocabulary: Vocabulary, condition: str = "random", row_length: int = 128, seed: int = 0
     ):
         self.vocabulary, self.condition, self.row_length, self.seed = vocabulary, condition, row_length, seed
-        sign = vocabulary.ids
-        self.conditions = [  # ids of form, author and title of each poem
-            (
-                [sign[f"<{p.form}>"]] if p.form else [],
-                [sign[AUTHOR], *vocabulary.encode(p.author)] if p.author else [],
-                [sign[TITLE], *vocabulary.encode(p.title[:30])] if p.title else [],
-            )
-            for p in poems
-        ]
+        # ids of form, author and title of each poem
+        self.conditions = [vocabulary.condition(p.form, p.author, p.title) for p in poems]
         self.stretches: list[tuple[int, np.ndarray]] = []  # (poem, ids with <bos> or <more> in front)
         for number, poem in enumerate(poems):
             body = np.array([vocabulary.bos, *vocabulary.encode(poem.text), vocabulary.eos], np.int32)
             for start, stop in _stretches(poem.text, row_length):
                 ids = body[start:stop].copy()
-                ids[0] = vocabulary.bos if start == 0 else sign[MORE]
+                ids[0] = vocabulary.bos if start == 0 else vocabulary.ids[MORE]
                 self.stretches.append((number, ids))
         self.characters = sum(len(ids) - 1 for _, ids in self.stretches)  # counted ones: bodies and end marks
         self.set_epoch(0)
-
-    def counts(self) -> Tensor:
-        """(V,) how often each sign is a target."""
-        targets = np.concatenate([ids[1:] for _, ids in self.stretches])
-        return torch.from_numpy(np.bincount(targets, minlength=len(self.vocabulary)))
 
     def set_epoch(self, epoch: int) -> None:
         """Draws the conditions and the rows of that epoch."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.poetry import AUTHOR, EOS, FORMS, PAUSES, SPECIALS, STOPS, TITLE, Vocabulary, form_of, to_lines
+from data.poetry import EOS, FORMS, PAUSES, SPECIALS, STOPS, Vocabulary, form_of, to_lines
 from models.poet import Poet
 from utils.errors import UserError
 
@@ -57,7 +57,9 @@ def compose(
     forms = model.metadata.get("forms", []) if forms is None else forms
     shape, form = _shape(form, acrostic, forms)
     plan = _plan(shape, prompt, acrostic, max_chars)
-    condition = _condition(vocabulary, form if form in forms else "", title, author)
+    readable = [vocabulary.fold(text)[0] for text in (author, title)]
+    parts = vocabulary.condition(form if form in forms else "", *readable)
+    condition = [*(i for part in parts for i in part), vocabulary.bos]
     poems = []
     for first in range(0, n, BATCH):
         seeds = range(seed + first, seed + min(first + BATCH, n))
@@ -161,13 +163,6 @@ def _plan(shape: tuple[int, int] | None, prompt: str, acrostic: str, max_chars: 
 def _characters(text: str) -> list[str]:
     """`text` without punctuation and spaces: the form puts its own. Emoji are characters too."""
     return [c for c in text if c.isalnum() or unicodedata.category(c) == "So"]
-
-
-def _condition(vocabulary: Vocabulary, form: str, title: str, author: str) -> list[int]:
-    ids = [vocabulary.ids[f"<{form}>"]] if form else []
-    for sign, text in ((AUTHOR, author), (TITLE, title)):
-        ids += [vocabulary.ids[sign], *vocabulary.encode(vocabulary.fold(text)[0])] if text else []
-    return [*ids, vocabulary.bos]
 
 
 def _masks(vocabulary: Vocabulary, device: torch.device) -> dict[str, Tensor]:

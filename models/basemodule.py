@@ -77,12 +77,15 @@ class BaseModule(nn.Module):
                 f"{path} is a bare state dict (no {FORMAT} header): build the network and call load_weights, "
                 f"or give a file written by save"
             )
-        found = cls.classes.get(header["class"])
+        found = cls.classes.get(header.get("class"))
         if found is None or not issubclass(found, cls):
-            raise UserError(f"{path} holds a {header['class']}, not a {cls.__name__}: give a {cls.__name__} file")
-        model = found(**json.loads(header["arguments"]))
+            raise UserError(f"{path} holds a {header.get('class')}, not a {cls.__name__}: give a {cls.__name__} file")
+        try:
+            model = found(**json.loads(header["arguments"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path} was made by another version of {found.__name__}: {error}") from error
         model.load_weights(tensors, source=str(path))
-        model.metadata = json.loads(header["metadata"])
+        model.metadata = json.loads(header.get("metadata", "{}"))
         return model.to(device).eval()
 
     def load_weights(

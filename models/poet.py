@@ -49,7 +49,7 @@ class Poet(BaseModule):
         if targets is not None:
             counted = targets >= 0
             nll = LinearCrossEntropy.apply(
-                features[counted], self.embed.weight, self.output_bias, targets[counted]
+                features[counted], self.embed.weight, self.output_bias, targets[counted], torch.is_grad_enabled()
             )  # (N, E), (V, E), (V), (N) -> scalar
             output |= {"nll": nll, "count": counted.sum()}
         return output
@@ -69,13 +69,14 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     The logits of a batch (N x V; 2,000 positions x 8,000 characters are 64 MB) are made, turned into the loss AND into
     their gradient piece by piece while a piece is still in the cache; the gradients wait in memory until backward.
-    The products run in autocast's precision, the softmax and the sums in float32.
+    The products run in autocast's precision, the softmax and the sums in float32. `wanted`: whether the gradients are
+    needed at all (inside a Function torch does not tell).
     """
 
     PIECE = 256  # positions at a time: 8 MB of float32 logits
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, wanted: bool = True) -> Tensor:
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         with torch.autocast(device, enabled=False):
@@ -83,7 +84,6 @@ class LinearCrossEntropy(torch.autograd.Function):
             grads = [torch.zeros_like(t, dtype=torch.float32) for t in (x, weight, bias)]
             grad_x, grad_weight, grad_bias = grads
             total = torch.zeros((), dtype=torch.float32, device=x.device)
-            wanted = any(ctx.needs_input_grad)
             for start in range(0, len(xs), LinearCrossEntropy.PIECE):
                 piece = slice(start, start + LinearCrossEntropy.PIECE)
                 logits = (xs[piece] @ w.T).float() + bias.float()  # (P, V)
@@ -99,10 +99,11 @@ class LinearCrossEntropy(torch.autograd.Function):
                     delta = delta.to(dtype)
                     grad_x[piece] = (delta @ w).float()
                     grad_weight += (delta.T @ xs[piece]).float()
-        ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(grads, (x, weight, bias), strict=True)))
+        if wanted:
+            ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(grads, (x, weight, bias), strict=True)))
         return total
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         grad_x, grad_weight, grad_bias = ctx.saved_tensors
-        return grad_x * grad, grad_weight * grad, grad_bias * grad, None
+        return grad_x * grad, grad_weight * grad, grad_bias * grad, None, None

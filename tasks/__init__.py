@@ -1,6 +1,7 @@
 """What is learnt. A task joins data and model; `make_task` finds it by the name that --task gives."""
 
 import importlib
+from typing import Any
 
 from config import DefaultConfig
 from tasks.base import Task
@@ -8,7 +9,7 @@ from tasks.base import Task
 MODULES = {"poet": "tasks.poet.PoetTask"}  # imported when asked for: a task brings its libraries along
 
 
-def make_task(cfg: DefaultConfig) -> Task:
-    """The task of this config, with its data read and its model built."""
+def make_task(cfg: DefaultConfig, arguments: dict[str, Any] | None = None) -> Task:
+    """The task of this config, with its data read and its model built: anew, from cfg.load, or from `arguments`."""
     module, name = MODULES[cfg.task].rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)(cfg)
+    return getattr(importlib.import_module(module), name)(cfg, arguments)

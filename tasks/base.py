@@ -26,8 +26,13 @@ class Task:
     train_set: Dataset
     collate: Callable[[list], dict[str, Any]]
 
-    def __init__(self, cfg: DefaultConfig):
+    def __init__(self, cfg: DefaultConfig, arguments: dict[str, Any] | None = None):
+        """`arguments`: those of a model to build whose weights come later (a resumed run); None: as cfg says."""
         self.cfg = cfg
+
+    def __str__(self) -> str:
+        """A line about data and model, for the start of a run."""
+        return f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
 
     def train_batches(self, epoch: int) -> list[list[int]]:
         """The epoch's batches of indices into `train_set`: a function of (seed, epoch), or resuming is not exact."""

@@ -9,11 +9,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from config import PoetConfig
-from data.poetry import EMBEDDED, FORMS, PoetryDataset, Vocabulary, choose_split, collate, read_poems
+from data.poetry import (
+    EMBEDDED,
+    FORMS,
+    PoetryDataset,
+    Vocabulary,
+    character_counts,
+    choose_split,
+    collate,
+    read_poems,
+)
 from infer.compose import compose
 from models.basemodule import BaseModule
 from models.poet import Poet
 from tasks.base import Task
+from utils.errors import UserError
 from utils.recorder import Recorder
 
 
@@ -23,22 +33,27 @@ class PoetTask(Task):
     monitor = "bits_per_char"
     collate = staticmethod(collate)
 
-    def __init__(self, cfg: PoetConfig):
-        super().__init__(cfg)
-        self.source = cfg.data_root or EMBEDDED
-        self.poems = read_poems(self.source)
-        if cfg.load:
+    def __init__(self, cfg: PoetConfig, arguments: dict[str, Any] | None = None):
+        super().__init__(cfg, arguments)
+        if arguments:
+            self.model = Poet(**arguments)
+        elif cfg.load:
             self.model = Poet.load(cfg.load)
-        else:
-            training = choose_split(self.poems, "train")
-            # In a small corpus most characters are rare; all of them are needed.
-            large = sum(len(p.text) for p in training) >= 100_000
-            vocabulary = Vocabulary.build(training, cfg.min_count if large else 1)
-            self.model = Poet(vocabulary.characters, cfg.embed, cfg.hidden, cfg.layers, cfg.dropout)
+            _refuse_other_sizes(cfg, self.model)
+        self.poems = read_poems(cfg.data_root or EMBEDDED)
+        if not arguments and not cfg.load:
+            self.model = self._new_model()
         self.vocabulary = Vocabulary(self.model.vocab)
-        if not cfg.load:
-            self.model.start_from_frequencies(self.train_set.counts())
         self.forms = [form for form in FORMS if any(p.form == form for p in self.poems)]
+
+    def _new_model(self) -> Poet:
+        cfg, training = self.cfg, choose_split(self.poems, "train")
+        # In a small corpus most characters are rare; all of them are needed.
+        large = sum(len(p.text) for p in training) >= 100_000
+        vocabulary = Vocabulary.build(training, cfg.min_count if large else 1)
+        model = Poet(vocabulary.characters, cfg.embed, cfg.hidden, cfg.layers, cfg.dropout)
+        model.start_from_frequencies(character_counts(training, vocabulary))
+        return model
 
     @cached_property
     def train_set(self) -> PoetryDataset:
@@ -51,7 +66,8 @@ class PoetTask(Task):
 
     def __str__(self) -> str:
         return (
-            f"{len(self.poems):,} poems from {self.source}, {self.train_set.characters:,} characters to learn from, "
+            f"{len(self.poems):,} poems from {self.cfg.data_root or 'the embedded sample'}, "
+            f"{self.train_set.characters:,} characters to learn from, "
             f"{len(self.vocabulary):,} different ones; {type(self.model).__name__} of "
             f"{self.model.parameter_count():,} parameters"
         )
@@ -87,8 +103,7 @@ class PoetTask(Task):
         """Poems by the network as it is now: quatrains where the corpus has them."""
         if not self.cfg.samples:
             return
-        form = self.forms[-1] if self.forms else "free"
-        poems = compose(self.model.eval(), n=self.cfg.samples, form=form, seed=0, forms=self.forms)
+        poems = compose(self.model.eval(), n=self.cfg.samples, seed=0, forms=self.forms)
         self.model.train()
         text = "\n".join(" / ".join(poem.lines) for poem in poems)
         recorder.text(step, epoch, "poems", text)
@@ -101,7 +116,8 @@ class PoetTask(Task):
         outside the vocabulary costs the unknown sign and then the choice among all the other Chinese characters.
         """
         poems = choose_split(self.poems, split)
-        result: dict[str, Any] = {"split": split, "poems": len(poems)}
+        source = self.cfg.data_root or "the embedded sample"
+        result: dict[str, Any] = {"data": source, "split": split, "poems": len(poems)}
         for condition, name in (("none", "bits_per_char"), ("all", "bits_per_char_given")):
             bits, count, unknown = bits_of(self.model, PoetryDataset(poems, self.vocabulary, condition, row_length=0))
             result[name] = bits / count
@@ -113,6 +129,12 @@ class PoetTask(Task):
 
     def model_metadata(self) -> dict[str, Any]:
         return {"forms": self.forms}
+
+
+def _refuse_other_sizes(cfg: PoetConfig, model: Poet) -> None:
+    for name, value in cfg.changed().items():
+        if name in model.arguments and value != model.arguments[name]:
+            raise UserError(f"--{name}={value}: {cfg.load} has {name}={model.arguments[name]}; leave --{name} out")
 
 
 CHINESE_CHARACTERS = 20_992  # the CJK Unified Ideographs of Unicode 4E00-9FFF

@@ -94,9 +94,8 @@ def test_an_unknown_task_names_the_tasks(name):
 def test_the_task_chooses_the_options():
     assert type(task_config({})) is PoetConfig
     assert task_config({"task": "poet", "hidden": "8"}).hidden == 8
-    assert set(config.TASKS) == set(
-        next(f for f in dataclasses.fields(DefaultConfig) if f.name == "task").metadata["choices"]
-    )
+    meaning = next(f for f in dataclasses.fields(DefaultConfig) if f.name == "task").metadata["help"]
+    assert all(name in meaning for name in config.TASKS)
 
 
 @pytest.mark.parametrize("cls, field", OPTIONS, ids=lambda x: getattr(x, "name", None) or x.__name__)

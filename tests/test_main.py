@@ -72,7 +72,7 @@ def test_help_lists_every_command_and_every_option(capsys, words):
 def test_help_of_a_command_has_its_options_and_no_others(capsys, words):
     code, out, _ = called(capsys, *words)
     assert code == 0 and out.startswith("python main.py train: train a network")
-    assert "--max_epoch=20" in out and "--hidden=512" in out and "--temperature" not in out
+    assert "--max_epoch=20" in out and "--hidden=384" in out and "--temperature" not in out
     assert "--batch_size=8" in out  # the task's own default
 
 
@@ -131,7 +131,8 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("val", ["val needs a model file: --load="]),
     ("test --load=", ["test needs a model file: --load="]),
     ("val --load=missing", ["missing"]),
-    ("val --load=missing --data_root=nowhere", ["--data_root=nowhere does not exist"]),
+    ("val --load=missing --data_root=nowhere", ["cannot read missing: No such file"]),
+    ("train --data_root=nowhere", ["--data_root=nowhere does not exist"]),
     ("generate --load=missing", ["--load=missing does not exist"]),
     ("generate --load=.", ["cannot read ."]),
     ("generate --json=maybe", ["--json=maybe: expected true or false"]),

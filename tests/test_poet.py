@@ -35,6 +35,18 @@ def test_linear_cross_entropy_is_finite_where_the_softmax_underflows():
     assert x.grad.item() == pytest.approx(500)
 
 
+def test_no_gradients_are_made_where_none_are_wanted(monkeypatch):
+    model = Poet(VOCAB, embed=12, hidden=20)
+    ids = torch.randint(50, (2, 9))
+    made = []
+    monkeypatch.setattr(torch.Tensor, "scatter_add_", lambda self, *args: made.append(1) or self)
+    with torch.no_grad():
+        model(ids, targets=ids)
+    assert not made
+    model(ids, targets=ids)
+    assert made
+
+
 def test_linear_cross_entropy_of_nothing_is_zero():
     x, weight = torch.zeros(0, 4, requires_grad=True), torch.randn(9, 4, requires_grad=True)
     loss = LinearCrossEntropy.apply(x, weight, torch.zeros(9), torch.zeros(0, dtype=torch.long))

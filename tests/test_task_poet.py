@@ -106,7 +106,7 @@ def test_val_prints_the_trainers_own_figures(folder):
     load = folder / "run" / "best.safetensors"
     given = {"load": load, "data_root": folder / "corpus.jsonl", "use_gpu": False}
     told = json.loads(run(folder, "val", json=True, **given).splitlines()[-1])
-    fields = {"split", "poems", "bits_per_char", "bits_per_char_given", "characters", "unknown_characters"}
+    fields = {"data", "split", "poems", "bits_per_char", "bits_per_char_given", "characters", "unknown_characters"}
     assert set(told) == fields and told["split"] == "val" and told["unknown_characters"] == 8
     figures = [r for r in read_log(folder / "run") if r["kind"] == "epoch" and r["split"] == "val"]
     best = min(r["bits_per_char"] for r in figures)
@@ -124,10 +124,15 @@ def test_training_goes_on_from_a_model_file(folder):
     other = folder / "other.jsonl"
     other.write_text((folder / "corpus.jsonl").read_text().replace("春", "秋"))
     load = folder / "first" / "best.safetensors"
-    run(folder, **options(folder, run="second", load=load, data_root=other, hidden=99, lr=0))
+    told = run(folder, code=2, **options(folder, run="second", load=load, data_root=other, hidden=99))
+    assert told.splitlines()[-1].endswith("has hidden=16; leave --hidden out")
+    run(folder, **options(folder, run="second", load=load, data_root=other, lr=0))
     first, second = Poet.load(load), Poet.load(folder / "second" / "best.safetensors")
     assert first.vocab == second.vocab and second.arguments["hidden"] == 16
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))  # lr=0
+    load.unlink()  # a run that began with it has all of it in its own state
+    run(folder, resume=folder / "second", max_epoch=9)
+    assert {"data_root", "load", "run", "save_path"} & set(second.metadata["config"]) == set()
 
 
 def test_examples(folder, capsys):

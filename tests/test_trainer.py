@@ -85,7 +85,7 @@ def fit(tmp_path, monkeypatch):
         given = {"debug_file": tmp_path / "debug", "save_path": tmp_path, "run": run, **given}
         made = []
 
-        def make_task(cfg):
+        def make_task(cfg, arguments=None):
             made.append(LineTask(cfg, **(task or {})))
             return made[0]
 
@@ -413,7 +413,7 @@ def _one_of_two(folder: Path, rank: int, port: int, bad_disk: bool) -> None:
             (folder / "run").rename(folder / "away")
             (folder / "run").touch()
 
-    trainer.make_task = lambda cfg: LineTask(cfg, hook=hook)
+    trainer.make_task = lambda cfg, arguments: LineTask(cfg, hook=hook)
     given = {"devices": 2, "use_gpu": False, "precision": "fp32", "use_visdom": False, "batch_size": 4, "save_every": 0}
     try:
         train(parse(DefaultConfig, {**given, "save_path": folder, "run": "run"}))

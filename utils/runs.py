@@ -38,6 +38,8 @@ def resumed_options(overrides: dict[str, Any]) -> dict[str, Any]:
             raise UserError("--resume: there is no run to go on with; start one with python main.py train")
         name = str(states[-1].parent)
     folder = Path(name).parent if name.endswith("last.pt") else Path(name)
+    if not folder.exists():  # the bare name of a run
+        folder = Path(overrides.get("save_path", DefaultConfig.save_path)) / folder
     stored = read_state(folder / "last.pt")["config"]
     return {**stored, **overrides, "resume": str(folder)}
 
