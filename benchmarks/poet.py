@@ -143,7 +143,9 @@ def our_training(model: nn.Module, poems: list[Poem], vocabulary: Vocabulary, pr
     """Takes one training step as trainer.py and tasks/poet.py do, default batch; yields its counted characters."""
     dataset = PoetryDataset(poems, vocabulary, "random", PoetConfig.row_length)
     row = dataset.characters / len(dataset)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PoetConfig.lr, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=PoetConfig.lr, betas=(0.9, 0.99), weight_decay=PoetConfig.weight_decay, fused=True
+    )
     model.train()
     epoch = 0
     while True:
