@@ -6,6 +6,7 @@ Shapes: B poems, V characters in the vocabulary.
 import unicodedata
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -181,20 +182,16 @@ def _sample(logits: Tensor, temperature: float, top_k: int, top_p: float, random
     """Draws from logits (B, V) with one uniform number a row, so that a row does not depend on the others -> (B)."""
     if temperature < 1e-3:  # smaller ones overflow
         return logits.argmax(-1)
-    probabilities = (logits / temperature).softmax(-1)
-    sorted_ones = min(2048, logits.shape[-1])  # nearly always enough; sorting all 7,000 took most of the time
-    ranked, order = probabilities.topk(sorted_ones)
-    if not 0 < top_k <= sorted_ones and bool((ranked.sum(-1) < top_p).any()):
-        ranked, order = probabilities.sort(descending=True)
-    probabilities = ranked
+    p = (logits / temperature).softmax(-1)
+    # Only the values are sorted, and by numpy: torch.sort takes 25 times as long (25 ms for 64 x 7,000), topk 10 times.
+    ranked = torch.from_numpy(np.sort(p.cpu().numpy(), axis=-1)).to(p.device)  # the smallest first
     # Nucleus sampling (Holtzman et al. 2020): the smallest set that holds top_p of the probability, one at the least.
-    before = probabilities.cumsum(-1) - probabilities
-    outside = before >= top_p if top_p < 1 else torch.zeros_like(before, dtype=torch.bool)
+    outside = (ranked.cumsum(-1) <= 1 - top_p).sum(-1, keepdim=True)  # (B, 1)
     if top_k:
-        outside[:, top_k:] = True
-    outside[:, 0] = False
-    total = probabilities.masked_fill(outside, 0).cumsum(-1)
-    rank = torch.searchsorted(total, random[:, None] * total[:, -1:], right=True)
-    # Rounding may put the point behind the last sign that is allowed.
-    last = ((probabilities > 0) & ~outside).sum(-1, keepdim=True) - 1
-    return order.gather(-1, torch.minimum(rank, last))[:, 0]
+        outside = outside.clamp(min=p.shape[-1] - top_k)
+    smallest = ranked.gather(-1, outside.clamp(max=p.shape[-1] - 1))
+    total = p.masked_fill(p < smallest, 0).cumsum(-1)
+    whole = total[:, -1:]
+    # Rounding must not put the point behind the last sign that is kept.
+    point = torch.minimum(random[:, None] * whole, torch.nextafter(whole, torch.zeros_like(whole)))
+    return torch.searchsorted(total, point, right=True)[:, 0]

@@ -98,7 +98,10 @@ class LinearCrossEntropy(torch.autograd.Function):
                     grad_bias += delta.sum(0)
                     delta = delta.to(dtype)
                     grad_x[piece] = (delta @ w).float()
-                    grad_weight += (delta.T @ xs[piece]).float()
+                    if dtype == torch.float32:
+                        grad_weight.addmm_(delta.T, xs[piece])  # adds while it multiplies: 8 MB less to move
+                    else:
+                        grad_weight += (delta.T @ xs[piece]).float()
         if wanted:
             ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(grads, (x, weight, bias), strict=True)))
         return total

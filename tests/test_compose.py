@@ -84,7 +84,7 @@ def test_a_form_the_network_has_not_learnt_is_kept_all_the_same():
 
 
 def test_an_english_poet_writes_freely():
-    poems = compose(poet(ENGLISH, forms=()), n=20, max_chars=50, temperature=2.0)
+    poems = compose(poet(ENGLISH, forms=()), n=100, max_chars=50, temperature=2.0)
     for poem in poems:
         assert poem.form == "" and 0 < len("\n".join(poem.lines)) <= 50
         assert set("".join(poem.lines)) <= set(ENGLISH)
