@@ -43,13 +43,11 @@ def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> N
         raise UserError(
             f"{command} needs a model file: --load=checkpoints/{cfg.task}.safetensors, or a run's best.safetensors"
         )
-    import torch
-
     from tasks import make_task
+    from utils.hardware import pick_device
 
     task = make_task(cfg)
-    if cfg.use_gpu and torch.cuda.is_available():
-        task.model.cuda()
+    task.model.to(pick_device(cfg.use_gpu))
     figures = task.report(cfg.split or command)
     if cfg.json:
         print(json.dumps(figures, ensure_ascii=False))
@@ -64,14 +62,12 @@ def generate(*args: str, **options: Option) -> None:
     path = _model_file(cfg.load)
     import secrets
 
-    import torch
-
     from data.poetry import Vocabulary
     from infer.compose import compose
     from models.poet import Poet
+    from utils.hardware import pick_device
 
-    device = "cuda" if cfg.use_gpu and torch.cuda.is_available() else "cpu"
-    model = Poet.load(path, device)
+    model = Poet.load(path, pick_device(cfg.use_gpu))
     for name in ("prompt", "title", "author", "acrostic"):
         given = getattr(cfg, name)
         folded, unknown = Vocabulary(model.vocab).fold(given)

@@ -29,7 +29,7 @@ from tasks.base import Task
 from utils.debug import dump, first_bad_tensor, gradient_range
 from utils.errors import UserError
 from utils.files import atomic_save
-from utils.hardware import choose_precision
+from utils.hardware import choose_precision, pick_device
 from utils.recorder import Recorder
 from utils.runs import STATE_VERSION, git_revision, lock, read_state, run_folder
 from utils.seed import rng_state, seed_everything, set_rng_state
@@ -62,7 +62,7 @@ def learning_rate(cfg: DefaultConfig, progress: Progress, total_steps: int) -> f
 
 def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str, str]:
     """The devices to compute on, the precision ("fp32" or "bf16"), and a sentence about both."""
-    gpu = cfg.use_gpu and torch.cuda.is_available()
+    gpu = pick_device(cfg.use_gpu) == "cuda"
     if gpu and cfg.devices > torch.cuda.device_count():
         raise UserError(f"--devices={cfg.devices}: there are {torch.cuda.device_count()} GPUs here")
     precision, why = choose_precision(cfg.precision, gpu)

@@ -285,7 +285,7 @@ def _assign_splits(poems: list[Poem]) -> None:
     free = [p for p in poems if not p.split]
     for poem in free:
         poem.split = {0: "val", 1: "test"}.get(zlib.crc32(poem.text.encode()) % 20, "train")
-    for split in ("train", "val", "test") if len(free) == len(poems) else ():
+    for split in SPLITS if len(free) == len(poems) else ():
         counts = Counter(p.split for p in poems)
         donors = [p for p in poems if counts[p.split] > 1]  # a small corpus may lack a split by chance
         if donors and not counts[split]:

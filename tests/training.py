@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from trainer import read_state
 from utils.recorder import read_log
+from utils.runs import read_state
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["main", "trainer", "tasks.poet", "fire"])

@@ -35,6 +35,11 @@ def bf16_speedup(size: int = 512) -> float:
     return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
+def pick_device(use_gpu: bool) -> str:
+    """The device to compute on: "cuda" if a GPU is wanted and there is one, else "cpu"."""
+    return "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
+
+
 def choose_precision(wanted: str, gpu: bool) -> tuple[str, str]:
     """("fp32" or "bf16", why). `wanted` is "auto", "fp32" or "bf16"."""
     if wanted != "auto":

@@ -30,16 +30,16 @@ def run_folder(cfg: DefaultConfig) -> Path:
 
 def resumed_options(overrides: dict[str, Any]) -> dict[str, Any]:
     """The options of the run that --resume names (without a value: the latest), changed by the others given."""
-    name = str(overrides["resume"])
+    name, save_path = str(overrides["resume"]), Path(overrides.get("save_path", DefaultConfig.save_path))
     if name.lower() == "true":
-        states = Path(overrides.get("save_path", DefaultConfig.save_path)).glob("*/last.pt")
+        states = save_path.glob("*/last.pt")
         states = sorted(states, key=lambda p: p.stat().st_mtime)
         if not states:
             raise UserError("--resume: there is no run to go on with; start one with python main.py train")
         name = str(states[-1].parent)
     folder = Path(name).parent if name.endswith("last.pt") else Path(name)
     if not folder.exists():  # the bare name of a run
-        folder = Path(overrides.get("save_path", DefaultConfig.save_path)) / folder
+        folder = save_path / folder
     stored = read_state(folder / "last.pt")["config"]
     return {**stored, **overrides, "resume": str(folder)}
 
