@@ -1,0 +1,631 @@
+"""utils/images.py: every kind of picture that users have, made on the fly, and every kind of broken one."""
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms, ImageFile, ImageOps
+
+from utils.errors import UserError
+from utils.images import (
+    IMAGE_SUFFIXES,
+    WRITABLE,
+    Picture,
+    format_of,
+    grid,
+    open_image,
+    read_image,
+    save_image,
+    to_tensor,
+    to_uint8,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    """(20, 30, 3): no two pixels alike, so that nothing can be turned unseen."""
+    y, x = np.mgrid[:20, :30]
+    return np.stack((x * 8, y * 12, 255 - x * 4 - y), -1).astype(np.uint8)
+
+
+@pytest.fixture
+def smooth() -> np.ndarray:
+    """(600, 900, 3): waves, as JPEG likes them."""
+    y, x = np.mgrid[:600, :900]
+    waves = [np.sin(x / 40) + np.cos(y / 30), np.sin((x + y) / 50) * 2, np.cos(x / 70) + np.sin(y / 90)]
+    return (np.stack(waves, -1) * 60 + 128).astype(np.uint8)
+
+
+def saved(image: Image.Image, name: str, **options) -> io.BytesIO:
+    """The image as an open file in the format `name`."""
+    file = io.BytesIO()
+    image.save(file, format=name, **options)
+    file.seek(0)
+    return file
+
+
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> io.BytesIO:
+    """A PNG by hand: Pillow writes neither 16-bit colours nor sizes that are not there."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)), *chunks]
+    parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + body)
+
+
+# -------------------------------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("name", ["PNG", "BMP", "TIFF", "PPM", "GIF", "JPEG", "WEBP", "AVIF", "JPEG2000"])
+def test_formats(rgb, name):
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}, "AVIF": {"quality": 95}}
+    picture = read_image(saved(Image.fromarray(rgb), name, **options.get(name, {})))
+    assert picture.alpha is None and picture.rgb.dtype == np.uint8 and picture.rgb.flags.c_contiguous
+    tolerance = {"JPEG": 4, "AVIF": 16, "GIF": 40}.get(name, 0)  # GIF: 256 of 600 colours
+    assert picture.rgb.shape == rgb.shape
+    assert np.abs(picture.rgb.astype(int) - rgb).max() <= tolerance
+
+
+def test_content_counts_and_not_the_name(rgb, tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(saved(Image.fromarray(rgb), "PNG").read())
+    assert (read_image(path).rgb == rgb).all() and (read_image(str(path)).rgb == rgb).all()
+    file = path.open("rb")
+    assert (read_image(file).rgb == rgb).all() and not file.closed
+    file.close()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "PA"])
+def test_grey_and_palettes(rgb, mode):
+    grey = rgb[..., 0]
+    if mode == "1":
+        grey = np.where(grey > 100, 255, 0).astype(np.uint8)
+    alpha = rgb[..., 1]
+    image = Image.fromarray(grey).convert(mode.removesuffix("A"))
+    if mode.endswith("A"):
+        image.putalpha(Image.fromarray(alpha))
+    assert image.mode == mode
+    picture = read_image(saved(image, "TIFF" if mode == "PA" else "PNG"))
+    assert (picture.rgb == grey[..., None]).all()
+    if mode.endswith("A"):
+        assert (picture.alpha == alpha).all()
+    else:
+        assert picture.alpha is None
+
+
+def test_alpha_is_kept_apart(rgb):
+    alpha = rgb[..., 1]
+    image = Image.fromarray(np.dstack((rgb, alpha)))
+    for name, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True})):
+        picture = read_image(saved(image, name, **options))
+        assert (picture.rgb == rgb).all() and (picture.alpha == alpha).all(), name
+
+
+def test_palette_with_transparent_colours():
+    image = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8), "P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    colours = [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    for name, transparency, alpha in (
+        ("PNG", 2, [255, 255, 0, 255]),
+        ("PNG", b"\x00\x40\x80\xff", [0, 64, 128, 255]),
+        ("GIF", 1, [255, 0, 255, 255]),
+    ):
+        picture = read_image(saved(image, name, transparency=transparency))
+        assert picture.rgb[0].tolist() == colours and picture.alpha[0].tolist() == alpha
+
+
+def test_one_transparent_colour(rgb):
+    picture = read_image(saved(Image.fromarray(rgb), "PNG", transparency=tuple(rgb[3, 4].tolist())))
+    expected = np.full(rgb.shape[:2], 255)
+    expected[3, 4] = 0
+    assert (picture.rgb == rgb).all() and (picture.alpha == expected).all()
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "big-endian tiff", "ppm", "int tiff"])
+def test_16_bit_grey_is_scaled_not_clipped(kind):
+    ramp = np.linspace(0, 65535, 300).astype(np.uint16).reshape(3, 100)
+    image = Image.fromarray(ramp.astype(np.int32) if kind == "int tiff" else ramp)
+    if kind == "ppm":
+        file = io.BytesIO(b"P5 100 3 65535\n" + ramp.astype(">u2").tobytes())
+    elif kind == "big-endian tiff":
+        file = saved(Image.frombytes("I;16B", (100, 3), ramp.astype(">u2").tobytes()), "TIFF")
+    else:
+        file = saved(image, "PNG" if kind == "png" else "TIFF")
+    picture = read_image(file)
+    expected = np.floor(ramp / 257 + 0.5)
+    assert (picture.rgb == expected[..., None]).all() and picture.rgb.max() == 255 and picture.alpha is None
+
+
+def test_dark_16_bit_pictures_stay_dark():
+    ramp = np.arange(200, dtype=np.int32).reshape(10, 20)  # mode I, of 65535
+    assert read_image(saved(Image.fromarray(ramp), "TIFF")).rgb.max() == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("white", [1, 255, 65535, 1e6])
+def test_floating_point(white):
+    ramp = np.linspace(-0.1, 1, 111, dtype=np.float32).reshape(3, 37) * np.float32(white)
+    ramp[0, 0] = ramp[1, 1] = np.nan
+    picture = read_image(saved(Image.fromarray(ramp), "TIFF"))
+    expected = np.floor(np.clip(np.nan_to_num(ramp, nan=0) / white, 0, 1) * 255 + 0.5)
+    assert np.abs(picture.rgb - expected[..., None]).max() <= 1 and picture.rgb.max() == 255
+    assert picture.rgb[1, 1].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("chunks", [(), ((b"tRNS", struct.pack(">3H", 65535, 65535, 65535)),)])
+def test_16_bit_colours(chunks):
+    values = np.linspace(0, 65535, 60).astype(">u2").reshape(4, 5, 3)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    picture = read_image(png(5, 4, 16, 2, rows, *chunks))
+    assert np.abs(picture.rgb - values / 257).max() <= 1 and picture.rgb.max() == 255
+
+
+def test_cmyk(smooth):
+    # By hand: no ink but 20 % black, and full cyan.
+    image = Image.new("CMYK", (16, 8), (0, 0, 0, 51))
+    image.paste((255, 0, 0, 0), (8, 0, 16, 8))
+    for name in ("TIFF", "JPEG"):  # Pillow writes CMYK JPEGs as Adobe does, inverted
+        picture = read_image(saved(image, name))
+        assert np.abs(picture.rgb[4, 2].astype(int) - 204).max() <= 2
+        assert np.abs(picture.rgb[4, 13].astype(int) - (0, 255, 255)).max() <= 2
+    file = saved(Image.fromarray(smooth).convert("CMYK"), "JPEG", quality=95)
+    assert b"Adobe" in file.getvalue()[:200]
+    assert np.abs(read_image(file).rgb.astype(int) - smooth).mean() < 3
+
+
+def test_first_frame_of_what_moves(rgb):
+    first = Image.fromarray(rgb).quantize(64)
+    others = [Image.new("RGB", first.size, colour).quantize() for colour in ("red", "lime")]
+    expected = np.array(first.convert("RGB"))
+    for name, options in (("GIF", {}), ("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})):
+        file = saved(first, name, save_all=True, append_images=others, **options)
+        with Image.open(file) as image:
+            assert image.n_frames == 3
+        file.seek(0)
+        assert (read_image(file).rgb == expected).all(), name
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(rgb, name, orientation):
+    # EXIF 2.32, tag 274: where the stored row 0 and column 0 are in the upright picture.
+    stored = {
+        1: rgb,  # top, left
+        2: rgb[:, ::-1],  # top, right
+        3: rgb[::-1, ::-1],  # bottom, right
+        4: rgb[::-1],  # bottom, left
+        5: rgb.transpose(1, 0, 2),  # left, top
+        6: rgb.transpose(1, 0, 2)[::-1],  # right, top
+        7: rgb.transpose(1, 0, 2)[::-1, ::-1],  # right, bottom
+        8: rgb.transpose(1, 0, 2)[:, ::-1],  # left, bottom
+    }[orientation]
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(name, {})
+    file = saved(Image.fromarray(np.ascontiguousarray(stored)), name, exif=exif, **options)
+    picture = read_image(file)
+    assert picture.rgb.shape == rgb.shape
+    assert np.abs(picture.rgb.astype(int) - rgb).max() <= (4 if name == "JPEG" else 0)
+    file.seek(0)
+    assert read_image(file, max_side=15).rgb.shape == (10, 15, 3)
+    file.seek(0)
+    with Image.open(file) as image:
+        assert (picture.rgb == np.array(ImageOps.exif_transpose(image).convert("RGB"))).all()
+
+
+def test_alpha_is_turned_too(rgb):
+    exif = Image.Exif()
+    exif[274] = 6
+    picture = read_image(saved(Image.fromarray(np.dstack((rgb, rgb[..., 1]))), "PNG", exif=exif))
+    assert (picture.alpha == np.rot90(rgb[..., 1], -1)).all()
+
+
+def test_broken_exif_spoils_no_picture(rgb):
+    unknown = Image.Exif()
+    unknown[274] = 9
+    for exif in (b"Exif\0\0nonsense", unknown):
+        assert (read_image(saved(Image.fromarray(rgb), "PNG", exif=exif)).rgb == rgb).all()
+
+
+def test_strips_join(monkeypatch, rgb):
+    alpha = rgb[..., 1]
+    for strip in (1, 70, 10_000):  # pixels: a row each, two rows each, all of them
+        monkeypatch.setattr("utils.images.STRIP", strip)
+        picture = read_image(saved(Image.fromarray(np.dstack((rgb, alpha))), "PNG"))
+        assert (picture.rgb == rgb).all() and (picture.alpha == alpha).all()
+
+
+# ------------------------------------------------------------------------------------------------------ profiles
+
+
+def icc_profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A minimal profile by hand (ICC.1:2001-04): header, tag table, tags."""
+    at, table, data = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", at + len(data), len(content))
+        data += content
+    header = bytearray(128)
+    header[8:12] = b"\x02\x10\0\0"
+    header[12:24] = b"mntr" + space + b"XYZ "
+    header[36:40] = b"acsp"
+    header[68:80] = struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)  # D50
+    header[0:4] = struct.pack(">I", at + len(data))
+    return bytes(header) + table + data
+
+
+LINEAR = b"curv" + bytes(8)  # of no points: the identity
+
+
+def xyz(x: float, y: float, z: float) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in (x, y, z)))
+
+
+# sRGB's primaries, adapted to D50, in the order green, red, blue; and light that is linear.
+SWAPPED = icc_profile(
+    b"RGB ",
+    {
+        b"wtpt": xyz(0.9642, 1, 0.8249),
+        b"rXYZ": xyz(0.38515, 0.71687, 0.09708),
+        b"gXYZ": xyz(0.43607, 0.22249, 0.01392),
+        b"bXYZ": xyz(0.14307, 0.06061, 0.71410),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), LINEAR),
+    },
+)
+GREY = icc_profile(b"GRAY", {b"wtpt": xyz(0.9642, 1, 0.8249), b"kTRC": LINEAR})
+
+
+def srgb_of_linear(values: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1."""
+    light = values / 255
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_embedded_profile_becomes_srgb(rgb, mode):
+    image = Image.fromarray(rgb)
+    image = image.quantize(200) if mode == "P" else image.convert(mode)
+    picture = read_image(saved(image, "PNG", icc_profile=SWAPPED))
+    expected = srgb_of_linear(np.array(image.convert("RGB")))[..., [1, 0, 2]]
+    assert np.abs(picture.rgb - expected).max() <= 2
+    assert (picture.alpha is None) == (mode != "RGBA")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_grey_profile(rgb, mode):
+    picture = read_image(saved(Image.fromarray(rgb[..., 0]).convert(mode), "PNG", icc_profile=GREY))
+    assert np.abs(picture.rgb - srgb_of_linear(rgb[..., :1])).max() <= 2
+
+
+def test_profiles_without_effect(rgb, monkeypatch):
+    for profile in (GREY, b"nonsense"):  # one for other pictures; a broken one
+        assert (read_image(saved(Image.fromarray(rgb), "PNG", icc_profile=profile)).rgb == rgb).all()
+    cmyk = Image.fromarray(rgb).convert("CMYK")
+    plain = read_image(saved(cmyk, "TIFF")).rgb
+    assert (read_image(saved(cmyk, "TIFF", icc_profile=SWAPPED)).rgb == plain).all()
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    monkeypatch.setattr(ImageCms, "applyTransform", lambda *_: pytest.fail("converted sRGB to sRGB"))
+    assert (read_image(saved(Image.fromarray(rgb), "PNG", icc_profile=srgb)).rgb == rgb).all()
+
+
+# -------------------------------------------------------------------------------------------------------- max_side
+
+
+@pytest.mark.parametrize(
+    ("size", "max_side", "expected"),
+    [
+        ((900, 600), 300, (300, 200)),
+        ((600, 900), 300, (200, 300)),
+        ((900, 600), 900, (900, 600)),
+        ((900, 600), 5000, (900, 600)),
+        ((900, 600), 0, (900, 600)),
+        ((1000, 1), 10, (10, 1)),
+        ((1, 1), 1, (1, 1)),
+        ((1, 1), 64, (1, 1)),
+        ((333, 100), 100, (100, 30)),
+    ],
+)
+@pytest.mark.parametrize("name", ["PNG", "JPEG"])
+def test_longest_side(size, max_side, expected, name):
+    picture = read_image(saved(Image.new("RGB", size, (90, 90, 90)), name), max_side=max_side)
+    assert picture.rgb.shape == (expected[1], expected[0], 3) and (picture.rgb == 90).all()
+
+
+@pytest.mark.parametrize("side", [450, 200, 77])
+def test_reduced_jpeg_is_like_the_whole_one_reduced(smooth, side):
+    file = saved(Image.fromarray(smooth), "JPEG", quality=95)
+    reduced = read_image(file, max_side=side).rgb
+    whole = Image.fromarray(smooth).resize((side, round(side * 2 / 3)), Image.Resampling.LANCZOS)
+    difference = np.abs(reduced.astype(int) - np.array(whole))
+    assert difference.mean() < 1.5 and difference.max() <= 12
+
+
+def test_jpeg_is_decoded_at_reduced_size(smooth, monkeypatch):
+    loaded = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: loaded.append(image.size) or load(image))
+    assert read_image(saved(Image.fromarray(smooth), "JPEG"), max_side=100).rgb.shape == (67, 100, 3)
+    assert loaded[0] == (225, 150)  # 1/4; twice of what is needed, at least
+
+
+def test_transparent_colours_do_not_bleed():
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[:] = (0, 255, 0, 0)
+    pixels[:, :32] = (200, 0, 0, 255)
+    picture = read_image(saved(Image.fromarray(pixels), "PNG"), max_side=9)
+    seen = picture.alpha > 0
+    assert seen.any() and not seen.all() and picture.rgb[seen][:, 1].max() == 0
+    assert picture.rgb.flags.c_contiguous and picture.alpha.flags.c_contiguous
+
+
+# ---------------------------------------------------------------------------------------------------------- errors
+
+
+def test_what_cannot_be_read(tmp_path, rgb, monkeypatch):
+    good = saved(Image.fromarray(rgb), "PNG").getvalue()
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.jpg").write_text("I am not a picture.\n" * 50)
+    (tmp_path / "vector.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "flipped.png").write_bytes(good[:60] + bytes([good[60] ^ 255]) + good[61:])
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, message in {
+        "missing.png": "does not exist",
+        "empty.png": "is empty",
+        "text.jpg": "is not a picture",
+        "vector.eps": "is not a picture",
+        "folder.png": "is a folder",
+        "flipped.png": "is broken",
+        "pipe.png": "is not a file",
+        "empty.png/a.png": "Not a directory",
+    }.items():
+        with pytest.raises(UserError, match=message) as caught:
+            read_image(tmp_path / name)
+        text = str(caught.value)
+        assert str(tmp_path / name) in text and "\n" not in text
+
+    def load(self):
+        raise ValueError("two\nlines")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(UserError, match=r"^the picture is broken or cut short: two\Z"):
+        read_image(io.BytesIO(good))
+    with pytest.raises(UserError, match="^upload 3 is empty"):
+        read_image(io.BytesIO(), name="upload 3")
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000"])
+def test_cut_short(tmp_path, smooth, name):
+    data = saved(Image.fromarray(smooth), name).getvalue()
+    for share in (0.02, 0.5, 0.9):
+        path = tmp_path / "a.jpg"
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(UserError, match="a.jpg .*(broken|cut short)") as caught:
+            read_image(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_random_damage_is_a_picture_or_one_line(rgb):
+    random = np.random.default_rng(0)
+    refused = 0
+    for name in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"):
+        data = np.frombuffer(saved(Image.fromarray(rgb), name).getvalue(), np.uint8)
+        for _ in range(60):
+            damaged = data.copy()
+            damaged[random.integers(len(data), size=6)] = random.integers(256, size=6)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # Pillow's remarks on broken tags
+                    picture = read_image(io.BytesIO(damaged.tobytes()), max_megapixels=1)
+                assert picture.rgb.dtype == np.uint8 and picture.rgb.ndim == 3
+            except UserError as error:
+                refused += 1
+                assert "\n" not in str(error)
+    assert 50 < refused < 400
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("limit", [0, 100, 899])
+def test_too_large_is_refused_before_decoding(monkeypatch, limit):
+    def load(self):
+        pytest.fail("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    began = time.perf_counter()
+    expected = r"30000 x 30000 pixels, 900\.0 megapixels, more than --max_megapixels=" + str(limit or 500)
+    with pytest.raises(UserError, match=expected):
+        read_image(png(30_000, 30_000, 8, 2, bytes(1000)), limit)
+    assert time.perf_counter() - began < 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_limit_is_the_callers(rgb):
+    file = saved(Image.fromarray(rgb), "PNG")
+    assert read_image(file, max_megapixels=600e-6).rgb.shape == rgb.shape
+    file.seek(0)
+    with pytest.raises(UserError, match="0.0 megapixels, more than --max_megapixels=0.0005"):
+        read_image(file, max_megapixels=500e-6)
+    with open_image(png(30_000, 30_000, 8, 2, b""), "a", 1000) as image:  # Pillow alone refuses 179 megapixels
+        assert image.size == (30_000, 30_000)
+
+
+MEMORY = """
+import sys
+from utils.errors import UserError
+from utils.images import read_image
+def status(key):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) / 1024
+import resource
+before = status("VmRSS")
+picture = read_image(sys.argv[1])
+print(status("VmHWM") - before, picture.rgb.nbytes / 2**20)
+size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+del picture
+resource.setrlimit(resource.RLIMIT_AS, (size, -1))
+resource.setrlimit(resource.RLIMIT_AS, (size - 100 * 2**20, -1))
+try:
+    read_image(sys.argv[1])
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc to measure memory")
+def test_memory_of_48_megapixels(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / "large.jpg"
+    Image.linear_gradient("L").resize((8000, 6000)).convert("RGB").save(path, exif=exif)
+    run = subprocess.run([sys.executable, "-c", MEMORY, path], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    first, second = run.stdout.splitlines() or [run.stderr, ""]
+    peak, array = map(float, first.split())
+    assert array == pytest.approx(137.3, abs=0.1)
+    assert peak < 2.5 * array  # the decoder's 4/3 and the array itself
+    assert second.endswith("large.jpg needs more memory than there is: make the picture smaller")
+
+
+# --------------------------------------------------------------------------------------------------------- tensors
+
+
+def test_tensors_and_back():
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    tensor = to_tensor(levels)
+    assert tensor.shape == (1, 3, 16, 16) and tensor.dtype == torch.float32
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(tensor[0, 1, 3], torch.arange(48, 64) / 255)
+    for back in (to_uint8(tensor), to_uint8(tensor[0]), to_uint8(tensor.contiguous())):
+        assert back.dtype == np.uint8 and back.flags.c_contiguous and (back == levels).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_tensors_of_any_array(rgb):
+    turned = rgb.copy()[::-1, ::-1]
+    rgb.flags.writeable = False
+    for array in (rgb, turned, np.asarray(Image.fromarray(rgb))):
+        assert (to_tensor(array)[0].permute(1, 2, 0).numpy() * 255).round().tolist() == array.tolist()
+
+
+def test_rounding_and_clamping():
+    values = torch.tensor([-1.0, -0.001, 0.49 / 255, 0.51 / 255, 99.4 / 255, 99.6 / 255, 1.0, 1.01, 7.0])
+    expected = [0, 0, 0, 1, 99, 100, 255, 255, 255]
+    given = values.expand(3, 1, 9).clone()
+    assert to_uint8(given)[0, :, 2].tolist() == expected
+    assert torch.equal(given, values.expand(3, 1, 9))  # not written to
+    assert to_uint8(given.half().requires_grad_())[0, [0, 6, 8], 0].tolist() == [0, 255, 255]
+
+
+# --------------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("suffix", WRITABLE)
+def test_saved_pictures(tmp_path, smooth, suffix):
+    path = tmp_path / "new" / f"a{suffix.upper()}"
+    save_image(path, smooth)
+    with Image.open(path) as image:
+        assert image.format == WRITABLE[suffix] == format_of(path)
+    picture = read_image(path)
+    limit = {"JPEG": 1, "WEBP": 2}.get(WRITABLE[suffix], 0)
+    assert np.abs(picture.rgb.astype(int) - smooth).mean() <= limit and picture.alpha is None
+    assert suffix in IMAGE_SUFFIXES and os.listdir(path.parent) == [path.name]
+
+
+def test_saved_alpha(tmp_path, smooth):
+    alpha = smooth[..., 2]
+    white = smooth.astype(float) * (alpha[..., None] / 255) + 255 - alpha[..., None]
+    for suffix, name in WRITABLE.items():
+        path = tmp_path / f"a{suffix}"
+        save_image(path, smooth, alpha)
+        picture = read_image(path)
+        if name in ("JPEG", "BMP"):
+            assert picture.alpha is None
+            assert np.abs(picture.rgb - white).max() <= (8 if name == "JPEG" else 1)
+        else:
+            assert (picture.alpha == alpha).all()
+            assert np.abs(picture.rgb.astype(int) - smooth).mean() <= (2 if name == "WEBP" else 0)
+
+
+def test_quality_and_colours_at_full_resolution(tmp_path):
+    random = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    for suffix in (".jpg", ".webp"):
+        for quality in (20, 95):
+            save_image(tmp_path / f"{quality}{suffix}", random, quality=quality)
+        assert (tmp_path / f"20{suffix}").stat().st_size < (tmp_path / f"95{suffix}").stat().st_size / 2
+    red = np.zeros((32, 32, 3), np.uint8)
+    red[:, ::2, 0] = 255
+    save_image(tmp_path / "red.jpg", red)
+    assert np.abs(read_image(tmp_path / "red.jpg").rgb.astype(int) - red).max() < 10
+
+
+def test_what_cannot_be_written(tmp_path, rgb):
+    for name, suffix in (("a.xyz", r"\.xyz"), ("a", r"\(none\)"), ("a.gif", r"\.gif")):
+        with pytest.raises(UserError, match=rf"{name}: cannot write pictures of type {suffix}; use \.jpg, .*\.png"):
+            save_image(tmp_path / name, rgb)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write .*/file/a.png"):
+        save_image(tmp_path / "file" / "a.png", rgb)
+    for name, width in (("a.jpg", 65_501), ("a.webp", 16_384)):
+        save_image(tmp_path / f"b{name}", np.zeros((1, width - 1, 3), np.uint8))
+        with pytest.raises(UserError, match=f"{name}: .* not {width} x 1; use .png"):
+            save_image(tmp_path / name, np.zeros((1, width, 3), np.uint8))
+    assert sorted(os.listdir(tmp_path)) == ["ba.jpg", "ba.webp", "file"]
+
+
+def test_a_failure_leaves_the_old_picture(tmp_path, rgb, monkeypatch):
+    path = tmp_path / "a.png"
+    save_image(path, rgb)
+
+    def full(self, file, **options):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_image(path, rgb[::-1])
+    assert (read_image(path).rgb == rgb).all() and os.listdir(tmp_path) == ["a.png"]
+
+
+# ------------------------------------------------------------------------------------------------------------ grid
+
+
+def test_sheet_without_labels():
+    pictures = [[np.full((8, 10, 3), 10 * (3 * i + j), np.uint8) for j in range(3)] for i in range(2)]
+    sheet = grid(pictures, gap=2)
+    assert sheet.shape == (18, 34, 3) and sheet.dtype == np.uint8
+    expected = np.full((18, 34, 3), 255)
+    for i, row in enumerate(pictures):
+        for j, picture in enumerate(row):
+            expected[10 * i : 10 * i + 8, 12 * j : 12 * j + 10] = picture
+    assert (sheet == expected).all()
+
+
+def test_sheet_with_labels_and_a_short_row():
+    row = [np.full((100, 120, 3), 200, np.uint8)] * 3
+    sheet = grid([row, row[:2]], ["coffee", "chelsea"], ["photo", "wave", "a name longer than the picture is wide"])
+    height, width = 2 * 100 + 4, 3 * 120 + 2 * 4
+    top, left = sheet.shape[0] - height, sheet.shape[1] - width
+    assert 5 < top < 30 and 20 < left < 100
+    assert (sheet[top : top + 100, left : left + 120] == 200).all()  # no label on a picture
+    assert (sheet[top + 104 :, left + 248 :] == 255).all()
+    ink = (sheet < 128).all(-1)
+    for i in range(2):
+        assert ink[top + 104 * i : top + 104 * i + 100, : left - 4].any()
+    for j in range(3):
+        assert ink[:top, left + 124 * j : left + 124 * j + 120].any()
+        assert not ink[:top, left + 124 * j - 4 : left + 124 * j].any()  # captions stay above their columns
+    assert not ink[:, -1].any() and not ink[0].any()
+
+
+def test_picture_is_frozen(rgb):
+    with pytest.raises(AttributeError):
+        Picture(rgb).rgb = rgb
