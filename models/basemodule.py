@@ -103,7 +103,7 @@ class BaseModule(nn.Module):
         else:
             source = str(source_or_tensors)
             tensors = read_state_dict(source_or_tensors)
-        tensors = _unwrap(tensors, source)
+        tensors = unwrap(tensors, source)
         own = self.state_dict()
         statistics = ("running_mean", "running_var", "num_batches_tracked")
         extra = [k for k in tensors if k not in own and not k.endswith(statistics)]
@@ -150,7 +150,8 @@ def _read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tenso
         raise UserError(f"{path} is not a model file, or was cut short: {error}") from error
 
 
-def _unwrap(tensors: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def unwrap(tensors: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, without what others wrap it in; raises UserError if there are none."""
     for key in ("state_dict", "model"):
         if isinstance(tensors, Mapping) and isinstance(tensors.get(key), Mapping):
             tensors = tensors[key]

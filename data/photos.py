@@ -1,0 +1,187 @@
+"""Photographs to train a painter with: every picture in a folder or a .tar, as random crops.
+
+It knows no network and no loss. Broken pictures are replaced by the next one and named in the batch.
+"""
+
+import hashlib
+import io
+import math
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils.errors import UserError
+from utils.images import IMAGE_SUFFIXES, open_image, read_image
+
+EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "photos"
+HELD_OUT = 20  # one of so many photographs is for validation, another one for the test
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the bytes of one picture are: a file, or a part of a .tar file."""
+
+    name: str  # relative to the root, for messages and for the split
+    path: Path
+    offset: int = 0
+    size: int = -1  # bytes; -1: to the end
+
+    def open(self) -> BinaryIO:
+        if self.size < 0:
+            return open(self.path, "rb")
+        with open(self.path, "rb") as file:
+            return io.BytesIO(os.pread(file.fileno(), self.size, self.offset))
+
+
+def list_pictures(root: str | Path, option: str = "data_root") -> list[Source]:
+    """All pictures (by suffix) in a folder, however deep, or in a .tar file, sorted by name; no hidden ones.
+
+    `option` is what messages call the place. Raises UserError if there is no such place, or no picture in it.
+    """
+    place, root = f"--{option}={root}", Path(root)
+    if root.is_dir():
+        found = [Source(_printable(str(path.relative_to(root))), path) for path in _files(root)]
+    elif root.exists():
+        try:
+            with tarfile.open(root, "r:") as archive:  # uncompressed: any picture can be read by itself
+                members = [member for member in archive if member.isfile()]
+        except tarfile.TarError:
+            raise UserError(f"{place}: expected a folder of pictures or a whole, uncompressed .tar") from None
+        except OSError as error:
+            raise UserError(f"cannot read {place}: {error.strerror}") from error
+        found = [Source(_printable(member.name), root, member.offset_data, member.size) for member in members]
+    else:
+        raise UserError(f"{place} does not exist: give a folder of pictures or a .tar")
+    pictures = [s for s in found if Path(s.name).suffix.lower() in IMAGE_SUFFIXES and not _hidden(s.name)]
+    if not pictures:
+        raise UserError(f"{place}: no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return sorted(pictures, key=lambda source: source.name)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """The files below `root`; links are followed, but no folder is seen twice: they may lead in circles."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(folder) / name for name in names)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in Path(name).parts)
+
+
+def _printable(name: str) -> str:
+    """A file's name may hold bytes that are no UTF-8; they become question marks, which can be shown and hashed."""
+    return name.encode(errors="replace").decode()
+
+
+def choose_split(sources: list[Source], split: str) -> list[Source]:
+    """The part of the photographs that is for `split` (train, val, test), by a hash of their names.
+
+    Raises UserError if there are fewer than three.
+    """
+    if len(sources) < 3:
+        raise UserError(f"{len(sources)} photographs are too few: training, validation and test need one each")
+    order = sorted(sources, key=lambda source: hashlib.sha256(source.name.encode()).digest())
+    held_out = max(1, len(order) // HELD_OUT)
+    parts = {"val": order[:held_out], "test": order[held_out : 2 * held_out], "train": order[2 * held_out :]}
+    return parts[split]
+
+
+class PhotoDataset(Dataset):
+    """Square crops of photographs, each with the numbers of the styles that it is to be painted in now.
+
+    A sample is a function of (seed, epoch, index): a resumed run sees what the uninterrupted one would have seen.
+
+    Args:
+        sources: the photographs.
+        size: side of the crop in pixels.
+        styles: number of styles there are.
+        each: how many of them a photograph is painted in at a time.
+        seed: of the crops and the styles. None: the middle of the picture, and all styles.
+    """
+
+    def __init__(self, sources: list[Source], size: int, styles: int, each: int = 1, seed: int | None = None):
+        self.sources, self.size, self.styles, self.each, self.seed = sources, size, styles, each, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def batches(self, batch_size: int, epoch: int, limit: int = 0) -> list[list[int]]:
+        """The epoch's batches in random order, `limit` of them at most (0: all)."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self)).tolist()
+        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)][: limit or None]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """{"image": (3, size, size) uint8, "style": (each) numbers, "broken": names of what could not be read}.
+
+        A photograph that cannot be read is replaced by the next one. Raises UserError if none can be read.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"photograph {index} of {len(self)}")  # this is what ends a `for`
+        broken, reason = [], None
+        for offset in range(len(self)):
+            source = self.sources[(index + offset) % len(self)]
+            try:
+                rgb = self._read(source)
+            except (UserError, OSError) as error:
+                broken.append(source.name)
+                reason = reason or error
+                continue
+            random = None if self.seed is None else np.random.default_rng((self.seed, self.epoch, index))
+            return {"image": self._crop(rgb, random), "style": self._styles(random), "broken": broken}
+        raise UserError(f"none of the {len(self)} photographs can be read; the first: {reason}")
+
+    def _read(self, source: Source) -> np.ndarray:
+        """(H, W, 3) uint8; a shorter side of more than 2 * size pixels is reduced to that: no time for more detail."""
+        with source.open() as file:
+            width, height = open_image(file, source.name).size
+            file.seek(0)
+            longest = math.ceil(2 * self.size * max(width, height) / min(width, height))
+            return read_image(file, max_side=longest, name=source.name).rgb
+
+    def _crop(self, rgb: np.ndarray, random: np.random.Generator | None) -> Tensor:
+        """(H, W, 3) -> (3, size, size): a square of the picture, mirrored or not; its middle if random is None."""
+        height, width = rgb.shape[:2]
+        short = min(width, height)
+        if random is None:
+            side, x, y, flip = short, (width - short) / 2, (height - short) / 2, False
+        else:  # near and far: from pixels as they are (half of a large photograph) to all of its width or height
+            side = random.uniform(min(self.size, short), short)
+            x, y, flip = random.uniform(0, width - side), random.uniform(0, height - side), random.random() < 0.5
+        box = (x, y, min(x + side, width), min(y + side, height))  # rounding must not lead out of the picture
+        image = Image.fromarray(rgb).resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3)
+        pixels = np.array(image)[:, ::-1] if flip else np.array(image)
+        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)  # (size, size, 3) -> (3, size, size)
+
+    def _styles(self, random: np.random.Generator | None) -> Tensor:
+        if random is None:
+            return torch.arange(self.styles)
+        return torch.from_numpy(random.permutation(self.styles)[: self.each])
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """{"image": (B, 3, size, size) uint8, "style": (B, each), "broken": names}."""
+    return {
+        "image": torch.stack([s["image"] for s in samples]),
+        "style": torch.stack([s["style"] for s in samples]),
+        "broken": [name for s in samples for name in s["broken"]],
+    }

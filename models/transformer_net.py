@@ -1,0 +1,251 @@
+"""The painter: Johnson's image transformation network with conditional instance normalisation.
+
+One pass turns a photograph into a painting. The styles share all convolutions; each has its own scale and shift after
+every normalisation, and so has the identity, which gives the photograph back. Mixtures of those numbers are mixtures of
+styles. How pictures of any size are painted fast and in bounded memory is infer/paint.py's business.
+
+Shapes: B pictures, S styles (the last one is the identity, if the network has it), C channels, H x W pixels.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from models.basemodule import BaseModule, unwrap
+from utils.errors import UserError, did_you_mean
+
+EPS = 1e-5  # of all normalisations
+STANDARD_MEAN, STANDARD_STD = 0.5, 0.25  # brightness and contrast of the picture that the identity works in
+
+
+class TransformerNet(BaseModule):
+    """Johnson et al. 2016 with the conditional instance normalisation of Dumoulin et al. 2017.
+
+    Args:
+        styles: their names, in the order of the rows of the normalisation.
+        channels: of the three resolutions 1, 1/2, 1/4; (32, 64, 128) are those of pytorch/examples (width 1).
+        blocks: residual blocks.
+        identity: whether there is one more row that paints the photograph as it is (needed for a strength below 1).
+
+    The names of the layers are those of pytorch/examples' fast_neural_style, whose weights fit.
+    """
+
+    def __init__(
+        self,
+        styles: list[str],
+        channels: tuple[int, int, int] = (32, 64, 128),
+        blocks: int = 5,
+        identity: bool = True,
+    ):
+        super().__init__(styles=list(styles), channels=list(channels), blocks=blocks, identity=identity)
+        self.styles, self.identity = list(styles), identity
+        rows = len(styles) + identity
+        full, half, quarter = channels
+        self.conv1 = ReflectConv(3, full, 9)
+        self.in1 = ConditionalInstanceNorm(rows, full)
+        self.conv2 = ReflectConv(full, half, 3, stride=2)
+        self.in2 = ConditionalInstanceNorm(rows, half)
+        self.conv3 = ReflectConv(half, quarter, 3, stride=2)
+        self.in3 = ConditionalInstanceNorm(rows, quarter)
+        for number in range(1, blocks + 1):
+            setattr(self, f"res{number}", ResidualBlock(rows, quarter))
+        # Johnson et al. use fractionally strided convolutions here; these avoid their checkerboard.
+        self.deconv1 = ReflectConv(quarter, half, 3)
+        self.in4 = ConditionalInstanceNorm(rows, half)
+        self.deconv2 = ReflectConv(half, full, 3)
+        self.in5 = ConditionalInstanceNorm(rows, full)
+        self.deconv3 = ReflectConv(full, 3, 9)
+        # An almost grey picture to begin with: noise of full strength would be hundreds of times off in style.
+        self.deconv3.conv2d.weight.data.mul_(0.1)
+        nn.init.constant_(self.deconv3.conv2d.bias, STANDARD_MEAN)
+
+    @property
+    def blocks(self) -> list["ResidualBlock"]:
+        return [getattr(self, f"res{number}") for number in range(1, self.arguments["blocks"] + 1)]
+
+    def forward(self, image: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """image (B, 3, H, W) in 0..1 and shares of the rows style (B, S) -> {"image": (B, 3, H, W)}; H, W at least 5.
+
+        The result is not clamped to 0..1: a clamped pixel would give no gradient.
+        """
+        height, width = image.shape[2:]
+        x = F.relu(self.in1(self.conv1(image), style))  # (B, full, H, W)
+        x = F.relu(self.in2(self.conv2(x), style))  # (B, half, H/2, W/2), rounded up
+        x = F.relu(self.in3(self.conv3(x), style))  # (B, quarter, H/4, W/4), rounded up
+        for block in self.blocks:
+            x = block(x, style)
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = F.relu(self.in4(self.deconv1(x), style))  # (B, half, H/2, W/2)
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = F.relu(self.in5(self.deconv2(x), style))  # (B, full, H, W)
+        x = self.deconv3(x)[:, :, :height, :width].float()  # (B, 3, H, W), without what the rounding up has added
+        if self.identity:
+            scale, shift = colours_back(image, style)
+            x = x * scale + shift
+        return {"image": x}
+
+    def untrained_styles(self) -> list[int]:
+        """The rows of styles that no training has touched yet."""
+        norms = [module for module in self.modules() if isinstance(module, ConditionalInstanceNorm)]
+        return [
+            row
+            for row in range(len(self.styles))
+            if all(bool((norm.weight[row] == 1).all() and (norm.bias[row] == 0).all()) for norm in norms)
+        ]
+
+    @torch.no_grad()
+    def styles_from_identity(self) -> None:
+        """Rows that no training has touched yet become copies of the identity's: a good place for a style to start."""
+        rows = self.untrained_styles()
+        for norm in self.modules():
+            if isinstance(norm, ConditionalInstanceNorm):
+                norm.weight[rows], norm.bias[rows] = norm.weight[-1].clone(), norm.bias[-1].clone()
+
+    def mixture(self, shares: Mapping[str, float], strength: float = 1.0) -> Tensor:
+        """The row of shares (1, S) for `forward`: styles in the given proportion, the identity as far as strength < 1.
+
+        Above 1 the numbers go on along the line from the identity through the style. Raises UserError for an unknown
+        style, for shares that are no proportion, and for a strength that the network cannot have.
+        """
+        for name in shares:
+            if name not in self.styles:
+                near = did_you_mean(name, self.styles)
+                raise UserError(f"--style={name}: this network has {', '.join(self.styles)}{near}")
+        total = sum(shares.values())
+        if not (0 < total < math.inf) or min(shares.values()) < 0:
+            raise UserError("--style: the shares of a mixture must be positive numbers, as in wave:0.6,starry:0.4")
+        if not 0 <= strength < math.inf:
+            raise UserError(
+                f"--strength={strength}: give a number from 0 (the photograph) through 1 (the style) to 1.5"
+            )
+        if strength != 1 and not self.identity:
+            raise UserError(f"--strength={strength}: this network was trained without the identity; leave it at 1")
+        row = torch.zeros(1, len(self.styles) + self.identity)
+        for name, share in shares.items():
+            row[0, self.styles.index(name)] += strength * share / total
+        if self.identity:
+            row[0, -1] = 1 - strength
+        return row
+
+
+def colours_back(image: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
+    """(scale, shift), each (B, 3, 1, 1), that the output of the last convolution gets.
+
+    Instance normalisation takes a picture's mean colour and contrast away, so no weights could paint the identity. Its
+    row paints a picture of standard mean and contrast, which gets those of the photograph back, as far as the identity
+    has a share; a style paints its own colours (scale 1, shift 0). Not in the papers.
+    """
+    std, mean = torch.std_mean(image.float(), dim=(2, 3), keepdim=True, correction=0)  # (B, 3, 1, 1)
+    share = style[:, -1].clamp(0, 1).view(-1, 1, 1, 1)
+    scale = 1 - share + share * std / STANDARD_STD
+    shift = share * (mean - STANDARD_MEAN * std / STANDARD_STD)
+    return scale, shift
+
+
+class ReflectConv(nn.Module):
+    """A convolution over a picture that is continued at its edges by reflection: zeros would show as a border."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
+        super().__init__()
+        self.pad = kernel // 2
+        self.conv2d = nn.Conv2d(inputs, outputs, kernel, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2d(F.pad(x, (self.pad,) * 4, mode="reflect"))
+
+
+class ResidualBlock(nn.Module):
+    """x + IN(conv(relu(IN(conv(x))))); no ReLU after the sum, as in Gross & Wilber 2016."""
+
+    def __init__(self, rows: int, channels: int):
+        super().__init__()
+        self.conv1 = ReflectConv(channels, channels, 3)
+        self.in1 = ConditionalInstanceNorm(rows, channels)
+        self.conv2 = ReflectConv(channels, channels, 3)
+        self.in2 = ConditionalInstanceNorm(rows, channels)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        y = F.relu(self.in1(self.conv1(x), style))
+        return x + self.in2(self.conv2(y), style)
+
+
+class ConditionalInstanceNorm(nn.Module):
+    """Each channel of each picture to mean 0 and variance 1, then scaled and shifted by a mixture of the rows.
+
+    Dumoulin, Shlens, Kudlur 2017, equation 5. With one row it is InstanceNorm2d(affine=True).
+    """
+
+    def __init__(self, rows: int, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(rows, channels))
+        self.bias = nn.Parameter(torch.zeros(rows, channels))
+
+    def affine(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """(scale, shift), each (B, C), of the mixtures style (B, S)."""
+        return style.float() @ self.weight.float(), style.float() @ self.bias.float()
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        """x (B, C, H, W), style (B, S) -> (B, C, H, W)."""
+        with torch.autocast(x.device.type, enabled=False):
+            scale, shift = self.affine(style)  # (B, C)
+            if torch.compiler.is_exporting():  # InstanceNorm's loop would make the size of the batch a constant
+                return F.instance_norm(x, eps=EPS) * scale[:, :, None, None] + shift[:, :, None, None]
+            return InstanceNorm.apply(x, scale, shift)
+
+
+class InstanceNorm(torch.autograd.Function):
+    """Instance normalisation with a scale and a shift (B, C) for each picture.
+
+    One picture's instance normalisation is the batch normalisation of a batch of one, whose kernels are many times
+    faster than torch's own instance normalisation where channels come last (benchmarks/README.md). There they add up
+    pixel by pixel in float32: of 256 x 256 pixels the result is 4e-5 off, of 2048 x 2048 3e-3.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        y, saved = torch.empty_like(x), []
+        for i in range(len(x)):
+            y[i : i + 1], *mean_rstd = torch.native_batch_norm(
+                x[i : i + 1], scale[i], shift[i], None, None, True, 0.0, EPS
+            )
+            saved += mean_rstd  # (C) and (C)
+        ctx.save_for_backward(x, scale, *saved)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, scale, *saved = ctx.saved_tensors
+        grad_x, grad_scale, grad_shift = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
+        for i in range(len(x)):
+            grad_x[i : i + 1], grad_scale[i], grad_shift[i] = torch.ops.aten.native_batch_norm_backward(
+                grad[i : i + 1], x[i : i + 1], scale[i], None, None, *saved[2 * i : 2 * i + 2], True, EPS, (True,) * 3
+            )
+        return grad_x, grad_scale, grad_shift
+
+
+def from_examples(tensors: Mapping[str, Any], name: str) -> TransformerNet:
+    """The network of weights trained with pytorch/examples' fast_neural_style, as a one-style network in eval mode.
+
+    Channels and blocks are read from the weights: reduced versions of that network fit, too. It paints pictures of
+    0..255; the first and the last convolution are rescaled, for ours are 0..1. What `load_weights` understands
+    (DataParallel's prefix, dicts in dicts, old running statistics) is understood here. `name` is the style's.
+    Raises UserError if the tensors are not those of such a network.
+    """
+    tensors = unwrap(tensors, name)
+    first = [f"conv{i}.conv2d.weight" for i in (1, 2, 3)]
+    rescaled = {"conv1.conv2d.weight": 255, "deconv3.conv2d.weight": 1 / 255, "deconv3.conv2d.bias": 1 / 255}
+    if missing := [key for key in (*first, *rescaled) if key not in tensors or not tensors[key].ndim]:
+        raise UserError(f"{name} is no style network of pytorch/examples: it has no {missing[0]}")
+    blocks = sum(f"res{i}.conv1.conv2d.weight" in tensors for i in range(1, 100))
+    model = TransformerNet([name], tuple(len(tensors[key]) for key in first), blocks, identity=False)
+    own = model.state_dict()
+    tensors = {key: value.float() * rescaled.get(key, 1) for key, value in tensors.items()}
+    rows = {k: v[None] for k, v in tensors.items() if v.ndim == 1 and k in own and own[k].ndim == 2}  # (C) -> (1, C)
+    model.load_weights({**tensors, **rows}, source=name)
+    return model.eval()

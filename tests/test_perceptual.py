@@ -1,0 +1,224 @@
+"""models/perceptual.py: Gram matrices and losses against plain formulas; what perfect and empty pictures cost."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.perceptual import (
+    CONTENT_FLOOR,
+    CONTENT_LAYER,
+    STYLE_LAYERS,
+    GramMatrix,
+    PerceptualLoss,
+    gram_matrix,
+    total_variation,
+)
+from models.vgg import FeatureNetwork, layer_names
+from tests.test_vgg import weight_file
+from utils.errors import UserError
+
+SHARED = Path(__file__).parents[2] / "shared" / "weights"
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def squeezenet(tmp_path_factory) -> str:
+    """A file with random weights."""
+    return str(weight_file(tmp_path_factory.mktemp("weights"), "squeezenet")[0])
+
+
+@pytest.fixture(scope="module")
+def loss(squeezenet) -> PerceptualLoss:
+    """Against three style pictures of different sizes."""
+    return PerceptualLoss("squeezenet", styles(), squeezenet)
+
+
+def styles() -> list[Tensor]:
+    return [random(1, 3, 40, 52, seed=1), random(1, 3, 33, 64, seed=2) ** 3, random(1, 3, 64, 64, seed=3) / 2]
+
+
+# -------------------------------------------------------------------------------------------------- Gram matrices
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gram_is_channels_times_channels(layout):
+    x = random(3, 5, 7, 4).contiguous(memory_format=layout)
+    expected = torch.einsum("bihw,bjhw->bij", x, x) / (5 * 7 * 4)
+    torch.testing.assert_close(gram_matrix(x), expected)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_gram_for_asymmetric_gradients_from_above(layout):
+    x = random(2, 6, 5, 3).contiguous(memory_format=layout).requires_grad_()
+    upstream = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
+    ours = torch.autograd.grad(gram_matrix(x), x, upstream)[0]
+    expected = torch.autograd.grad(torch.einsum("bihw,bjhw->bij", x, x) / (6 * 5 * 3), x, upstream)[0]
+    torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.filterwarnings("ignore:Input #0 requires gradient and is not a double")
+def test_gram_passes_gradcheck():
+    x = random(2, 3, 2, 4).requires_grad_()
+    # A Gram matrix is a square: differences over a large step are exact, and float32 does not matter.
+    assert torch.autograd.gradcheck(GramMatrix.apply, x, eps=0.5, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype, size", [(torch.bfloat16, 300.0), (torch.float16, 300.0)])
+def test_gram_of_half_precision_is_summed_in_float32(dtype, size):
+    x = (size * random(1, 4, 32, 32)).to(dtype)  # squares of 9e4: more than float16 can hold
+    with torch.autocast("cpu", torch.bfloat16):
+        gram = gram_matrix(x)
+    assert gram.dtype == torch.float32
+    torch.testing.assert_close(gram, gram_matrix(x.float()), rtol=1e-5, atol=0)
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        gram_matrix(x).sum().backward()
+    assert x.grad.dtype == dtype and x.grad.isfinite().all()
+
+
+# ------------------------------------------------------------------------------------------------------- losses
+
+
+def plain_loss(network: FeatureNetwork, picture: Tensor, photo: Tensor, style: Tensor) -> tuple[float, float]:
+    """(content, style) of one picture, as the docstring says."""
+    ours, theirs, target = (network(x) for x in (picture, photo, style))
+    layer = CONTENT_LAYER["squeezenet"]
+    content = (ours[layer] - theirs[layer]).square().mean() / theirs[layer].square().mean()
+    distances = []
+    for layer in STYLE_LAYERS["squeezenet"]:
+        a, b = (f[layer].flatten(2)[0] @ f[layer].flatten(2)[0].T / f[layer][0].numel() for f in (ours, target))
+        distances.append(((a - b).norm() / b.norm()) ** 2)
+    return float(content), float(sum(distances) / len(distances))
+
+
+@torch.no_grad()
+def test_losses_equal_the_plain_formulas(loss, squeezenet):
+    network = FeatureNetwork("squeezenet", (CONTENT_LAYER["squeezenet"], *STYLE_LAYERS["squeezenet"]), squeezenet)
+    photos, pictures, numbers = random(3, 3, 48, 40, seed=5), random(3, 3, 48, 40, seed=6) ** 2, torch.tensor([2, 0, 2])
+    losses = loss(pictures, loss.content(photos), numbers)
+    for i, number in enumerate(numbers):
+        content, style = plain_loss(network, pictures[i : i + 1], photos[i : i + 1], styles()[number])
+        assert losses["content"][i].item() == pytest.approx(content, rel=1e-3)
+        assert losses["style"][i].item() == pytest.approx(style, rel=1e-3)
+        assert content > 0.01 and style > 0.01
+
+
+@torch.no_grad()
+def test_perfect_pictures_cost_nothing(loss):
+    photo = random(1, 3, 64, 48, seed=7)
+    assert loss(photo, loss.content(photo), torch.tensor([0]))["content"].item() == 0
+    for number, style in enumerate(styles()):
+        content = loss.content(style)
+        costs = [loss(style, content, torch.tensor([other]))["style"].item() for other in range(3)]
+        assert costs[number] < 1e-10 and min(costs[:number] + costs[number + 1 :]) > 1e-3
+
+
+@torch.no_grad()
+def test_picture_and_style_picture_may_differ_in_size(loss):
+    for size in ((17, 17), (33, 80), (128, 96)):
+        photo = random(1, 3, *size)
+        assert all(
+            v.isfinite().all() and v.shape == (1,) for v in loss(photo, loss.content(photo), torch.tensor([1])).values()
+        )
+
+
+@torch.no_grad()
+def test_losses_are_relative_to_the_targets(squeezenet, tmp_path):
+    """A loss network with activations a hundred times as large judges alike: published scales differ by 57."""
+    tensors = load_file(squeezenet)
+    first = ("features.0.weight", "features.0.bias")
+    bias = [k for k in tensors if k.endswith("bias") and k not in first]
+    scaled = {k: v * 100 if k in (*first, *bias) else v for k, v in tensors.items()}
+    save_file(scaled, tmp_path / "scaled.safetensors")
+    photo, picture, numbers = random(1, 3, 40, 40, seed=8), random(1, 3, 40, 40, seed=9) ** 2, torch.tensor([1])
+    results = []
+    for path in (squeezenet, str(tmp_path / "scaled.safetensors")):
+        judge = PerceptualLoss("squeezenet", styles(), path)
+        results.append(judge(picture, judge.content(photo), numbers))
+        activations = judge.content(photo).abs().max()
+    assert activations > 50
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_plain_photograph_does_not_blow_up_the_content_loss(squeezenet):
+    """Its features are next to nothing, or nothing; the loss is then relative to the style pictures'."""
+    grey = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 40, 40)
+    judge = PerceptualLoss("squeezenet", styles(), squeezenet)
+    picture, content = styles()[0], torch.zeros_like(judge.content(styles()[0]))
+    mean = sum(judge.content(style).square().mean() for style in styles()) / 3
+    expected = judge.content(picture).square().mean() / (CONTENT_FLOOR * mean)
+    torch.testing.assert_close(judge(picture, content, torch.tensor([0]))["content"], expected[None])
+    assert judge(random(1, 3, 40, 40), judge.content(grey), torch.tensor([0]))["content"] < 10 / CONTENT_FLOOR
+
+
+def test_gradients_reach_the_picture_alone(loss):
+    photo, picture = random(2, 3, 32, 32), random(2, 3, 32, 32, seed=1).requires_grad_()
+    content = loss.content(photo.requires_grad_())
+    assert not content.requires_grad
+    sum(v.sum() for v in loss(picture, content, torch.tensor([0, 1])).values()).backward()
+    assert picture.grad.abs().sum() > 0 and photo.grad is None
+    assert not any(p.requires_grad for p in loss.parameters())
+
+
+def test_a_step_down_the_gradient_lowers_both_losses(loss):
+    photo, numbers = random(1, 3, 32, 32), torch.tensor([2])
+    content = loss.content(photo)
+    for name in ("content", "style"):
+        picture = random(1, 3, 32, 32, seed=4).requires_grad_()
+        value = loss(picture, content, numbers)[name]
+        gradient = torch.autograd.grad(value.sum(), picture)[0]
+        better = picture.detach() - 0.01 * gradient / gradient.abs().max()
+        assert loss(better, content, numbers)[name] < value
+
+
+@torch.no_grad()
+def test_bf16_is_close(loss):
+    photo, picture, numbers = random(1, 3, 64, 64), random(1, 3, 64, 64, seed=1) ** 2, torch.tensor([0])
+    exact = loss(picture, loss.content(photo), numbers)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = loss(picture, loss.content(photo), numbers)
+    torch.testing.assert_close(half, exact, rtol=0.05, atol=0.01)
+
+
+def test_too_small_a_style_picture_is_refused(squeezenet):
+    with pytest.raises(UserError, match="a picture of 8 x 30 pixels is too small"):
+        PerceptualLoss("squeezenet", [random(1, 3, 30, 8)], squeezenet)
+
+
+@pytest.mark.parametrize("network", CONTENT_LAYER)
+def test_the_layers_exist(network):
+    assert {CONTENT_LAYER[network], *STYLE_LAYERS[network]} <= set(layer_names(network))
+
+
+@torch.no_grad()
+def test_real_weights_rank_pictures_as_people_do():
+    """An empty picture costs about 1; a little noise costs less content than another photograph."""
+    path = SHARED / "vgg19_relu4_3_fp16.safetensors"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    waves = torch.linspace(0, 30, 96).sin() * torch.linspace(0, 12, 96)[:, None].cos() / 2 + 0.5
+    photo = torch.stack([waves, waves.T, 1 - waves])[None]  # (1, 3, 96, 96)
+    judge = PerceptualLoss("vgg19", [photo], str(path))
+    content, zero = judge.content(photo), torch.tensor([0])
+    empty = judge(torch.full_like(photo, 0.45), content, zero)
+    noisy = judge(photo + 0.02 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0)), content, zero)
+    other = judge(photo.flip(1, 3).roll(20, 2), content, zero)
+    assert 0.5 < empty["content"] < 1.5 and 0.5 < empty["style"] < 1.1
+    assert noisy["content"] < other["content"] / 3 and noisy["style"] < empty["style"]
+
+
+# ------------------------------------------------------------------------------------------------ total variation
+
+
+def test_total_variation_by_hand():
+    """Two rows 0 1 3 / 0 2 2: down 0, 1, 1 and to the right 1, 4 / 4, 0."""
+    channel = torch.tensor([[0.0, 1, 3], [0, 2, 2]])
+    picture = torch.stack([torch.stack([channel] * 3), torch.zeros(3, 2, 3)])
+    assert total_variation(picture).tolist() == pytest.approx([2 / 3 + 9 / 4, 0])

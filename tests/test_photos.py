@@ -1,0 +1,415 @@
+"""data/photos.py: what is found in folders and archives, what a sample is, what happens to broken pictures."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from data.photos import PhotoDataset, Source, choose_split, collate, list_pictures
+from utils.errors import UserError
+
+
+def picture(width: int = 40, height: int = 30, seed: int = 0, mode: str = "RGB") -> Image.Image:
+    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(rgb).convert(mode)
+
+
+def ramp(width: int, height: int) -> Image.Image:
+    """Red is the column, green the row, both from 0 to 255, so that a crop tells where it is from."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 0 * x], -1).round().astype(np.uint8))
+
+
+def folder(place: Path, **names_and_sizes: tuple[int, int]) -> Path:
+    for number, (name, size) in enumerate(names_and_sizes.items()):
+        picture(*size, seed=number).save(place / f"{name}.png")
+    return place
+
+
+def dataset(place: Path, size: int = 16, styles: int = 3, **more) -> PhotoDataset:
+    return PhotoDataset(list_pictures(place), size, styles, **{"each": 2, "seed": 0, **more})
+
+
+def names(place: Path) -> list[str]:
+    return [source.name for source in list_pictures(place)]
+
+
+# ------------------------------------------------------------------------------------------------ what is found
+
+
+def test_pictures_of_a_folder_by_name_and_however_deep(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / ".cache").mkdir()
+    for name in (
+        "z.JPG",
+        "a.png",
+        "b/y.webp",
+        "b/c/x.tiff",
+        ".hidden.png",
+        ".cache/thumb.png",
+        "b/._y.webp",
+        "读.jpeg",
+    ):
+        (tmp_path / name).touch()
+    for name in ("notes.txt", "b/jpg", "movie.mp4", "a.png.bak"):
+        (tmp_path / name).touch()
+    assert names(tmp_path) == ["a.png", "b/c/x.tiff", "b/y.webp", "z.JPG", "读.jpeg"]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("photos/a.png", "elsewhere/b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "again").symlink_to(tmp_path / "photos")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos")
+    assert sorted(Path(name).name for name in names(tmp_path / "photos")) == ["a.png", "b.png"]
+
+
+def test_names_that_are_no_utf8_can_be_shown_and_split(tmp_path):
+    for number in range(4):
+        try:
+            (tmp_path / os.fsdecode(b"caf\xe9 %d.png" % number)).touch()
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names only")
+    found = list_pictures(tmp_path)
+    assert [source.name for source in found] == [f"caf? {number}.png" for number in range(4)]
+    assert all(source.path.exists() for source in found)
+    assert len(choose_split(found, "train")) == 2
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def png(seed: int = 0, width: int = 40, height: int = 30) -> bytes:
+    buffer = io.BytesIO()
+    picture(width, height, seed).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_members_of_a_tar_are_read_as_the_files_they_were(tmp_path):
+    files = {f"deep/er/{i}.png": png(i, width=20 + i) for i in range(5)} | {"读" * 60 + ".png": png(9)}
+    path = write_tar(tmp_path / "photos.tar", list(files.items()))
+    found = list_pictures(path)
+    assert [source.name for source in found] == sorted(files)
+    for source in found:
+        with source.open() as file:
+            assert file.read() == files[source.name]
+
+
+def test_odd_members_of_a_tar(tmp_path):
+    path = tmp_path / "odd.tar"
+    with tarfile.open(path, "w") as archive:
+        for name, kind in (
+            ("folder.png", tarfile.DIRTYPE),
+            ("link.png", tarfile.SYMTYPE),
+            ("pipe.png", tarfile.FIFOTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/hostname"
+            archive.addfile(info)
+        for name in ("./a.png", "/abs/b.png", "notes.txt", ".hidden.png", "__MACOSX/._a.png", "empty.png"):
+            data = b"" if name == "empty.png" else png()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    assert names(path) == ["./a.png", "/abs/b.png", "empty.png"]
+    photos = PhotoDataset(list_pictures(path), 16, 1, seed=0)
+    assert [photos[i]["broken"] for i in range(3)] == [[], [], ["empty.png"]]
+
+
+def test_a_folder_and_its_tar_give_the_same_samples(tmp_path):
+    place = tmp_path / "photos"
+    place.mkdir()
+    folder(place, a=(40, 30), b=(25, 50), c=(16, 16))
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for path in sorted(place.iterdir(), reverse=True):
+            archive.add(path, path.name)
+    for mine, its in zip(dataset(place), dataset(tmp_path / "photos.tar"), strict=True):
+        assert torch.equal(mine["image"], its["image"]) and torch.equal(mine["style"], its["style"])
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty folder", "picture", "gz", "text", "empty file", "cut", "no pictures"]
+)
+def test_places_without_pictures_are_one_line(tmp_path, kind):
+    place = tmp_path / "place"
+    if kind == "empty folder":
+        place.mkdir()
+    elif kind == "picture":
+        place.write_bytes(png())
+    elif kind == "gz":
+        write_tar(place, [("a.png", png())], "w:gz")
+    elif kind == "text":
+        place.write_text("poem\n" * 1000)
+    elif kind == "empty file":
+        place.touch()
+    elif kind == "cut":
+        write_tar(place, [("a.png", png())])
+        place.write_bytes(place.read_bytes()[:700])
+    elif kind == "no pictures":
+        write_tar(place, [("a.txt", b"poem")])
+    expected = {"missing": "does not exist", "empty folder": "no pictures in it", "no pictures": "no pictures in it"}
+    with pytest.raises(UserError) as error:
+        list_pictures(place)
+    message = str(error.value)
+    assert message.startswith(f"--data_root={place}") and "\n" not in message
+    assert expected.get(kind, "expected a folder of pictures or a whole, uncompressed .tar") in message
+    with pytest.raises(UserError, match=f"^--style_image={place}"):
+        list_pictures(place, "style_image")
+
+
+# ----------------------------------------------------------------------------------------------------- the split
+
+
+def sources(count: int) -> list[Source]:
+    return [Source(f"folder/{i:05}.jpg", Path("root")) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [3, 4, 39, 40, 1000])
+def test_the_splits_are_disjoint_and_complete(count):
+    parts = {split: choose_split(sources(count), split) for split in ("train", "val", "test")}
+    together = [source.name for part in parts.values() for source in part]
+    assert len(together) == count and set(together) == {source.name for source in sources(count)}
+    assert len(parts["val"]) == len(parts["test"]) == max(1, count // 20)
+
+
+def test_the_split_does_not_depend_on_the_order_or_the_place():
+    moved = [Source(source.name, Path("elsewhere"), 512, 9) for source in reversed(sources(100))]
+    for split in ("train", "val", "test"):
+        assert [s.name for s in choose_split(sources(100), split)] == [s.name for s in choose_split(moved, split)]
+
+
+def test_the_split_of_these_names_will_never_change():
+    """Fixed figures: who goes on with a run must train on the same photographs."""
+    assert [s.name[-9:-4] for s in choose_split(sources(100), "val")] == VAL
+    assert [s.name[-9:-4] for s in choose_split(sources(100), "test")] == TEST
+
+
+VAL = ["00033", "00069", "00067", "00047", "00007"]
+TEST = ["00092", "00038", "00091", "00040", "00065"]
+
+
+def test_a_few_more_photographs_move_only_a_few_of_the_others():
+    before, after = ({s.name for s in choose_split(sources(n), "val")} for n in (1000, 1010))
+    assert len(before - after) <= 2
+
+
+def test_too_few_photographs():
+    with pytest.raises(UserError, match="2 photographs are too few"):
+        choose_split(sources(2), "train")
+
+
+# ----------------------------------------------------------------------------------------------------- the samples
+
+
+def same(a: dict, b: dict) -> bool:
+    return torch.equal(a["image"], b["image"]) and torch.equal(a["style"], b["style"]) and a["broken"] == b["broken"]
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
+    folder(tmp_path, a=(40, 30), b=(40, 30), c=(40, 30))
+    one, two = dataset(tmp_path), dataset(tmp_path)
+    torch.manual_seed(0)
+    first = [one[i] for i in range(3)]
+    torch.manual_seed(1)
+    again = [two[i] for i in (2, 0, 1, 1)]  # in another order, one of them twice
+    assert all(same(first[i], sample) for i, sample in zip((2, 0, 1, 1), again, strict=True))
+    two.set_epoch(1)
+    assert not any(same(first[i], two[i]) for i in range(3))
+    two.set_epoch(0)
+    assert same(first[0], two[0])
+    assert not any(same(first[i], dataset(tmp_path, seed=1)[i]) for i in range(3))
+
+
+def test_workers_give_what_the_process_itself_gives(tmp_path):
+    photos = dataset(folder(tmp_path, a=(40, 30), b=(40, 30), c=(40, 30), d=(16, 50)))
+    photos.set_epoch(3)
+    batches = photos.batches(2, 3)
+    loaders = [DataLoader(photos, batch_sampler=batches, collate_fn=collate, num_workers=n) for n in (0, 1)]
+    for mine, its in zip(*loaders, strict=True):
+        assert same(mine, its)
+
+
+def test_batches_are_a_permutation_of_the_epoch(tmp_path):
+    photos = PhotoDataset(sources(23), 16, 3, seed=4)
+    batches = photos.batches(5, 0)
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
+    assert sorted(sum(batches, [])) == list(range(23))
+    assert batches == photos.batches(5, 0) and batches != photos.batches(5, 1)
+    assert photos.batches(5, 0, limit=2) == batches[:2] and photos.batches(5, 0, limit=99) == batches
+
+
+def test_crops_lie_in_the_picture_in_all_sizes_and_both_ways_round(tmp_path):
+    ramp(300, 200).save(tmp_path / "ramp.png")
+    photos = dataset(tmp_path, size=64, seed=2)
+    sides, mirrored, left, top = [], 0, [], []
+    for epoch in range(100):
+        photos.set_epoch(epoch)
+        image = photos[0]["image"].float()  # (3, 64, 64)
+        columns, rows = image[0].mean(0) / 255 * 300, image[1].mean(1) / 255 * 200  # where they are from, in pixels
+        assert (rows.diff() >= 0).all() and image[2].max() == 0
+        mirrored += bool(columns[0] > columns[-1])
+        width, height = (columns[-1] - columns[0]).abs() * 64 / 63, (rows[-1] - rows[0]) * 64 / 63
+        assert width == pytest.approx(height, abs=6)  # a square, not stretched
+        sides.append(float(height))
+        left.append(float(columns.min()))
+        top.append(float(rows.min()))
+    assert 30 < mirrored < 70
+    assert 97 <= min(sides) < 110 and 185 < max(sides) <= 204  # from half of the height to all of it
+    assert min(left) < 15 and max(left) > 150 and min(top) < 5 and max(top) > 70
+
+
+def test_without_a_seed_it_is_the_middle_and_all_styles(tmp_path):
+    ramp(300, 100).save(tmp_path / "wide.png")
+    ramp(100, 300).save(tmp_path / "high.png")
+    photos = dataset(tmp_path, size=50, styles=5, seed=None)
+    for index, middle in ((0, 1), (1, 0)):  # high: rows 100 to 200; wide: columns
+        image = photos[index]["image"][middle].float().mean(middle) / 255 * 300  # (50)
+        assert image[0] == pytest.approx(101, abs=2) and image[-1] == pytest.approx(199, abs=2)
+        assert photos[index]["style"].tolist() == [0, 1, 2, 3, 4]
+    photos.set_epoch(7)
+    assert same(photos[0], dataset(tmp_path, size=50, styles=5, seed=None)[0])
+
+
+def test_styles_are_different_ones_and_all_turn_up(tmp_path):
+    photos = dataset(folder(tmp_path, a=(20, 20)), styles=5, each=3)
+    seen = []
+    for epoch in range(60):
+        photos.set_epoch(epoch)
+        styles = photos[0]["style"].tolist()
+        assert len(set(styles)) == 3
+        seen += styles
+    assert {style: seen.count(style) >= 20 for style in range(5)} == dict.fromkeys(range(5), True)
+    assert sorted(dataset(tmp_path, styles=2, each=4)[0]["style"].tolist()) == [0, 1]
+
+
+def test_collate(tmp_path):
+    (tmp_path / "b.png").touch()
+    photos = dataset(folder(tmp_path, a=(20, 20), c=(30, 20)), size=17)
+    batch = collate([photos[i] for i in range(3)])
+    assert batch["image"].shape == (3, 3, 17, 17) and batch["image"].dtype == torch.uint8
+    assert batch["style"].shape == (3, 2) and batch["style"].dtype == torch.int64
+    assert batch["broken"] == ["b.png"]
+
+
+# ------------------------------------------------------------------------------------------------ odd pictures
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 60), (60, 1), (2, 3), (15, 16)])
+def test_tiny_photographs_are_enlarged(tmp_path, size):
+    colour = (10, 200, 90)
+    Image.new("RGB", size, colour).save(tmp_path / "tiny.png")
+    for seed in (None, *range(20)):
+        image = dataset(tmp_path, seed=seed)[0]["image"]  # (3, 16, 16)
+        assert image.shape == (3, 16, 16) and image.permute(1, 2, 0).reshape(-1, 3).eq(torch.tensor(colour)).all()
+
+
+def test_all_kinds_of_pictures_give_their_colours(tmp_path):
+    """A grey of 128 stays one, whatever the file calls it."""
+    grey = Image.new("RGB", (32, 24), (128, 128, 128))
+    for mode, name in (
+        ("L", "grey.png"), ("LA", "grey_alpha.png"), ("RGBA", "alpha.png"), ("RGB", "palette.gif"),
+        ("CMYK", "cmyk.jpg"), ("CMYK", "cmyk.tif"), ("RGB", "renamed.png"),
+    ):  # fmt: skip
+        kind = {"renamed.png": "BMP"}.get(name)
+        image = grey.quantize(4) if name == "palette.gif" else grey.convert(mode)
+        image.save(tmp_path / name, kind)
+    Image.fromarray(np.full((24, 32), 128 * 257, np.uint16)).save(tmp_path / "sixteen.png")
+    photos = dataset(tmp_path)
+    for index, source in enumerate(photos.sources):
+        sample = photos[index]
+        assert sample["broken"] == [], source.name
+        assert (sample["image"].int() - 128).abs().max() <= 2, source.name
+    assert len(photos) == 8
+
+
+def test_exif_orientation(tmp_path):
+    upright = ramp(60, 60)
+    upright.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the file holds the picture turned to the left
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
+    photos = dataset(tmp_path, seed=None)
+    assert (photos[0]["image"].int() - photos[1]["image"].int()).abs().max() <= 1
+
+
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
+    ramp(1600, 1200).save(tmp_path / "large.jpg", quality=95)
+    photos = dataset(tmp_path, size=64, seed=None)
+    assert photos._read(photos.sources[0]).shape == (128, 171, 3)
+    expected = ramp(1600, 1200).resize((64, 64), Image.Resampling.BICUBIC, box=(200, 0, 1400, 1200))
+    difference = photos[0]["image"].permute(1, 2, 0).int() - torch.from_numpy(np.array(expected)).int()
+    assert difference.abs().max() <= 4
+
+
+# ----------------------------------------------------------------------------------------------- broken pictures
+
+
+def spoilt(place: Path) -> list[str]:
+    """Writes six files that are no pictures, in six ways; their names in order."""
+    jpeg = io.BytesIO()
+    picture(64, 64).save(jpeg, "JPEG")
+    bomb = bytearray(png())
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # the size in the header, whose checksum is then wrong
+    files = {
+        "b0_empty.jpg": b"",
+        "b1_text.jpg": b"a poem",
+        "b2_cut.jpg": jpeg.getvalue()[:600],
+        "b3_cut.png": png()[:500],
+        "b4_bomb.png": bytes(bomb),
+        "b5_zeros.jpg": bytes(5000),
+    }
+    for name, data in files.items():
+        (place / name).write_bytes(data)
+    return list(files)
+
+
+def test_broken_pictures_are_replaced_by_the_next_one_and_named(tmp_path):
+    broken = [*spoilt(tmp_path), "b6_gone.png"]
+    folder(tmp_path, a=(40, 30), c=(40, 30), b6_gone=(9, 9))
+    photos = dataset(tmp_path)
+    (tmp_path / "b6_gone.png").unlink()
+    assert [source.name for source in photos.sources] == ["a.png", *broken, "c.png"]
+    assert photos[0]["broken"] == [] and photos[8]["broken"] == []
+    for index in range(1, 8):
+        assert photos[index]["broken"] == broken[index - 1 :]
+    alone = PhotoDataset([photos.sources[-1]] * 9, 16, 3, 2, 0)  # c.png itself, with the crops of each index
+    assert all(torch.equal(photos[i]["image"], alone[i]["image"]) for i in range(1, 9))
+
+
+def test_the_last_ones_are_replaced_by_the_first(tmp_path):
+    folder(tmp_path, a=(40, 30))
+    (tmp_path / "z.png").touch()
+    assert dataset(tmp_path)[1]["broken"] == ["z.png"]
+
+
+def test_all_broken_is_one_line_with_the_reason(tmp_path):
+    spoilt(tmp_path)
+    with pytest.raises(UserError) as error:
+        dataset(tmp_path)[2]
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("none of the 6 photographs can be read; the first: b2_cut.jpg is broken")
+
+
+def test_shared_photographs_can_all_be_read():
+    path = Path(__file__).parents[2] / "shared" / "photos" / "train.tar"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    found = list_pictures(path)
+    photos = PhotoDataset(found, 64, 1, seed=0)
+    assert len(found) > 1000
+    assert not any(photos[index]["broken"] for index in range(0, len(found), 50))

@@ -1,0 +1,269 @@
+"""models/vgg.py: torchvision's networks are the oracle for names, indices and features; files, and what is refused."""
+
+import hashlib
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models.vgg import IMAGENET_MEAN, IMAGENET_STD, NETWORKS, SMALLEST, FeatureNetwork, layer_names
+from utils.errors import UserError
+
+BUILDERS = {
+    "vgg16": torchvision.models.vgg16,
+    "vgg19": torchvision.models.vgg19,
+    "squeezenet": torchvision.models.squeezenet1_1,
+}
+FIRST = {"vgg16": "relu2_1", "vgg19": "relu3_4", "squeezenet": "fire5"}  # a layer to test with, not too deep
+SHARED = Path(__file__).parents[2] / "shared" / "weights"
+
+
+def torchvision_features(network: str, layer: str, seed: int = 0) -> nn.Sequential:
+    """torchvision's own first layers up to `layer`, with random weights."""
+    torch.manual_seed(seed)
+    with torch.device("meta"):
+        whole = BUILDERS[network](weights=None).features
+    part = whole[: layer_names(network)[layer] + 1].to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in part.parameters():
+            fan = parameter[0].numel() if parameter.ndim == 4 else 100
+            parameter.copy_(torch.randn_like(parameter) * (2 / fan) ** 0.5)
+    return part.eval()
+
+
+def weight_file(folder: Path, network: str, layer: str = "", dtype: torch.dtype = torch.float32) -> tuple[Path, Any]:
+    """(a file as torchvision would write it, up to `layer`, the network in it)."""
+    part = torchvision_features(network, layer or FIRST[network])
+    path = folder / f"{network}.safetensors"
+    save_file({f"features.{k}": v.to(dtype) for k, v in part.state_dict().items()}, path)
+    return path, part
+
+
+def expected(part: nn.Sequential, image: Tensor, network: str) -> dict[str, Tensor]:
+    """Every named layer's activations, by torchvision's own layers and normalisation."""
+    x = torchvision.transforms.functional.normalize(image, IMAGENET_MEAN, IMAGENET_STD)
+    names, result = {index: name for name, index in layer_names(network).items()}, {}
+    for index, layer in enumerate(part):
+        x = layer(x.clone())
+        if index in names:
+            result[names[index]] = x
+    return result
+
+
+# ------------------------------------------------------------------------------------------- names and indices
+
+
+@pytest.mark.parametrize("network", ["vgg16", "vgg19"])
+def test_vgg_names_are_torchvisions_relus(network):
+    with torch.device("meta"):
+        features = BUILDERS[network](weights=None).features
+    block, number, names = 1, 0, {}
+    for index, layer in enumerate(features):
+        if isinstance(layer, nn.ReLU):
+            number += 1
+            names[f"relu{block}_{number}"] = index
+        elif isinstance(layer, nn.MaxPool2d):
+            block, number = block + 1, 0
+    assert layer_names(network) == names
+
+
+def test_squeezenet_names_are_torchvisions_fires():
+    with torch.device("meta"):
+        features = torchvision.models.squeezenet1_1(weights=None).features
+    fires = [i for i, layer in enumerate(features) if type(layer).__name__ == "Fire"]
+    assert isinstance(features[1], nn.ReLU)
+    assert layer_names("squeezenet") == {"relu1": 1, **{f"fire{n}": i for n, i in enumerate(fires, 2)}}
+
+
+def test_known_indices():
+    """Of the readme of the weights, and of the papers' usual layers."""
+    names = layer_names("vgg19")
+    known = {"relu1_1": 1, "relu1_2": 3, "relu2_1": 6, "relu2_2": 8, "relu3_1": 11, "relu3_3": 15, "relu3_4": 17}
+    assert {k: names[k] for k in known} == known
+    assert (names["relu4_1"], names["relu4_2"], names["relu4_3"], names["relu5_4"]) == (20, 22, 24, 35)
+    names = layer_names("vgg16")
+    assert (names["relu1_2"], names["relu2_2"], names["relu3_3"], names["relu4_3"]) == (3, 8, 15, 22)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_layers_of_the_whole_network_have_torchvisions_shapes(network, monkeypatch):
+    with torch.device("meta"):
+        theirs = {f"features.{k}": v for k, v in BUILDERS[network](weights=None).features.state_dict().items()}
+    seen = {}
+    monkeypatch.setattr(FeatureNetwork, "_load", lambda self, *_: seen.update(self.features.state_dict()))
+    FeatureNetwork(network, list(layer_names(network)))
+    assert {f"features.{k}": v.shape for k, v in seen.items()} == {k: v.shape for k, v in theirs.items()}
+
+
+# ---------------------------------------------------------------------------------------------------- features
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_features_equal_torchvisions(network, tmp_path):
+    path, part = weight_file(tmp_path, network)
+    image = torch.rand(2, 3, 41, 37)
+    with torch.no_grad():
+        theirs = expected(part, image, network)
+        ours = FeatureNetwork(network, list(theirs), str(path))(image)
+    assert list(ours) == list(theirs) and len(ours) >= 3
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-4, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        assert value.std() > 0.01
+
+
+def test_order_of_the_layers_and_last(tmp_path):
+    path, _ = weight_file(tmp_path, "vgg16")
+    network, image = FeatureNetwork("vgg16", ["relu2_1", "relu1_1", "relu1_2"], str(path)), torch.rand(1, 3, 20, 20)
+    whole = network(image)
+    assert set(whole) == {"relu1_1", "relu1_2", "relu2_1"}
+    until = network(image, last="relu1_2")
+    assert set(until) == {"relu1_1", "relu1_2"}
+    assert all(torch.equal(until[k], whole[k]) for k in until)
+
+
+def test_no_more_layers_than_needed(tmp_path):
+    path, _ = weight_file(tmp_path, "vgg19", "relu2_1")
+    assert len(FeatureNetwork("vgg19", ["relu1_2"], str(path)).features) == 4
+
+
+def test_half_precision_file_gives_float32_features(tmp_path):
+    path, part = weight_file(tmp_path, "vgg16", dtype=torch.float16)
+    network, image = FeatureNetwork("vgg16", ["relu2_1"], str(path)), torch.rand(1, 3, 24, 24)
+    ours = network(image)["relu2_1"]
+    assert ours.dtype == torch.float32
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    part.half().float()  # what the file holds
+    torch.testing.assert_close(ours, expected(part, image, "vgg16")["relu2_1"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}}])
+def test_torch_save_files(tmp_path, wrap):
+    path, _ = weight_file(tmp_path, "vgg16")
+    torch.save(wrap(load_file(path)), tmp_path / "vgg16.pth")
+    image = torch.rand(1, 3, 20, 20)
+    a, b = (FeatureNetwork("vgg16", ["relu2_1"], str(p))(image) for p in (path, tmp_path / "vgg16.pth"))
+    assert torch.equal(a["relu2_1"], b["relu2_1"])
+
+
+def test_frozen_and_always_in_eval_mode(tmp_path):
+    path, _ = weight_file(tmp_path, "vgg16")
+    network = FeatureNetwork("vgg16", ["relu2_1"], str(path))
+    assert not any(p.requires_grad for p in network.parameters())
+    outer = nn.Sequential(network).train()
+    assert outer.training and not any(m.training for m in network.modules())
+    image = torch.rand(1, 3, 20, 20, requires_grad=True)
+    network(image)["relu2_1"].sum().backward()
+    assert image.grad.abs().sum() > 0
+
+
+def test_making_one_draws_no_random_numbers(tmp_path):
+    path, _ = weight_file(tmp_path, "vgg16")
+    before = torch.get_rng_state()
+    FeatureNetwork("vgg16", ["relu2_1"], str(path))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("network", ["vgg16", "squeezenet"])
+def test_smallest_picture(network, tmp_path):
+    deepest = list(layer_names(network))[-1]
+    path, _ = weight_file(tmp_path, network, deepest)
+    features = FeatureNetwork(network, [deepest], str(path))
+    assert features(torch.rand(1, 3, SMALLEST, 40))[deepest].numel() > 0
+    with pytest.raises(UserError, match=f"a picture of 40 x {SMALLEST - 1} pixels is too small"):
+        features(torch.rand(1, 3, SMALLEST - 1, 40))
+
+
+# ------------------------------------------------------------------------------------------ what is not possible
+
+
+def test_unknown_layer(tmp_path):
+    with pytest.raises(UserError, match="vgg16 has no layer relu3_4: it has relu1_1, .*; did you mean relu3_"):
+        FeatureNetwork("vgg16", ["relu1_1", "relu3_4"], str(tmp_path / "any"))
+
+
+def test_files_that_do_not_fit(tmp_path):
+    shallow, _ = weight_file(tmp_path, "vgg19", "relu2_1")
+    with pytest.raises(UserError, match="does not hold vgg19 up to relu2_2: features.7.weight is missing"):
+        FeatureNetwork("vgg19", ["relu2_2"], str(shallow))
+    squeezenet, _ = weight_file(tmp_path, "squeezenet")
+    with pytest.raises(UserError, match="does not hold vgg16 up to relu2_1: features.2.weight .*--loss_network"):
+        FeatureNetwork("vgg16", ["relu2_1"], str(squeezenet))
+    with pytest.raises(UserError, match="cannot read .*nothing.pth"):
+        FeatureNetwork("vgg16", ["relu1_1"], str(tmp_path / "nothing.pth"))
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(UserError, match="tensor.pth holds no state dict"):
+        FeatureNetwork("vgg16", ["relu1_1"], str(tmp_path / "tensor.pth"))
+
+
+def download_from(monkeypatch, url: str, home: Path) -> None:
+    """torchvision's VGG-16 is to come from `url`, and is kept in `home`."""
+    weights = torchvision.models.VGG16_Weights.DEFAULT
+    monkeypatch.setattr(weights, "_value_", type(weights.value)(url, weights.value.transforms, weights.value.meta))
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+
+
+def test_no_connection_is_one_line_that_says_what_to_do(monkeypatch, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/vgg16-397923af.pth"
+        download_from(monkeypatch, url, tmp_path)
+        with pytest.raises(UserError) as error:
+            FeatureNetwork("vgg16", ["relu1_1"])
+    message = str(error.value)
+    assert message.startswith(f"cannot download vgg16 from {url}") and "\n" not in message
+    assert "--vgg=FILE" in message and str(tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth") in message
+
+
+def test_a_download_that_is_there_is_used_and_a_broken_one_is_named(monkeypatch, tmp_path):
+    download_from(monkeypatch, "http://127.0.0.1:9/vgg16-397923af.pth", tmp_path)
+    kept = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    kept.parent.mkdir(parents=True)
+    path, part = weight_file(tmp_path, "vgg16")
+    torch.save(load_file(path), kept)
+    image = torch.rand(1, 3, 20, 20)
+    ours = FeatureNetwork("vgg16", ["relu1_1"])(image)["relu1_1"]
+    torch.testing.assert_close(ours, expected(part, image, "vgg16")["relu1_1"], atol=1e-4, rtol=1e-4)
+    kept.write_bytes(kept.read_bytes()[:1000])
+    with pytest.raises(UserError, match="vgg16-397923af.pth is not a readable weight file"):
+        FeatureNetwork("vgg16", ["relu1_1"])
+
+
+def test_a_download_is_kept_if_its_hash_is_right(monkeypatch, tmp_path):
+    path, part = weight_file(tmp_path, "vgg16")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    served = path.rename(tmp_path / f"vgg16-{digest[:8]}.pth")
+    download_from(monkeypatch, served.as_uri(), tmp_path / "home")
+    FeatureNetwork("vgg16", ["relu1_1"])
+    assert (tmp_path / "home" / "hub" / "checkpoints" / served.name).read_bytes() == served.read_bytes()
+    wrong = tmp_path / "vgg16-00000000.pth"
+    served.rename(wrong)
+    download_from(monkeypatch, wrong.as_uri(), tmp_path / "home")
+    with pytest.raises(UserError, match="cannot download vgg16 .*hash"):
+        FeatureNetwork("vgg16", ["relu1_1"])
+    assert not (tmp_path / "home" / "hub" / "checkpoints" / wrong.name).exists()
+
+
+# ------------------------------------------------------------------------------------------------- real weights
+
+
+@pytest.mark.parametrize(
+    "network, file, layer", [("vgg19", "vgg19_relu4_3_fp16", "relu4_3"), ("squeezenet", "squeezenet1_1_fp16", "fire9")]
+)
+def test_real_weights(network, file, layer):
+    path = SHARED / f"{file}.safetensors"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not here")
+    features = FeatureNetwork(network, [layer], str(path))
+    theirs = torchvision_features(network, layer)
+    stored = load_file(path)
+    theirs.load_state_dict({k: stored[f"features.{k}"].float() for k in theirs.state_dict()})
+    image = torch.rand(1, 3, 48, 48)
+    with torch.no_grad():
+        ours, expectation = features(image)[layer], expected(theirs, image, network)[layer]
+    torch.testing.assert_close(ours, expectation, atol=1e-3, rtol=1e-3)
