@@ -45,7 +45,7 @@ class Options:
 class DefaultConfig(Options):
     """Options of train, val and test for every task."""
 
-    task: str = option("poet", "what is learnt: poet")
+    task: str = option("poet", "what is learnt: poet or style")
     # data
     data_root: str = option("", "file or folder of the data; empty: the sample embedded in dataset/")
     batch_size: int = option(32, "samples in a batch (of all devices together)", minimum=1)
@@ -105,6 +105,40 @@ class PoetConfig(DefaultConfig):
 
 
 @dataclass(frozen=True)
+class StyleConfig(DefaultConfig):
+    """Options of train, val and test with --task=style."""
+
+    style_image: str = option("", "picture of the style, or a folder of them (one style each); empty: the samples")
+    loss_network: str = option("vgg16", "what judges the paintings", choices=("vgg16", "vgg19", "squeezenet"))
+    vgg: str = option("", "file with the weights of the loss network; empty: torchvision's download")
+    image_size: int = option(128, "side of the crops of photographs to train on, in pixels", minimum=32)
+    style_size: int = option(512, "longer side of the style pictures, in pixels: larger, larger strokes", minimum=32)
+    batch_size: int = option(1, "photographs in a batch (of all devices together)", minimum=1)
+    styles_per_photo: int = option(4, "styles that a photograph of a batch is painted in", minimum=1)
+    epoch_batches: int = option(0, "batches after which an epoch ends; 0: when all photographs have been seen")
+    val_photos: int = option(8, "photographs to validate with after each epoch", minimum=1)
+    width: float = option(0.5, "width of the network; 1: the 32, 64, 128 channels of Johnson et al.", minimum=0.1)
+    identity: bool = option(True, "learn to paint the photograph as it is, too: needed for a strength below 1")
+    identity_epochs: int = option(8, "epochs at the start that learn the identity only; the styles then start from it")
+    content_weight: float = option(1.0, "weight of the content loss")
+    style_weight: float = option(5.0, "weight of the style loss")
+    tv_weight: float = option(1.0, "weight of the total variation: larger, smoother")
+    identity_weight: float = option(30.0, "weight of the identity's squared error")
+    temporal_weight: float = option(0.0, "weight of the difference between paintings of a shifted, noisy photograph")
+    lpips: str = option("", "val, test: file with LPIPS's linear weights for SqueezeNet; empty: no LPIPS")
+    squeezenet: str = option("", "val, test: file with SqueezeNet's weights, for LPIPS; empty: torchvision's download")
+    optimize_steps: int = option(0, "val, test: compare with optimising each painting for so many steps; 0: do not")
+    lr: float = option(2e-3, "learning rate")
+    lr_schedule: str = option(
+        "cosine",
+        "plateau: times lr_decay after an epoch without improvement; cosine: down to 2 %",
+        ("plateau", "cosine", "constant"),
+    )
+    weight_decay: float = option(0.0, "AdamW's weight decay")
+    max_epoch: int = option(30, "epochs to train")
+
+
+@dataclass(frozen=True)
 class GenerateConfig(Options):
     """Options of generate."""
 
@@ -131,6 +165,46 @@ class GenerateConfig(Options):
 
 
 @dataclass(frozen=True)
+class StylizeConfig(Options):
+    """Options of stylize."""
+
+    style: str = option("", "a style of the network, or a mixture as in wave:0.6,starry:0.4; empty: the first one")
+    strength: float = option(1.0, "0: the photograph, 1: the style, up to 1.5: more than it", maximum=1.5)
+    keep_color: bool = option(False, "paint brightness only: the colours stay the photograph's")
+    max_side: int = option(0, "reduce larger pictures and videos to this longer side, in pixels; 0: as they are")
+    mask: str = option("", "grey picture: what is white in it is painted, what is black stays the photograph")
+    out: str = option("", "file to write, of several inputs the folder; empty: NAME_STYLE beside the input")
+    quality: int = option(95, "of JPEG and WebP, 1 to 100", minimum=1, maximum=100)
+    max_megapixels: float = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
+    batch: int = option(4, "pictures of equal size (frames of a video) to paint at a time", minimum=1)
+    json: bool = option(False, "one JSON object a line: path, out, ok, error, note, width, height, seconds")
+    load: str = option("checkpoints/style.safetensors", "the network's file; weights of pytorch/examples, too")
+    precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", choices=("auto", "fp32", "bf16"))
+    use_gpu: bool = option(False, "paint on the GPU if there is one")
+    memory_limit: int = option(1000, "MB that the layers of a picture may take; more go to a temporary file", minimum=1)
+    tile: int = option(-1, "side of the tiles in pixels; 0: never tile; -1: what is fast", minimum=-1)
+    method: str = option(
+        "network", "optimize: without a network, some minutes a picture (Gatys et al.)", choices=("network", "optimize")
+    )
+    style_image: str = option("", "optimize: the picture of the style")
+    style_size: int = option(512, "optimize: longer side of the style picture, in pixels", minimum=32)
+    steps: int = option(300, "optimize: steps", minimum=1)
+    loss_network: str = option("vgg16", "optimize: what judges", choices=("vgg16", "vgg19", "squeezenet"))
+    vgg: str = option("", "optimize: file with the loss network's weights; empty: torchvision's download")
+    content_weight: float = option(StyleConfig.content_weight, "optimize: weight of the content loss")
+    style_weight: float = option(StyleConfig.style_weight, "optimize: weight of the style loss")
+    tv_weight: float = option(StyleConfig.tv_weight, "optimize: weight of the total variation: larger, smoother")
+
+
+@dataclass(frozen=True)
+class ExportConfig(Options):
+    """Options of export."""
+
+    load: str = option("checkpoints/style.safetensors", "the style network's file; weights of pytorch/examples, too")
+    out: str = option("", "file to write, NAME.onnx; empty: the model file's name, in this folder")
+
+
+@dataclass(frozen=True)
 class VisdomConfig(Options):
     """Options of visdom."""
 
@@ -144,7 +218,7 @@ class DownloadConfig(Options):
     to: str = option("", "folder to put it in; empty: dataset/NAME")
 
 
-TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig}
+TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig}
 
 
 def task_config(overrides: Mapping[str, Any]) -> DefaultConfig:
@@ -193,9 +267,11 @@ def _coerce(name: str, value: Any, field: dataclasses.Field) -> Any:
     return result
 
 
+TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
 def _to_bool(value: Any) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    return words[str(value).lower()]
+    return TRUTH[str(value).lower()]
 
 
 def _to_int(value: Any) -> int:

@@ -5,12 +5,19 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import config
 from utils.errors import UserError, did_you_mean
 
 Option = str | bool  # as written; True where an option has no value: --json
+NETWORK_ONLY = ("style", "strength", "load", "tile", "memory_limit")  # options of stylize
+OPTIMIZE_ONLY = "style_image style_size steps loss_network vgg content_weight style_weight tv_weight".split()
+
+
+class Incomplete(Exception):
+    """Some of what was asked for could not be done, and each is named already: exit code 1."""
 
 
 def train(*args: str, **options: Option) -> None:
@@ -47,12 +54,14 @@ def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> N
     from utils.hardware import pick_device
 
     task = make_task(cfg)
-    task.model.to(pick_device(cfg.use_gpu))
+    task.to(pick_device(cfg.use_gpu))
     figures = task.report(cfg.split or command)
     if cfg.json:
         print(json.dumps(figures, ensure_ascii=False))
     else:
-        print("\n".join(f"{k:22} {v:.4f}" if isinstance(v, float) else f"{k:22} {v}" for k, v in figures.items()))
+        width = max(map(len, figures))
+        for name, value in figures.items():
+            print(f"{name:{width}} {value:.4f}" if isinstance(value, float) else f"{name:{width}} {value}")
 
 
 def generate(*args: str, **options: Option) -> None:
@@ -84,6 +93,93 @@ def generate(*args: str, **options: Option) -> None:
     else:
         print("\n\n".join(map(str, poems)))
         _say(f"(--seed={seed} writes this again)")
+
+
+def stylize(*args: str, **options: Option) -> None:
+    """PATH …  paint pictures, folders of pictures, videos"""
+    cfg = config.parse(config.StylizeConfig, options)
+    if not all(args) or not args:  # an empty path would be the current folder
+        raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
+    paint, label, how = _optimizer(cfg) if cfg.method == "optimize" else _painter(cfg)
+    from tqdm import tqdm
+
+    from infer.stylize import paint_files, plan
+
+    jobs, remarks = plan(args, cfg.out, label, (cfg.mask, cfg.style_image, cfg.load))
+    for remark in (how, *remarks):
+        _say(remark)
+    names = ("keep_color", "mask", "max_side", "max_megapixels", "batch", "quality")
+    bad = 0
+    for result in paint_files(jobs, paint, **{name: getattr(cfg, name) for name in names}):
+        bad += bool(result.error)
+        for remark in filter(None, (result.error and f"error: {result.error}", result.note)):
+            tqdm.write(remark, file=sys.stderr)  # above the progress bar, if there is one
+        if cfg.json:
+            tqdm.write(json.dumps(result.as_dict(), ensure_ascii=False), file=sys.stdout)
+        elif not result.error:
+            tqdm.write(str(result.out), file=sys.stdout)
+        sys.stdout.flush()
+    if bad and len(jobs) > 1:
+        _say(f"{bad} of {len(jobs)} could not be painted")
+    if bad:
+        raise Incomplete
+
+
+def _painter(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
+    """(what paints, the style's name in names of files, a line about both): a network."""
+    for name in cfg.changed():
+        if name in OPTIMIZE_ONLY:
+            raise UserError(f"--{name} is for --method=optimize; a network has its styles: --style=NAME")
+    path = _model_file(cfg.load)
+    from infer.paint import Painter
+    from infer.stylize import choose_styles, load_network, style_label
+    from utils.hardware import choose_precision, pick_device
+
+    device = pick_device(cfg.use_gpu)
+    model = load_network(path, device)
+    shares = choose_styles(cfg.style, model.styles)
+    style = model.mixture(shares, cfg.strength)
+    precision, why = choose_precision(cfg.precision, device == "cuda")
+    painter = Painter(model, style, precision, cfg.memory_limit, cfg.tile)
+    text = " + ".join(f"{name} {share / sum(shares.values()):.0%}" for name, share in shares.items())
+    return painter.paint, style_label(shares), f"{text}, strength {cfg.strength:g}; precision {precision} ({why})"
+
+
+def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
+    """The same for --method=optimize, which needs no trained network but a picture of the style."""
+    for name in cfg.changed():
+        if name in NETWORK_ONLY:
+            raise UserError(f"--{name} is for --method=network")
+    if not cfg.style_image:
+        raise UserError("--method=optimize needs the picture of a style: --style_image=FILE")
+    from infer.stylize import optimizing, style_label
+    from models.perceptual import PerceptualLoss
+    from utils.hardware import choose_precision, pick_device
+    from utils.images import read_image, to_tensor
+
+    device = pick_device(cfg.use_gpu)
+    style = read_image(cfg.style_image, max_side=cfg.style_size).rgb
+    loss = PerceptualLoss(cfg.loss_network, [to_tensor(style)], cfg.vgg).to(device)
+    precision, why = choose_precision(cfg.precision, device == "cuda")
+    names = ("steps", "content_weight", "style_weight", "tv_weight")
+    paint = optimizing(loss, precision=precision, **{name: getattr(cfg, name) for name in names})
+    name = Path(cfg.style_image).stem
+    return paint, style_label([name]), f"{name}, {cfg.steps} steps; precision {precision} ({why})"
+
+
+def export(*args: str, **options: Option) -> None:
+    """write a style network as ONNX, for other programs"""
+    _no_arguments("export", args)
+    cfg = config.parse(config.ExportConfig, options)
+    path = _model_file(cfg.load)
+    out = Path(cfg.out or f"{Path(path).stem}.onnx")
+    if out.suffix != ".onnx":
+        raise UserError(f"--out={out}: the file's name must end in .onnx")
+    from infer.export import export_onnx
+    from infer.stylize import load_network
+
+    export_onnx(load_network(path), out)
+    print(out)
 
 
 def visdom(*args: str, **options: Option) -> None:
@@ -139,10 +235,12 @@ def help(*args: str, **options: Option) -> None:  # noqa: A001  the command's na
 
 
 # A new command is a function above, its name here, and its options (classes of config.py) in OPTIONS, for help.
-COMMANDS = {f.__name__: f for f in (train, val, test, generate, visdom, download, summary, help)}
+COMMANDS = {f.__name__: f for f in (train, val, test, generate, stylize, export, visdom, download, summary, help)}
 OPTIONS = {
     **dict.fromkeys(("train", "val", "test", "summary"), (config.DefaultConfig, *config.TASKS.values())),
     "generate": (config.GenerateConfig,),
+    "stylize": (config.StylizeConfig,),
+    "export": (config.ExportConfig,),
     "visdom": (config.VisdomConfig,),
     "download": (config.DownloadConfig,),
     "help": (),
@@ -173,7 +271,8 @@ def _no_arguments(command: str, args: tuple[str, ...]) -> None:
 
 
 def _model_file(path: str) -> str:
-    if path == config.GenerateConfig.load and not Path(path).exists():  # started in another folder: the shipped file
+    shipped = (config.GenerateConfig.load, config.StylizeConfig.load)
+    if path in shipped and not Path(path).exists():  # started in another folder
         path = str(Path(__file__).parent / path)
     if not Path(path).exists():
         raise UserError(f"--load={path} does not exist: give a model file; python main.py train makes one")
@@ -189,12 +288,19 @@ FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
 
 
 def _spelled_out(argv: list[str]) -> list[str]:
-    """`argv` with `--name` as `--name=<no value>`: Fire makes it name="True" otherwise, and pe="False" of `--nope`."""
+    """`argv` with `--name` as `--name=<no value>`: Fire makes it name="True" otherwise, and pe="False" of `--nope`.
+
+    A switch takes the next word for its value only if it is one, as in `--json false`, but not in `--json photo.jpg`.
+    """
     words = []
+    switches = {f.name for cls in OPTIONS[argv[0]] for f in dataclasses.fields(cls) if f.type is bool}
     for word, following in zip(argv, [*argv[1:], "--"], strict=True):
         if word in ("-", "--"):  # signs of Fire's own, which would end the arguments without a word
             raise UserError(f"unexpected {word!r}; options are written --name=value")
-        lonely = FLAG.match(word) and "=" not in word and FLAG.match(following)
+        name = word.lstrip("-").replace("-", "_")
+        switch = name in switches or name.removeprefix("no").lstrip("_") in switches
+        takes_none = switch and following.lower() not in config.TRUTH
+        lonely = FLAG.match(word) and "=" not in word and (FLAG.match(following) or takes_none)
         words.append(f"{word}={NO_VALUE}" if lonely else word)
     return words
 
@@ -216,6 +322,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         _say(f"error: {error}")
         return 2
+    except Incomplete:
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # python main.py generate --n=100 | head

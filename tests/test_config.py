@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 import config
-from config import DefaultConfig, DownloadConfig, GenerateConfig, PoetConfig, VisdomConfig, parse, task_config
+from config import DefaultConfig, Options, PoetConfig, parse, task_config
 from utils.errors import UserError
 
-ALL = (DefaultConfig, PoetConfig, GenerateConfig, VisdomConfig, DownloadConfig)
+ALL = (DefaultConfig, *DefaultConfig.__subclasses__(), *Options.__subclasses__()[1:])
 OPTIONS = [(cls, f) for cls in ALL for f in dataclasses.fields(cls)]
 
 

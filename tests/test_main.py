@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from data.poetry import FORMS, SPECIALS, verses
 from models.poet import Poet
 
 MAIN = Path(main.__file__)
-COMMANDS = ("train", "val", "test", "generate", "visdom", "download", "summary", "help")
+COMMANDS = ("train", "val", "test", "generate", "stylize", "export", "visdom", "download", "summary", "help")
 
 
 def run(*words: str, **options) -> subprocess.CompletedProcess:
@@ -60,7 +61,7 @@ def test_help_lists_every_command_and_every_option(capsys, words):
     assert code == 0 and err == ""
     for command in COMMANDS:
         assert f"\n  {command} " in out
-    for cls in (config.PoetConfig, config.GenerateConfig, config.VisdomConfig, config.DownloadConfig):
+    for cls in {cls for sets in main.OPTIONS.values() for cls in sets} - {config.DefaultConfig}:
         for field in dataclasses.fields(cls):
             shown = f"--{field.name}" + (f"={field.default}" if field.default != "" else "")
             assert f"  {shown} " in out and field.metadata["help"] in out
@@ -111,6 +112,8 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("help train val", ["help: unexpected 'val'"]),
     ("help --lr=3", ["help: unexpected '--lr'"]),
     ("train extra", ["train: unexpected 'extra'", "--name=value"]),
+    ("train --json extra", ["train: unexpected 'extra'"]),
+    ("train --no-json extra", ["train: unexpected 'extra'"]),
     ("train lr=1e-3", ["train: unexpected 'lr=1e-3'", "--name=value"]),
     ("train - extra", ["unexpected '-'"]),
     ("train -- --trace", ["unexpected '--'"]),
@@ -140,6 +143,12 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("generate 春江", ["generate: unexpected '春江'"]),
     ("generate --form=五绝句", ["--form=五绝句: choose one of", "did you mean 五绝?"]),
     ("generate --seed=-2", ["--seed=-2: must be at least -1"]),
+    ("stylize", ["stylize needs something to paint", "photo.jpg"]),
+    ("stylize  --json", ["stylize needs something to paint"]),  # an empty path
+    ("stylize a.jpg --stlye=b", ["unknown option --stlye", "did you mean --style?"]),
+    ("stylize a.jpg --load=missing", ["--load=missing does not exist"]),
+    ("export a.jpg", ["export: unexpected 'a.jpg'"]),
+    ("export --load=missing", ["--load=missing does not exist"]),
     ("visdom a b", ["visdom: unexpected 'b'"]),
     ("visdom --prot=3", ["did you mean --port?"]),
     ("visdom --port=99999", ["at most 65535"]),
@@ -196,6 +205,8 @@ def test_bytes_that_are_no_text_are_no_traceback(tmp_path):
         ("--max-epoch 3", {"max_epoch": 3}),
         ("--max_epoch=3 --max_epoch=4", {"max_epoch": 4}),
         ("--json --seed 3", {"json": True, "seed": 3}),
+        ("--seed 3 --json", {"json": True, "seed": 3}),
+        ("--json TRUE --use_gpu No", {"json": True, "use_gpu": False}),
     ],
 )
 def test_train_gets_what_was_written(monkeypatch, typed, expected):
@@ -284,6 +295,9 @@ def test_the_shipped_poet_is_found_from_another_folder(monkeypatch, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / config.GenerateConfig.load).touch()
     assert main._model_file(config.GenerateConfig.load) == config.GenerateConfig.load
+    assert not Path(config.StylizeConfig.load).exists()
+    (there.parent / "style.safetensors").touch()
+    assert main._model_file(config.StylizeConfig.load) == str(there.parent / "style.safetensors")
 
 
 def test_val_and_test_judge_their_own_split(capsys, poet_file, corpus):
@@ -293,7 +307,7 @@ def test_val_and_test_judge_their_own_split(capsys, poet_file, corpus):
         assert code == 0 and out.count("\n") == 1 and figures["split"] == split and figures["poems"] == 3
         assert figures["bits_per_char"] > 0 and figures["bits_per_char_given"] > 0
     code, out, _ = called(capsys, "val", f"--load={poet_file}", f"--data_root={corpus}")
-    assert code == 0 and f"bits_per_char          {figures['bits_per_char']:.4f}" in out
+    assert code == 0 and re.search(rf"bits_per_char +{figures['bits_per_char']:.4f}\n", out)
 
 
 def test_summary_shows_layers_and_parameters(capsys, poet_file):

@@ -1,0 +1,416 @@
+"""Painting files: pictures, folders of pictures, and videos; what goes where, and what becomes of the broken ones.
+
+`stylized` paints pixels and is all that a page needs. How a network paints is infer/paint.py's business, how a video is
+read and written infer/video.py's. Shapes: N pictures, H x W pixels.
+"""
+
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from infer.optimize import optimize
+from infer.video import BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
+from models.basemodule import read_state_dict
+from models.perceptual import PerceptualLoss
+from models.transformer_net import TransformerNet, from_examples
+from utils.errors import UserError, did_you_mean
+from utils.images import (
+    IMAGE_SUFFIXES,
+    READABLE,
+    WRITABLE,
+    Picture,
+    format_of,
+    read_image,
+    save_image,
+    to_tensor,
+    to_uint8,
+)
+
+# (N, H, W, 3) uint8 -> the same, painted; it tells the callback, if there is one, the share of the work that is done.
+Paint = Callable[[np.ndarray, Callable[[float], object] | None], np.ndarray]
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B (ITU-R BT.601, the Y of JPEG)
+OPTIMIZE_PIXELS = 3 << 19  # optimising with VGG-16 needs 3 GB of memory for a million pixels
+STRIP = 1 << 20  # pixels to work on at a time
+
+
+# --------------------------------------------------------------------------------------------------------- pixels
+
+
+def stylized(
+    rgb: np.ndarray,
+    paint: Paint,
+    keep_color: bool = False,
+    mask: np.ndarray | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> np.ndarray:
+    """Paints pictures (N, H, W, 3) uint8 -> (N, H, W, 3) uint8.
+
+    `keep_color` takes only the luminance from the painting, the colours from the photograph (Gatys et al. 2016,
+    Preserving Color in Neural Artistic Style Transfer, section 4). `mask` (h, w) uint8, resized to the picture, is the
+    painting's share: where it is 0 the photograph stays as it is. Raises UserError if there is not enough memory.
+    """
+    try:
+        painting = paint(rgb, progress)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        size = f"{rgb.shape[2]} x {rgb.shape[1]}"
+        raise UserError(f"out of memory at {size} pixels: give a smaller --memory_limit, or --max_side") from error
+    if mask is not None:
+        mask = np.asarray(Image.fromarray(mask).resize(rgb.shape[2:0:-1], Image.Resampling.BILINEAR))  # (H, W)
+    if keep_color or mask is not None:
+        rows = max(1, STRIP // rgb.shape[2])
+        for photo, painted in zip(rgb, painting, strict=True):
+            for y in range(0, len(photo), rows):  # the copies of a strip are small
+                strip = np.s_[y : y + rows]
+                if keep_color:
+                    painted[strip] = _with_colors_of(photo[strip], painted[strip])
+                if mask is not None:
+                    painted[strip] = _blend(photo[strip], painted[strip], mask[strip])
+    return painting
+
+
+def _with_colors_of(photo: np.ndarray, painting: np.ndarray) -> np.ndarray:
+    """The painting's Y with the photograph's Cb and Cr; each (H, W, 3) uint8.
+
+    Cb and Cr are multiples of B - Y and R - Y, so all three channels of the photograph move by the difference in Y.
+    """
+    difference = painting @ LUMA - photo @ LUMA  # (H, W)
+    return np.clip(photo + difference[..., None] + 0.5, 0, 255).astype(np.uint8)
+
+
+def _blend(photo: np.ndarray, painting: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 twice, share (H, W) uint8 of the painting: exact where it is 0 or 255."""
+    share = share[..., None].astype(np.uint16)
+    return ((photo * (255 - share) + painting * share + 127) // 255).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------- network and style
+
+
+def load_network(path: str | Path, device: str = "cpu") -> TransformerNet:
+    """A style network from our own file, or from weights of pytorch/examples' fast_neural_style.
+
+    The style of the latter has the file's name. Raises UserError if the file holds neither.
+    """
+    tensors = read_state_dict(path)
+    norm = tensors.get("in1.weight") if isinstance(tensors, Mapping) else None
+    if getattr(norm, "ndim", 0) == 2:  # a row for each style: our own
+        return TransformerNet.load(path, device)
+    return from_examples(tensors, Path(path).stem).to(device)
+
+
+def choose_styles(text: str, names: Sequence[str]) -> dict[str, float]:
+    """{style: share} of "wave:0.6,starry:0.4"; without a number the share is 1, without a text it is the first style.
+
+    A name may be shortened to any part of it that no other style has. Raises UserError for an unknown or ambiguous
+    one, and for a share that is none.
+    """
+    if not text or text in names:
+        return {text or names[0]: 1.0}
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, colon, number = part.strip().rpartition(":")
+        if not colon:
+            name, number = number, "1"
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < math.inf:
+            raise UserError(f"--style={text}: {number!r} is no share: write a number above 0, as in wave:0.6,sea:0.4")
+        name = _choose(name.strip(), names, text)
+        shares[name] = shares.get(name, 0.0) + share
+    return shares
+
+
+def _choose(word: str, names: Sequence[str], text: str) -> str:
+    if word in names:
+        return word
+    small = word.lower()
+    starting = [name for name in names if name.lower().startswith(small)]
+    found = starting or [name for name in names if small in name.lower()]
+    if word and len(found) == 1:
+        return found[0]
+    if word and found:
+        raise UserError(f"--style={text}: {word} may be {' or '.join(found)}; write more of the name")
+    raise UserError(f"--style={text}: this network has {', '.join(names)}{did_you_mean(word, names)}")
+
+
+def style_label(shares: Mapping[str, float]) -> str:
+    """What names of paintings get: the styles' names, made fit for a file's."""
+    return re.sub(r"[^\w.+-]", "_", "+".join(shares))
+
+
+def optimizing(loss: PerceptualLoss, **settings: Any) -> Paint:
+    """Paints without a network, by minutes of optimisation of each picture; `settings`: see `optimize`."""
+    device = next(loss.buffers()).device
+
+    def paint(rgb: np.ndarray, progress: Callable[[float], object] | None = None) -> np.ndarray:
+        height, width = rgb.shape[1:3]
+        if height * width > OPTIMIZE_PIXELS:
+            raise UserError(f"{width} x {height} pixels are too many to optimize: give --max_side=1024")
+        paintings = []
+        for number, photo in enumerate(rgb):
+
+            def show(share: float, number: int = number) -> None:
+                if progress:
+                    progress((number + share) / len(rgb))
+
+            paintings.append(to_uint8(optimize(to_tensor(photo).to(device), loss, 0, progress=show, **settings)))
+        return np.stack(paintings)
+
+    return paint
+
+
+# ----------------------------------------------------------------------------------------------- what goes where
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to paint, and where the painting goes."""
+
+    path: Path
+    out: Path
+    is_video: bool = False
+
+
+def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ()) -> tuple[list[Job], list[str]]:
+    """(what to paint, in which order and where to; remarks for the user). Nothing is written yet.
+
+    Args:
+        paths: pictures, videos and folders; of a folder all pictures (by suffix), however deep, but no hidden ones,
+            and none in linked folders.
+        out: a file; for a folder or several paths, or where there is a folder already, the folder to write to.
+            Empty: beside each path, with `label` in the name.
+        others: more files that must not be overwritten, such as the mask.
+
+    A painting has its photograph's type where that can be written, else it is a PNG; a video is an MP4. Raises
+    UserError if a path does not exist, if a folder has no pictures, for a type that cannot be written, or if a painting
+    would replace an input, under whatever name.
+    """
+    several = len(paths) > 1 or os.path.isdir(paths[0])
+    if several and out and (os.path.isfile(out) or Path(out).suffix.lower() in {*WRITABLE, *FORMATS}):
+        raise UserError(f"--out={out} is a file: several pictures need a folder")
+    jobs: list[Job] = []
+    remarks: list[str] = []
+    taken: set[Path] = set()
+    for path in dict.fromkeys(map(Path, paths)):
+        if not path.exists():
+            raise UserError(f"{path} does not exist: give a picture, a folder of pictures, or a video")
+        if path.is_dir():
+            named = path if path.name not in ("", "..") else path.resolve()
+            root = Path(out, named.name if len(paths) > 1 else "") if out else named.parent / f"{named.name}_{label}"
+            _refuse_inside(path, root)
+            files, videos = _files_of(path)
+            if videos:
+                remarks.append(f"videos in {path} are left alone, such as {videos[0].name}: name each as a path")
+            found = [Job(file, _free(_with_type(root / file.relative_to(path)), taken)) for file in files]
+        else:
+            is_video = not _is_picture(path)
+            if out and (several or out.endswith(os.sep) or os.path.isdir(out)):
+                target = _free(_with_type(Path(out) / path.name, is_video), taken)
+            elif out:
+                target = Path(out)
+            else:
+                target = _free(_with_type(path.with_name(f"{path.stem}_{label}{path.suffix}"), is_video), taken)
+            (video_format if is_video else format_of)(target)
+            found = [Job(path, target, is_video)]
+        jobs += found
+    _refuse_overwriting(jobs, [*(job.path for job in jobs), *map(Path, filter(None, others))])
+    return jobs, remarks
+
+
+def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(pictures, videos) in a folder and its folders, by name."""
+    files = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    pictures = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not pictures:
+        raise UserError(f"{folder} has no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return pictures, sorted(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name or by its content; what is neither is left to the reader of videos."""
+    if path.suffix.lower() in IMAGE_SUFFIXES or not path.is_file():
+        return True
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return False
+    try:
+        with Image.open(path, formats=READABLE):
+            return True
+    except Exception:  # a stranger's bytes make the decoders raise anything
+        return False
+
+
+def _with_type(target: Path, is_video: bool = False) -> Path:
+    if is_video:
+        return target.with_suffix(".mp4")
+    return target if target.suffix.lower() in WRITABLE else target.with_suffix(".png")
+
+
+def _free(target: Path, taken: set[Path]) -> Path:
+    """`target`, or with a number if another input of this command has it: of photo.gif and photo.png, say."""
+    free, number = target, 1
+    while free in taken:
+        number += 1
+        free = target.with_name(f"{target.stem}_{number}{target.suffix}")
+    taken.add(free)
+    return free
+
+
+def _refuse_inside(folder: Path, root: Path) -> None:
+    inner, outer = os.path.realpath(root), os.path.realpath(folder)
+    if os.path.commonpath([inner, outer]) == outer:
+        raise UserError(f"the paintings would go to {root}, inside of {folder}, which is the input: give another --out")
+
+
+def _refuse_overwriting(jobs: Sequence[Job], inputs: Sequence[Path]) -> None:
+    identities = {}
+    for path in inputs:
+        status = os.stat(path) if path.exists() else None
+        if status:
+            identities[status.st_dev, status.st_ino] = path
+    for job in jobs:
+        out = os.path.realpath(job.out)  # through links, and through .. in folders that are not there yet
+        status = os.stat(out) if os.path.exists(out) else None
+        if status and (status.st_dev, status.st_ino) in identities:
+            which = identities[status.st_dev, status.st_ino]
+            raise UserError(f"the painting would overwrite {which}, which is an input: give another --out")
+
+
+# ---------------------------------------------------------------------------------------------------------- files
+
+
+@dataclass
+class Result:
+    """What became of a job: `error` is empty if the painting was written; `note` says what is not as it should be."""
+
+    path: Path
+    out: Path
+    error: str = ""
+    note: str = ""
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        what = {"error": self.error} if self.error else {"width": self.width, "height": self.height}
+        what |= {"note": self.note} if self.note else {}
+        name = {"path": str(self.path), "out": str(self.out), "ok": not self.error}
+        return {**name, **what, "seconds": round(self.seconds, 3)}
+
+
+def paint_files(
+    jobs: Sequence[Job],
+    paint: Paint,
+    keep_color: bool = False,
+    mask: str = "",
+    max_side: int = 0,
+    max_megapixels: float = 0,
+    batch: int = 1,
+    quality: int = 95,
+) -> Iterator[Result]:
+    """Does the jobs in their order, with a progress bar. What is broken gives a Result with an error; the rest goes on.
+
+    Neighbours of equal size are painted together, up to `batch`. For the other options see `stylized`, `read_image`,
+    `paint_video` and `save_image`. Raises UserError if the mask cannot be read.
+    """
+    grey = np.asarray(Image.fromarray(read_image(mask, max_megapixels).rgb).convert("L")) if mask else None  # (h, w)
+    brush = partial(stylized, paint=paint, keep_color=keep_color, mask=grey)
+    every = 0.1 if sys.stderr.isatty() else 5  # seconds; a log file needs no picture of each moment
+    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    with tqdm(total=len(jobs), bar_format=form, mininterval=every, leave=False) as bar:
+        for group in _groups(jobs, lambda path: read_image(path, max_megapixels, max_side), batch):
+            bar.set_description_str(group[0].job.path.name, refresh=False)
+            show = partial(_show, bar, bar.n, len(group))
+            start = time.perf_counter()
+            try:
+                if group[0].job.is_video:
+                    _paint_video(group[0], brush, max_side, max_megapixels, batch, show)
+                elif group[0].picture:
+                    _paint_pictures(group, brush, quality, show)
+            except UserError as error:
+                for work in group:
+                    work.result.error = str(error)
+            show(1.0)
+            for work in group:
+                work.result.seconds += (time.perf_counter() - start) / len(group)
+                yield work.result
+
+
+@dataclass
+class _Work:
+    job: Job
+    result: Result
+    picture: Picture | None = None  # None: a video, or a picture that cannot be read
+
+
+def _groups(jobs: Sequence[Job], read: Callable[[Path], Picture], batch: int) -> Iterator[list[_Work]]:
+    """The jobs in their order: pictures of equal size together, everything else alone."""
+    group: list[_Work] = []
+    for job in jobs:
+        work = _Work(job, Result(job.path, job.out))
+        if not job.is_video:
+            start = time.perf_counter()
+            try:
+                work.picture = read(job.path)
+            except UserError as error:
+                work.result.error = str(error)
+            work.result.seconds = time.perf_counter() - start
+        if group and not (work.picture and _fits(work.picture, group, batch)):
+            yield group
+            group = []
+        group.append(work)
+        if not work.picture:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _fits(picture: Picture, group: list[_Work], batch: int) -> bool:
+    shape = group[0].picture.rgb.shape
+    together = (len(group) + 1) * shape[0] * shape[1]
+    return picture.rgb.shape == shape and len(group) < batch and together <= BATCH_PIXELS
+
+
+def _paint_pictures(group: list[_Work], brush: Callable, quality: int, show: Callable[[float], None]) -> None:
+    pictures = [work.picture for work in group]
+    rgb = np.stack([p.rgb for p in pictures]) if len(pictures) > 1 else pictures[0].rgb[None]  # no copy of a large one
+    for work, painting in zip(group, brush(rgb, progress=show), strict=True):
+        try:
+            save_image(work.job.out, painting, work.picture.alpha, quality)
+        except UserError as error:
+            work.result.error = str(error)
+        work.result.height, work.result.width = painting.shape[:2]
+
+
+def _paint_video(
+    work: _Work, brush: Callable, max_side: int, max_megapixels: float, batch: int, show: Callable[..., None]
+) -> None:
+    def count(done: int, total: int) -> None:
+        show(min(1.0, done / total) if total else 0.0, f"frame {done}/{total or '?'}")
+
+    written = paint_video(work.job.path, work.job.out, brush, max_side, max_megapixels, batch, count)
+    work.result.width, work.result.height, work.result.note = written.width, written.height, written.note
+
+
+def _show(bar: tqdm, done: float, size: int, share: float, text: str = "") -> None:
+    """Moves the bar to `done` and a `share` of the next `size` jobs."""
+    bar.set_postfix_str(text, refresh=False)
+    bar.update(done + share * size - bar.n)

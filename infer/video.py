@@ -1,0 +1,330 @@
+"""Videos: read, painted frame by frame in constant memory, and written with the same time stamps and the same sound.
+
+It knows no network: what paints is a function. One picture stream and all sound streams are kept, subtitles are not.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideData
+
+from utils.errors import UserError
+from utils.files import atomic_save
+
+VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp".split())
+FORMATS = {  # by suffix: FFmpeg's names of the container and of the encoder
+    ".mp4": ("mp4", "libx264"),
+    ".m4v": ("mp4", "libx264"),
+    ".mov": ("mov", "libx264"),
+    ".mkv": ("matroska", "libx264"),
+    ".webm": ("webm", "libvpx-vp9"),
+}
+QUALITY = {
+    "libx264": {"crf": "18", "preset": "fast"},
+    "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
+}
+SOUND = {"libx264": "aac", "libvpx-vp9": "libopus"}  # for sound that the container cannot hold as it is
+SOUND_RATE = 48_000  # of such sound, in Hz: all encoders know it
+TRIED = 20  # packets of a sound that are written to see whether the container can hold it
+BT709 = 1  # FFmpeg's number of it, as color space, primaries and transfer
+LIMITED_RANGE = 1
+BATCH_PIXELS = 1 << 21  # more pixels together are painted no faster, but need more memory
+CUT_SHORT = 0.5  # seconds that may be missing at the end without a word: durations in headers are rounded
+
+
+@dataclass
+class Written:
+    """What became of a video; `note` says what could not be read of it."""
+
+    width: int
+    height: int
+    frames: int
+    note: str = ""
+
+
+def video_format(path: str | Path) -> tuple[str, str]:
+    """(container, encoder) that `paint_video` will write, by the suffix. Raises UserError for an unknown one."""
+    suffix = Path(path).suffix
+    if suffix.lower() not in FORMATS:
+        raise UserError(f"{path}: cannot write a video as {suffix or '(none)'}; use {', '.join(FORMATS)}")
+    return FORMATS[suffix.lower()]
+
+
+def paint_video(
+    path: str | Path,
+    out: str | Path,
+    paint: Callable[[np.ndarray], np.ndarray],
+    max_side: int = 0,
+    max_megapixels: float = 0,
+    batch: int = 1,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Written:
+    """Paints the video `path` to `out`, whole or not at all.
+
+    Frames keep their times, also where their distances vary, and are upright. Sound is copied as it is where the
+    container of `out` can hold it. A side of an odd number of pixels gets one more: H.264 halves the colours' size.
+
+    Args:
+        paint: (N, H, W, 3) uint8 -> the same, painted.
+        max_side: a longer side is reduced to so many pixels; 0: never.
+        max_megapixels: videos of larger frames are refused; 0: none.
+        batch: frames to paint at a time; less if they are large.
+        progress: is told the frames that are done and of how many, 0 if that is not known.
+
+    Raises UserError if the file is no video, or if `out` cannot be written. Of a video that is broken somewhere, what
+    can be read is painted.
+    """
+    container, encoder = video_format(out)
+    with _opened(path) as file, _demuxed(file, path) as source:
+        reader = _Reader(source, path, max_side, max_megapixels)
+
+        def write(temporary: str) -> None:
+            # What players need first is put first; this moves the data once more when the file is complete.
+            options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
+            try:
+                with av.open(temporary, "w", format=container, options=options) as output:
+                    _Writer(output, encoder, reader).write(paint, batch, progress)
+            except av.FFmpegError as error:
+                raise UserError(f"cannot write {out}: {error.strerror}; the file before is unchanged") from error
+
+        atomic_save(out, write)
+        return Written(*reader.even_size, reader.frames, reader.note())
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _demuxed(file: BinaryIO, path: str | Path) -> av.container.InputContainer:
+    try:
+        # A playlist could name other files, or addresses: no protocol is allowed but the file that is open already.
+        return av.open(file, options={"protocol_whitelist": "none"})
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UserError(f"{path} is neither a picture nor a video that can be read, or is broken") from error
+
+
+class _Reader:
+    """The frames and the sound packets of a video, in the order of the file, times counted from its start."""
+
+    def __init__(self, source: av.container.InputContainer, path: str | Path, max_side: int, max_megapixels: float):
+        video = source.streams.best("video")
+        if video is None or video.codec_context is None or video.disposition & av.stream.Disposition.attached_pic:
+            raise UserError(f"{path} has no video in it that can be read (a picture of an album does not count)")
+        width, height = video.codec_context.width, video.codec_context.height
+        if max_megapixels and width * height > max_megapixels * 1e6:
+            raise UserError(
+                f"{path} has {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, "
+                f"more than --max_megapixels={max_megapixels:g}: raise that"
+            )
+        video.thread_type = "AUTO"
+        self.source, self.path, self.video = source, path, video
+        self.sounds = [s for s in source.streams.audio if s.codec_context is not None]
+        factor = min(1, max_side / max(width, height)) if max_side else 1
+        self.stored_size = tuple(max(1, round(side * factor)) for side in (width, height))  # before it is turned
+        self.reduced = factor < 1
+        self.start = Fraction(max(0, source.start_time or 0), av.time_base)  # seconds; some recorders begin anywhere
+        self.frames, self.broken, self.end = 0, False, 0.0
+        self.even_size = (0, 0)
+
+    def __iter__(self) -> Iterator["Frame | av.Packet"]:
+        """Frames, and packets of the sound streams."""
+        last = None
+        for item in self._read():
+            stream = self.video if isinstance(item, av.VideoFrame) else item.stream
+            offset = round(self.start / stream.time_base)
+            if isinstance(item, av.VideoFrame):
+                step = max(1, item.duration or round(1 / (self.rate * stream.time_base)))
+                # An AVI has no times; what the demuxer makes up is wrong where frames are stored out of order.
+                counted = item.pts is None or self.source.format.name == "avi"
+                pts = (0 if last is None else last + step) if counted else item.pts - offset
+                last = pts if last is None else max(pts, last + 1)  # encoders want rising times, come what may
+                self.frames += 1
+                self.broken |= item.is_corrupt
+                self.end = max(self.end, float((last + step) * stream.time_base))
+                yield Frame(self._pixels(item), last, step)
+            else:
+                item.pts, item.dts = item.pts - offset, item.dts - offset
+                self.end = max(self.end, float((item.pts + (item.duration or 0)) * stream.time_base))
+                yield item
+
+    def _read(self) -> Iterator["av.VideoFrame | av.Packet"]:
+        packets = self.source.demux([self.video, *self.sounds])
+        try:
+            for packet in packets:
+                if packet.stream is self.video:
+                    yield from self._decode(packet)
+                elif packet.pts is not None and packet.dts is not None:
+                    yield packet
+        except (av.FFmpegError, OSError):
+            self.broken = True
+            yield from self._decode(None)  # the frames that the decoder still has
+
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        try:
+            return self.video.codec_context.decode(packet)
+        except av.FFmpegError:
+            self.broken = True
+            return []
+
+    def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
+        """Upright (H, W, 3) uint8; a frame of another size than the first one is brought to that."""
+        width, height = self.stored_size
+        filter = "AREA" if self.reduced else "BILINEAR"
+        rgb = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=filter)
+        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+        return _upright(rgb, np.frombuffer(bytes(matrix), np.int32)) if matrix is not None else rgb
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames in a second, on average."""
+        return self.video.average_rate or self.video.guessed_rate or Fraction(25)
+
+    @property
+    def duration(self) -> float:
+        """Seconds, as the file says; 0 if it does not."""
+        known = [float(s.duration * s.time_base) for s in (self.video, *self.sounds) if s.duration]
+        return max(known, default=(self.source.duration or 0) / av.time_base)
+
+    @property
+    def expected_frames(self) -> int:
+        return self.video.frames or round(self.duration * self.rate)
+
+    def note(self) -> str:
+        """What is missing, in one line; empty if nothing is."""
+        if not self.broken and self.end > self.duration - CUT_SHORT:
+            return ""
+        return f"{self.path} is damaged or cut short: painted are the {self.frames} frames that could be read"
+
+
+@dataclass
+class Frame:
+    """An upright picture (H, W, 3) uint8, its time and its duration in units of the video stream's time base."""
+
+    rgb: np.ndarray
+    pts: int
+    duration: int
+
+
+class _Writer:
+    """The streams of the new file."""
+
+    def __init__(self, output: av.container.OutputContainer, encoder: str, reader: _Reader):
+        self.output, self.encoder, self.reader = output, encoder, reader
+        self.stream: Any = None
+        self.sounds: dict[int, tuple[Any, bool]] = {}  # by number in the source: the new stream, whether it is copied
+        self.done = 0
+
+    def write(self, paint: Callable[[np.ndarray], np.ndarray], batch: int, progress: Callable) -> None:
+        frames: list[Frame] = []
+        early = []  # sound before the first frame; what streams there are must be known before anything is written
+
+        def paint_frames() -> None:
+            for frame, painting in zip(frames, paint(np.stack([f.rgb for f in frames])), strict=True):
+                self._video(frame, painting)
+            self.done += len(frames)
+            frames.clear()
+            progress(self.done, self.reader.expected_frames)
+
+        for item in self.reader:
+            if isinstance(item, Frame):
+                if self.stream is None:
+                    self._open_streams(item)
+                    for packet in early:
+                        self._sound(packet)
+                frames.append(item)
+                if len(frames) == batch or (len(frames) + 1) * item.rgb[..., 0].size > BATCH_PIXELS:
+                    paint_frames()
+            elif self.stream is None:
+                early.append(item)
+            else:
+                self._sound(item)
+        if frames:
+            paint_frames()
+        if self.stream is None:
+            raise UserError(f"{self.reader.path}: not one frame of the video could be read")
+        self.output.mux(self.stream.encode(None))
+        for stream, copied in self.sounds.values():
+            if not copied:
+                self.output.mux(stream.encode(None))
+
+    def _open_streams(self, first: Frame) -> None:
+        video, (height, width) = self.reader.video, first.rgb.shape[:2]
+        self.stream = self.output.add_stream(self.encoder, rate=self.reader.rate, options=QUALITY[self.encoder])
+        context = self.stream.codec_context
+        self.reader.even_size = context.width, context.height = width + width % 2, height + height % 2
+        context.pix_fmt, context.time_base = "yuv420p", video.time_base
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED_RANGE
+        shape = video.sample_aspect_ratio  # of a pixel
+        if shape:
+            turned = (width > height) != (self.reader.stored_size[0] > self.reader.stored_size[1])
+            context.sample_aspect_ratio = 1 / shape if turned else shape
+        for sound in self.reader.sounds:
+            copied = _can_hold(self.output.format.name, self.reader.path, sound.index)
+            if copied:
+                stream = self.output.add_stream_from_template(sound)
+            else:
+                layout = "mono" if sound.codec_context.channels == 1 else "stereo"
+                stream = self.output.add_stream(SOUND[self.encoder], rate=SOUND_RATE, layout=layout)
+            self.sounds[sound.index] = stream, copied
+
+    def _video(self, frame: Frame, painting: np.ndarray) -> None:
+        height, width = painting.shape[:2]
+        if height % 2 or width % 2:
+            painting = np.pad(painting, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(painting), format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+        picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, self.reader.video.time_base
+        self.output.mux(self.stream.encode(picture))
+
+    def _sound(self, packet: av.Packet) -> None:
+        stream, copied = self.sounds[packet.stream.index]
+        if copied:
+            packet.stream = stream
+            self.output.mux(packet)
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            self.reader.broken = True
+            return
+        for frame in frames:
+            self.output.mux(stream.encode(frame))
+
+
+def _can_hold(container: str, path: str | Path, number: int) -> bool:
+    """Whether a container of this format can hold stream `number` of the video as it is.
+
+    Tried out: FFmpeg's tables allow more than it can write, and it says so at the end, after all the painting.
+    """
+    try:
+        with _opened(path) as file, _demuxed(file, path) as source, av.open(BytesIO(), "w", format=container) as trial:
+            stream = trial.add_stream_from_template(source.streams[number])
+            packets = (packet for packet in source.demux(source.streams[number]) if packet.dts is not None)
+            for packet in islice(packets, TRIED):
+                packet.stream = stream
+                trial.mux(packet)
+        return True
+    except (av.FFmpegError, ValueError):
+        return False
+
+
+def _upright(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(H, W, 3) as stored -> as shown, by the 3 x 3 display matrix (a, b, u, c, d, v, x, y, w) of MP4.
+
+    A pixel at (x, y) is shown at (a x + c y, b x + d y), but for a shift: quarter turns and mirrors.
+    """
+    a, b, c, d = np.sign(matrix[[0, 1, 3, 4]])
+    if abs(b) == 1 and abs(c) == 1 and not (a or d):
+        return rgb.swapaxes(0, 1)[::b, ::c]
+    return rgb[::d, ::a] if a and d and not (b or c) else rgb

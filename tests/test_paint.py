@@ -1,0 +1,198 @@
+"""The painter's engine: what TransformerNet.forward paints, at any size, in tiles, from a file, in bounded memory."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from infer.paint import Painter, in_blocks, upsampled
+from models.transformer_net import TransformerNet
+from utils.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def network(channels=(8, 12, 16), blocks=2, identity=True) -> TransformerNet:
+    """Random, with different scales and shifts for each style, some of them negative, and full contrast."""
+    torch.manual_seed(0)
+    model = TransformerNet(["one", "two"], channels, blocks, identity).eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data += 0.5 * torch.randn_like(parameter)
+    model.deconv3.conv2d.weight.data *= 5
+    return model
+
+
+def pictures(height: int, width: int, n: int = 1, seed: int = 0) -> np.ndarray:
+    """Coloured noise over gradients, (n, H, W, 3) uint8; each of other colours and contrast."""
+    random = np.random.default_rng((seed, height, width))
+    rows, columns = np.mgrid[:height, :width] / max(height, width)
+    smooth = 60 + 120 * np.stack([rows, columns, 1 - rows], -1)
+    each = random.uniform(0.2, 1, (n, 1, 1, 3))
+    return np.clip(smooth * each + random.normal(0, 30, (n, height, width, 3)), 0, 255).astype(np.uint8)
+
+
+@torch.no_grad()
+def plain(model: TransformerNet, rgb: np.ndarray, style: torch.Tensor) -> np.ndarray:
+    """The network's own forward, whole pictures, float32."""
+    image = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255
+    output = model(image, style.expand(len(rgb), -1))["image"]
+    return output.mul(255).add(0.5).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    assert one.shape == other.shape and one.dtype == other.dtype == np.uint8
+    return np.abs(one.astype(int) - other.astype(int))
+
+
+SIZES = [(64, 64), (37, 50), (100, 75), (129, 66), (16, 200), (41, 43), (42, 43), (43, 41), (17, 18)]
+
+
+@pytest.mark.parametrize("height, width", SIZES)
+def test_tiles_of_any_side_give_what_the_network_gives(height, width):
+    model, rgb = network(), pictures(height, width, 2)
+    style = model.mixture({"one": 0.3, "two": 0.7})
+    expected = plain(model, rgb, style)
+    assert expected.std() > 20  # it shows something
+    for tile in (-1, 0, 16, 24, 40, 64):
+        painted = Painter(model, style, tile=tile).paint(rgb)
+        assert difference(painted, expected).max() <= 1, tile
+        assert difference(painted, expected).mean() < 0.01
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0, 1.5])
+def test_the_identity_gets_the_colours_of_the_whole_picture(strength):
+    model, rgb = network(), pictures(70, 90, 2)
+    style = model.mixture({"two": 1}, strength)
+    assert difference(Painter(model, style, tile=32).paint(rgb), plain(model, rgb, style)).max() <= 1
+
+
+def test_a_network_without_identity():
+    model, rgb = network(identity=False), pictures(48, 60)
+    style = model.mixture({"one": 1})
+    assert difference(Painter(model, style).paint(rgb), plain(model, rgb, style)).max() <= 1
+
+
+def test_layers_in_a_file_change_nothing():
+    model, rgb = network(), pictures(90, 70, 2)
+    style = model.mixture({"one": 1})
+    for precision in ("fp32", "bf16"):
+        in_memory = Painter(model, style, precision, memory_limit=1000, tile=32).paint(rgb)
+        in_file = Painter(model, style, precision, memory_limit=0, tile=32).paint(rgb)
+        assert (in_memory == in_file).all()
+
+
+def test_bf16_is_close():
+    """Random weights amplify rounding more than trained ones do; of these, see test_shipped.py."""
+    model, rgb = network((16, 32, 64), 5), pictures(120, 100, 2)
+    style = model.mixture({"one": 0.5, "two": 0.5})
+    off = difference(Painter(model, style, "bf16", tile=48).paint(rgb), plain(model, rgb, style))
+    assert 0 < off.max() <= 6
+    assert off.mean() <= 0.8
+
+
+def test_a_picture_of_one_colour_is_painted_evenly():
+    """Equal pixels have variance 0: no NaN, no digits lost in the statistics of the tiles, no blotches in bf16."""
+    model = network()
+    style = model.mixture({"one": 1})
+    rgb = pictures(80, 80, 3)
+    rgb[1] = 200
+    for precision in ("fp32", "bf16"):
+        painted = Painter(model, style, precision, tile=32).paint(rgb)
+        assert difference(painted[1:2], plain(model, rgb[1:2], style)).max() <= 1
+        assert np.ptp(painted[1].reshape(-1, 3), axis=0).max() <= 1
+        others = Painter(model, style, precision, tile=32).paint(rgb[[0, 2]])
+        assert (painted[[0, 2]] == others).all()
+
+
+def test_pictures_of_one_call_have_nothing_to_do_with_each_other():
+    model, rgb = network(), pictures(50, 60, 3)
+    painter = Painter(model, model.mixture({"two": 1}))
+    together = painter.paint(rgb)
+    for i in range(3):
+        assert (painter.paint(rgb[i : i + 1])[0] == together[i]).all()
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (3, 5), (15, 2), (16, 16)])
+def test_tiny_pictures_keep_their_size(height, width):
+    model, rgb = network(), pictures(height, width)
+    painted = Painter(model, model.mixture({"one": 1}, 0.5)).paint(rgb)
+    assert painted.shape == rgb.shape and painted.dtype == np.uint8
+
+
+def test_the_caller_keeps_his_picture():
+    model, rgb = network(), pictures(40, 40)
+    before = rgb.copy()
+    Painter(model, model.mixture({"one": 1})).paint(rgb)
+    assert (rgb == before).all()
+
+
+def test_progress_rises_to_one():
+    model, told = network(), []
+    Painter(model, model.mixture({"one": 1}), tile=16).paint(pictures(40, 40), told.append)
+    assert told == sorted(told) and len(told) >= 5 and told[-1] == 1.0
+
+
+def test_no_room_for_the_file_is_one_line(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    model = network()
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match="No space left on device.*TMPDIR.*--memory_limit"):
+        Painter(model, model.mixture({"one": 1}), memory_limit=0).paint(pictures(40, 40))
+
+
+@pytest.mark.parametrize("height, width", [(2, 2), (5, 7), (8, 8)])
+def test_four_small_kernels_do_what_upsampling_and_a_large_one_do(height, width):
+    torch.manual_seed(1)
+    x, weight = torch.randn(2, 3, height, width), torch.randn(5, 3, 3, 3)
+    enlarged = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode="reflect")
+    expected = F.conv2d(enlarged, weight)
+    small = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), upsampled(weight))
+    torch.testing.assert_close(F.pixel_shuffle(small, 2)[:, :, 1:-1, 1:-1], expected)
+
+
+def test_a_kernel_for_four_pixels_at_a_time():
+    torch.manual_seed(2)
+    x, weight = torch.randn(2, 4, 18, 22), torch.randn(3, 4, 9, 9)
+    blocks = F.pixel_shuffle(F.conv2d(x, in_blocks(weight), stride=2), 2)
+    torch.testing.assert_close(blocks, F.conv2d(x, weight))
+
+
+PEAK = """
+import sys
+import numpy as np, torch
+from infer.paint import Painter
+from models.transformer_net import TransformerNet
+torch.set_num_threads(1)
+model = TransformerNet(["one"], (8, 16, 64), 1).eval()
+painter = Painter(model, model.mixture({"one": 1}), memory_limit=int(sys.argv[1]))
+painter.paint(np.zeros((1, 64, 64, 3), np.uint8))
+rgb = np.random.default_rng(0).integers(0, 256, (1, 1600, 1600, 3), dtype=np.uint8)
+open("/proc/self/clear_refs", "w").write("5")
+def peak():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) / 1000
+before = peak()
+painter.paint(rgb)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux to measure memory")
+def test_a_file_bounds_the_memory():
+    """Three layers of 400 x 400 x 64 float32 are 123 MB; two thirds of it are enough to see the difference."""
+    used = {}
+    for limit in (1000, 1):
+        command = [sys.executable, "-c", PEAK, str(limit)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        used[limit] = float(done.stdout)
+    assert used[1000] > 110
+    assert used[1] < used[1000] - 60

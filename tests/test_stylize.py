@@ -1,0 +1,781 @@
+"""infer/stylize.py and its command: every kind of picture, folders with broken ones, inputs that stay as they are."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import config
+import infer.paint
+import infer.stylize
+import main
+from infer.paint import Painter
+from infer.stylize import Job, choose_styles, load_network, optimizing, paint_files, plan, style_label, stylized
+from models.transformer_net import TransformerNet
+from tests.test_video import greys, make_video
+from tests.test_video import read as read_video
+from utils.errors import UserError
+from utils.images import read_image
+
+STYLES = ["great_wave", "starry_night", "the_scream", "starfish"]
+
+
+def tiny(identity: bool = True) -> TransformerNet:
+    torch.manual_seed(0)
+    model = TransformerNet(STYLES if identity else ["scream"], (4, 6, 8), 1, identity).eval()
+    for name, parameter in model.named_parameters():  # styles that differ
+        if "in" in name and parameter.ndim == 2 and "conv2d" not in name:
+            torch.nn.init.normal_(parameter, 0.5, 0.5)
+    model.deconv3.conv2d.weight.data *= 5
+    return model
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    tiny().save(path)
+    return str(path)
+
+
+def called(capsys, *words: object) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr without the progress bar) of `python main.py stylize WORDS`, in this process."""
+    code = main.main(["stylize", *map(str, words)])
+    out, err = capsys.readouterr()
+    lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
+    return code, out, "\n".join(lines)
+
+
+def noise(height: int = 24, width: int = 32, seed: int = 0, low: int = 0, high: int = 256) -> np.ndarray:
+    return np.random.default_rng(seed).integers(low, high, (height, width, 3), np.uint8)
+
+
+def photo(path: Path, height: int = 24, width: int = 32, seed: int = 0) -> Path:
+    Image.fromarray(noise(height, width, seed)).save(path)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def invert(rgb: np.ndarray, progress: object = None) -> np.ndarray:
+    return 255 - rgb
+
+
+def painted(network: str, path: Path, style: dict | None = None, strength: float = 1.0) -> np.ndarray:
+    """What the network makes of the picture, by the engine alone."""
+    model = TransformerNet.load(network)
+    row = model.mixture(style or {"great_wave": 1}, strength)
+    return Painter(model, row).paint(read_image(path).rgb[None])[0]
+
+
+def is_near(a: np.ndarray, b: np.ndarray) -> bool:
+    """Pictures painted together may differ from those painted alone in the last bit."""
+    return a.shape == b.shape and int(np.abs(a.astype(int) - b).max()) <= 1
+
+
+# --------------------------------------------------------------------------------------------- choosing the styles
+
+
+@pytest.mark.parametrize(
+    "text, shares",
+    [
+        ("", {"great_wave": 1}),
+        ("the_scream", {"the_scream": 1}),
+        ("wave", {"great_wave": 1}),
+        ("WAVE", {"great_wave": 1}),
+        ("starry", {"starry_night": 1}),
+        ("starf", {"starfish": 1}),
+        ("s", ["s may be starry_night or starfish"]),
+        ("t", {"the_scream": 1}),  # what begins with it goes before what has it inside
+        ("great", {"great_wave": 1}),
+        ("wave:0.6,starry:0.4", {"great_wave": 0.6, "starry_night": 0.4}),
+        ("wave:3, the_scream", {"great_wave": 3, "the_scream": 1}),
+        ("wave,great:0.5", {"great_wave": 1.5}),
+        ("starry_nihgt", ["starry_nihgt", "great_wave, starry_night", "did you mean starry_night?"]),
+        ("list", ["great_wave, starry_night, the_scream, starfish"]),
+        ("star", ["star may be starry_night or starfish"]),
+        ("wave:x", ["'x' is no share"]),
+        ("wave:0", ["'0' is no share"]),
+        ("wave:-1,starry", ["'-1' is no share"]),
+        ("wave:inf", ["'inf' is no share"]),
+        ("wave:", ["'' is no share"]),
+        ("wave,,starry", ["this network has"]),
+        (",", ["this network has"]),
+    ],
+)
+def test_styles_are_chosen_by_part_of_their_name_and_share(text, shares):
+    if isinstance(shares, dict):
+        assert choose_styles(text, STYLES) == shares
+        return
+    with pytest.raises(UserError) as error:
+        choose_styles(text, STYLES)
+    message = str(error.value)
+    assert message.startswith(f"--style={text}: ") and "\n" not in message
+    assert all(words in message for words in shares)
+
+
+def test_a_name_that_looks_like_a_mixture_is_found_first():
+    assert choose_styles("a:2,b", ["b", "a:2,b"]) == {"a:2,b": 1}
+    assert choose_styles("sea", ["seaside", "sea"]) == {"sea": 1}
+
+
+def test_a_label_is_fit_for_a_file_name():
+    assert style_label({"great_wave": 0.6, "starry": 0.4}) == "great_wave+starry"
+    assert style_label({"../a b": 1, "星": 1}) == ".._a_b+星"
+
+
+@pytest.mark.parametrize(
+    "words, style, strength",
+    [
+        ([], {"great_wave": 1}, 1.0),
+        (["--style=wave:0.6,starry:0.4"], {"great_wave": 0.6, "starry_night": 0.4}, 1.0),
+        (["--style=scream", "--strength=0.3"], {"the_scream": 1}, 0.3),
+        (["--strength=1.5"], {"great_wave": 1}, 1.5),
+        (["--strength=0"], {"great_wave": 1}, 0.0),
+    ],
+)
+def test_style_and_strength_reach_the_network(capsys, network, tmp_path, words, style, strength):
+    path, out = photo(tmp_path / "a.png"), tmp_path / "b.png"
+    code, _, err = called(capsys, path, f"--out={out}", f"--load={network}", "--precision=fp32", *words)
+    assert code == 0, err
+    assert is_near(pixels(out), painted(network, path, style, strength))
+
+
+def test_the_other_options_reach_the_painter(capsys, network, tmp_path, monkeypatch):
+    given = []
+
+    class Spy(Painter):
+        def __init__(self, model, style, *options):
+            given.append(options)
+            super().__init__(model, style, *options)
+
+    monkeypatch.setattr(infer.paint, "Painter", Spy)
+    path = photo(tmp_path / "a.png")
+    words = ("--precision=bf16", "--memory_limit=7", "--tile=64")
+    assert called(capsys, path, f"--load={network}", *words)[0] == 0
+    assert given == [("bf16", 7, 64)]
+
+
+# --------------------------------------------------------------------------------------------- what is in a picture
+
+
+def kinds(folder: Path) -> dict[str, tuple[int, int]]:
+    """Writes a picture of every kind: {name: (width, height) as shown}."""
+    rgb = noise(20, 30)
+    grey, alpha = rgb[..., 0], np.where(np.arange(30) < 15, 255, 40).astype(np.uint8) * np.ones((20, 1), np.uint8)
+    image = Image.fromarray(rgb)
+    image.save(folder / "plain.jpg")
+    image.save(folder / "plain.BMP")
+    image.save(folder / "plain.webp")
+    Image.fromarray(grey).save(folder / "grey.png")
+    Image.fromarray(grey > 99).save(folder / "one_bit.png")
+    Image.fromarray(np.dstack([grey, alpha])).save(folder / "grey_alpha.png")
+    Image.fromarray(np.dstack([rgb, alpha])).save(folder / "alpha.png")
+    Image.fromarray(np.dstack([rgb, alpha])).save(folder / "alpha.tiff")
+    image.quantize(16).save(folder / "palette.png")
+    image.quantize(16).save(folder / "palette_alpha.png", transparency=3)
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.tif")
+    exif = Image.Exif()
+    exif[274] = 6
+    image.save(folder / "turned.jpg", exif=exif)
+    image.save(folder / "moving.gif", save_all=True, append_images=[Image.fromarray(noise(20, 30, 1))])
+    Image.fromarray(noise(1, 1)).save(folder / "dot.png")
+    Image.fromarray(noise(1, 500)).save(folder / "row.png")
+    Image.fromarray(noise(500, 1)).save(folder / "column.png")
+    Image.fromarray(noise(33, 17)).save(folder / "odd.png")
+    sizes = {
+        "turned.jpg": (20, 30),
+        "dot.png": (1, 1),
+        "row.png": (500, 1),
+        "column.png": (1, 500),
+        "odd.png": (17, 33),
+    }
+    return {name: sizes.get(name, (30, 20)) for name in os.listdir(folder)}
+
+
+def test_every_kind_of_picture_is_painted_at_its_size(capsys, network, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    sizes = kinds(folder)
+    words = (folder, f"--load={network}", f"--out={out}", "--precision=fp32", "--json")
+    code, lines, err = called(capsys, *words)
+    assert code == 0, err
+    results = {Path(r["path"]).name: r for r in map(json.loads, lines.splitlines())}
+    assert set(results) == set(sizes)
+    assert len(list(out.iterdir())) == len(sizes)
+    for name, size in sizes.items():
+        path = Path(results[name]["out"])
+        assert path.suffix == (".png" if name == "moving.gif" else Path(name).suffix)
+        assert (results[name]["width"], results[name]["height"]) == size
+        with Image.open(path) as image:
+            assert image.size == size, name
+            transparent = name in ("grey_alpha.png", "alpha.png", "alpha.tiff", "palette_alpha.png")
+            assert image.has_transparency_data == transparent, name
+            if transparent:
+                assert np.array_equal(np.asarray(image.getchannel("A")), read_image(folder / name).alpha)
+        if path.suffix.lower() not in (".jpg", ".webp"):  # those lose a little
+            assert is_near(read_image(path).rgb, painted(network, folder / name)), name
+    assert is_near(pixels(out / "moving.png"), painted(network, folder / "moving.gif"))
+
+
+def test_the_smallest_picture_in_a_real_process_from_another_folder(network, tmp_path):
+    photo(tmp_path / "dot.png", 1, 1)
+    command = [sys.executable, main.__file__, "stylize", "dot.png", f"--load={network}"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (0, "dot_great_wave.png\n"), result.stderr
+    assert pixels(tmp_path / "dot_great_wave.png").shape == (1, 1, 3)
+    assert "great_wave 100%" in result.stderr and "precision" in result.stderr
+
+
+def test_keep_color_takes_brightness_alone_from_the_painting():
+    photos = noise(40, 50, low=90, high=160)[None]  # nothing here is clipped
+    painting = np.stack([noise(40, 50, 1)[..., :1] // 4 + 90] * 3, -1).reshape(1, 40, 50, 3).astype(np.uint8)
+    result = stylized(photos, lambda rgb, progress: painting.copy(), keep_color=True)
+    to_ycbcr = np.array(
+        [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+    )  # JFIF 1.02, page 3
+    of_result, of_photo, of_painting = (x[0].astype(float) @ to_ycbcr.T for x in (result, photos, painting))
+    assert np.abs(of_result - of_photo)[..., 1:].max() <= 0.6 and np.abs(of_result - of_painting)[..., 0].max() <= 0.6
+
+
+def test_keep_color_of_a_grey_photo_is_grey_and_clamps():
+    photos = np.array([0, 128, 255], np.uint8).reshape(1, 1, 3, 1).repeat(3, 3)
+    painting = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0]], np.uint8).reshape(1, 1, 3, 3)
+    result = stylized(photos, lambda rgb, progress: painting.copy(), keep_color=True)
+    assert result[0, 0].tolist() == [[0, 0, 0], [255, 255, 255], [76, 76, 76]]
+
+
+def test_a_mask_keeps_what_is_black_pixel_for_pixel():
+    photos = np.stack([noise(40, 60), noise(40, 60, 1)])
+    mask = np.zeros((40, 60), np.uint8)
+    mask[:, 20:40], mask[:, 40:] = 128, 255
+    result = stylized(photos, invert, mask=mask)
+    assert np.array_equal(result[:, :, :20], photos[:, :, :20])
+    assert np.array_equal(result[:, :, 40:], 255 - photos[:, :, 40:])
+    expected = photos[:, :, 20:40] * (127 / 255) + (255.0 - photos[:, :, 20:40]) * (128 / 255)
+    assert np.abs(result[:, :, 20:40] - expected).max() <= 0.51
+
+
+def test_strips_make_no_difference(monkeypatch):
+    photos, mask = noise(50, 31)[None], noise(50, 31, 1)[..., 0]
+    painting = noise(50, 31, 2)[None]
+    whole = stylized(photos, lambda rgb, progress: painting.copy(), True, mask)
+    monkeypatch.setattr(infer.stylize, "STRIP", 100)
+    assert np.array_equal(stylized(photos, lambda rgb, progress: painting.copy(), True, mask), whole)
+
+
+def test_mask_and_keep_color_on_the_command_line(capsys, network, tmp_path):
+    path, mask = photo(tmp_path / "a.png"), tmp_path / "mask.png"
+    Image.fromarray(np.repeat([[0, 255]], 2, 0).astype(np.uint8)).resize((64, 48), 0).save(mask)  # of another size
+    words = (f"--load={network}", f"--mask={mask}", "--out", tmp_path / "b.png", "--precision=fp32", "--keep_color")
+    assert called(capsys, *words, path)[0] == 0
+    result, before = pixels(tmp_path / "b.png"), pixels(path)
+    assert np.array_equal(result[:, :15], before[:, :15])
+    expected = stylized(before[None], lambda rgb, progress: painted(network, path)[None].copy(), keep_color=True)[0]
+    assert is_near(result[:, 17:], expected[:, 17:]) and not np.array_equal(result[:, 17:], before[:, 17:])
+    code, _, err = called(capsys, path, f"--load={network}", f"--mask={tmp_path / 'none.png'}")
+    assert code == 2 and "none.png does not exist" in err
+
+
+def test_max_side_and_quality(capsys, network, tmp_path):
+    path = photo(tmp_path / "a.png", 60, 90)
+    sizes = []
+    for quality in (20, 95):
+        words = (path, f"--load={network}", "--max_side=45", f"--quality={quality}", f"--out={tmp_path / 'b.jpg'}")
+        assert called(capsys, *words)[0] == 0
+        assert pixels(tmp_path / "b.jpg").shape == (30, 45, 3)
+        sizes.append((tmp_path / "b.jpg").stat().st_size)
+    assert sizes[0] < sizes[1]
+
+
+def test_larger_pictures_than_max_megapixels_are_refused(capsys, network, tmp_path):
+    path = photo(tmp_path / "a.png")  # 768 pixels
+    assert called(capsys, path, f"--load={network}", "--max_megapixels=0.000768")[0] == 0
+    code, _, err = called(capsys, path, f"--load={network}", "--max_megapixels=0.000767")
+    assert code == 1 and "32 x 24" in err and "--max_megapixels" in err
+
+
+# ------------------------------------------------------------------------------------------------------ what goes where
+
+
+def placed(paths: list[str], out: str = "") -> dict[str, str]:
+    return {str(job.path): str(job.out) for job in plan(paths, out, "wave")[0]}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A current folder with pictures."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "b.gif", "trip/b.png", "trip/b.gif", "trip/deep/C.JPG", "trip/.hidden.png", "trip/.x/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        photo(tmp_path / name)
+    for name in ("film.avi", "trip/film.mov", "trip/notes.txt"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+TRIP = {"trip/b.gif": "b.png", "trip/b.png": "b_2.png", "trip/deep/C.JPG": "deep/C.JPG"}
+
+
+def under(folder: str) -> dict[str, str]:
+    return {path: f"{folder}/{out}" for path, out in TRIP.items()}
+
+
+@pytest.mark.parametrize(
+    "paths, out, expected",
+    [
+        (["a.jpg"], "", {"a.jpg": "a_wave.jpg"}),
+        (["b.gif"], "", {"b.gif": "b_wave.png"}),
+        (["film.avi"], "", {"film.avi": "film_wave.mp4"}),
+        (["film.avi"], "x.webm", {"film.avi": "x.webm"}),
+        (["a.jpg"], "x/y.png", {"a.jpg": "x/y.png"}),
+        (["a.jpg"], "x/", {"a.jpg": "x/a.jpg"}),
+        (["a.jpg"], "trip", {"a.jpg": "trip/a.jpg"}),
+        (["trip"], "", under("trip_wave")),
+        (["trip/"], "new", under("new")),
+        (
+            ["a.jpg", "b.gif", "film.avi"],
+            "",
+            {"a.jpg": "a_wave.jpg", "b.gif": "b_wave.png", "film.avi": "film_wave.mp4"},
+        ),
+        (["a.jpg", "./a.jpg", "trip"], "new", {"a.jpg": "new/a.jpg", **under("new/trip")}),
+        (["trip/b.png", "b.gif"], "new", {"trip/b.png": "new/b.png", "b.gif": "new/b_2.png"}),
+    ],
+)
+def test_where_paintings_go(here, paths, out, expected):
+    assert placed(paths, out) == expected and list(placed(paths, out)) == list(expected)
+
+
+def test_a_folder_named_by_dots(here, monkeypatch):
+    monkeypatch.chdir(here / "trip" / "deep")
+    assert placed(["."]) == {"C.JPG": str(here / "trip" / "deep_wave" / "C.JPG")}
+    assert placed([".."], str(here / "new"))["../b.png"] == str(here / "new" / "b_2.png")
+
+
+def test_videos_in_a_folder_are_left_alone_and_said_so(here):
+    assert plan(["trip"], "", "wave")[1] == ["videos in trip are left alone, such as film.mov: name each as a path"]
+
+
+@pytest.mark.parametrize(
+    "paths, out, words",
+    [
+        (["c.jpg"], "", ["c.jpg does not exist"]),
+        (["a.jpg", "c.jpg"], "", ["c.jpg does not exist"]),
+        (["a.jpg"], "x.xyz", ["x.xyz", ".xyz", ".jpg"]),
+        (["a.jpg"], "x", ["x: cannot write pictures of type (none)"]),
+        (["a.jpg"], "x.mp4", ["cannot write pictures of type .mp4"]),
+        (["film.avi"], "x.jpg", ["cannot write a video as .jpg", ".mp4"]),
+        (["a.jpg", "b.gif"], "x.jpg", ["--out=x.jpg is a file"]),
+        (["trip"], "a.jpg", ["--out=a.jpg is a file"]),
+        (["trip/.x/.."], "trip", ["inside of trip/.x/.."]),
+        (["empty"], "", ["empty has no pictures in it", ".png"]),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_line(here, paths, out, words):
+    (here / "empty").mkdir()
+    with pytest.raises(UserError) as error:
+        plan(paths, out, "wave")
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+def test_what_is_in_a_file_decides_where_its_name_says_nothing(here):
+    for source, name in (("a.jpg", "picture"), ("film.avi", "film"), ("trip/b.png", "trip/scan.dat")):
+        os.link(source, name)
+    kinds = {
+        str(job.path): (job.is_video, str(job.out)) for job in plan(["picture", "film", "trip/scan.dat"], "", "x")[0]
+    }
+    assert kinds["picture"] == (False, "picture_x.png") and kinds["trip/scan.dat"] == (False, "trip/scan_x.png")
+    assert kinds["film"] == (True, "film_x.mp4")
+
+
+# --------------------------------------------------------------------------------------------- inputs stay as they are
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a.jpg", "--out=a.jpg"],
+        ["a.jpg", "--out=./trip/../a.jpg"],
+        ["a.jpg", "--out=new/../a.jpg"],  # of which atomic_save would make the folder
+        ["a.jpg", "--out=link.jpg"],
+        ["a.jpg", "--out=hard.jpg"],
+        ["link.jpg", "--out=a.jpg"],
+        ["a.jpg", "--out=."],
+        ["a.jpg", "--out=linked/../a.jpg"],
+        ["trip", "--out=trip"],
+        ["trip", "--out=trip/new"],
+        ["trip", "--out=linked"],
+        ["linked", "--out=trip/new"],
+        ["trip/deep", "trip/deep/C.JPG", "--out=trip"],  # trip/deep/C.JPG itself
+        ["a.jpg", "--mask=b.gif", "--out=mask.png"],
+        ["film.avi", "--out=film.mp4"],
+    ],
+)
+def test_no_input_is_overwritten(capsys, network, here, words):
+    os.symlink("a.jpg", "link.jpg")
+    os.link("a.jpg", "hard.jpg")
+    os.symlink("trip", "linked")
+    os.symlink("b.gif", "mask.png")
+    os.symlink("film.avi", "film.mp4")
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    code, out, err = called(capsys, *words, f"--load={network}")
+    assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0
+    assert "input" in err and "--out" in err
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+def test_an_old_painting_is_replaced_whole_or_not_at_all(capsys, network, here):
+    old = here / "a_great_wave.jpg"
+    old.write_bytes(b"old")
+    assert called(capsys, "a.jpg", f"--load={network}")[:2] == (0, "a_great_wave.jpg\n")
+    assert pixels(old).shape == (24, 32, 3)
+    old.write_bytes(b"old")
+    for fault in (KeyboardInterrupt, UserError("no")):
+
+        def paint(rgb: np.ndarray, progress: object, fault: object = fault) -> np.ndarray:
+            raise fault
+
+        try:
+            assert list(paint_files([Job(here / "a.jpg", old)], paint))[0].error == "no"
+        except KeyboardInterrupt:
+            assert fault is KeyboardInterrupt
+        assert old.read_bytes() == b"old" and not list(here.glob(".*.part"))
+
+
+# ---------------------------------------------------------------------------------------------- folders with bad files
+
+
+def header_bomb(path: Path) -> None:
+    """A PNG that says it has 30,000 x 30,000 pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    )
+
+
+def mixed_folder(folder: Path) -> tuple[set[str], set[str]]:
+    """(good, bad) names of pictures in it."""
+    (folder / "sub").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "e.png", "i.png", "sub/z.webp", "m.jpg")):
+        photo(folder / name, seed=number)
+    photo(folder / "real.png").rename(folder / "renamed.jpg")
+    photo(folder / "tall.bmp", 90, 7)
+    (folder / "cut.jpg").write_bytes((folder / "m.jpg").read_bytes()[:400])
+    (folder / "empty.png").touch()
+    (folder / "text.gif").write_text("no picture\n" * 50)
+    (folder / "junk.tif").write_bytes(noise().tobytes())
+    header_bomb(folder / "bomb.png")
+    (folder / "sub" / "folder.jpg").mkdir()
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(folder / "pipe.png")
+    (folder / ".thumb.jpg").write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    make_video(folder / "film.mp4", greys(2))
+    good = {"a.png", "e.png", "i.png", "z.webp", "m.jpg", "renamed.jpg", "tall.bmp"}
+    return good, {"cut.jpg", "empty.png", "text.gif", "junk.tif", "bomb.png", "gone.jpg", "pipe.png"}
+
+
+def test_every_good_one_is_done_every_bad_one_named(capsys, network, tmp_path):
+    good, bad = mixed_folder(tmp_path / "in")
+    code, out, err = called(capsys, tmp_path / "in", f"--load={network}", "--json", "--precision=fp32")
+    results = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and [r["path"] for r in results] == sorted(r["path"] for r in results)
+    assert {Path(r["path"]).name for r in results if r["ok"]} == good
+    assert {Path(r["path"]).name for r in results if not r["ok"]} == bad
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(bad) and all(sum(name in line for line in errors) == 1 for name in bad)
+    assert all(r["error"] in err for r in results if not r["ok"])
+    assert "30000 x 30000" in err and f"{len(bad)} of {len(good | bad)} could not be painted" in err
+    written = {path.name for path in (tmp_path / "in_great_wave").rglob("*") if path.is_file()}
+    assert written == good and "film.mp4" in err
+    for result in results:
+        if result["out"].endswith(".png") and result["ok"]:
+            assert is_near(pixels(Path(result["out"])), painted(network, Path(result["path"])))
+
+
+def test_a_single_bad_picture_is_exit_code_1(capsys, network, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"x")
+    code, out, err = called(capsys, tmp_path / "bad.jpg", f"--load={network}")
+    assert code == 1 and out == "" and err.splitlines()[-1].startswith(f"error: {tmp_path / 'bad.jpg'}")
+    code, out, _ = called(capsys, tmp_path / "bad.jpg", f"--load={network}", "--json")
+    assert code == 1 and json.loads(out)["ok"] is False
+
+
+def test_a_device_is_no_picture(capsys, network, tmp_path):
+    code, _, err = called(capsys, "/dev/null", f"--load={network}", f"--out={tmp_path / 'a.png'}")
+    assert code == 1 and "error: /dev/null is not a file" in err
+
+
+def test_a_picture_too_large_to_paint_is_named_and_the_others_are_done(tmp_path):
+    jobs = [Job(photo(tmp_path / f"{n}.png", 10 + n, 10), tmp_path / f"out{n}.png") for n in range(3)]
+
+    def paint(rgb: np.ndarray, progress: object) -> np.ndarray:
+        if rgb.shape[1] == 11:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        return 255 - rgb
+
+    results = list(paint_files(jobs, paint))
+    assert [bool(r.error) for r in results] == [False, True, False]
+    assert "out of memory at 10 x 11 pixels" in results[1].error and "--max_side" in results[1].error
+
+    def broken(rgb: np.ndarray, progress: object) -> np.ndarray:
+        raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        list(paint_files(jobs, broken))
+
+
+def test_neighbours_of_equal_size_are_painted_together(tmp_path):
+    heights = [8, 8, 8, 9, 8, 8, 8, 8, 8]
+    jobs = [Job(photo(tmp_path / f"{n}.png", h, 8, n), tmp_path / f"o{n}.png") for n, h in enumerate(heights)]
+    jobs[5].path.write_bytes(b"bad")
+    seen = []
+    results = list(paint_files(jobs, lambda rgb, progress: seen.append(rgb.shape[:2]) or 255 - rgb, batch=2))
+    assert seen == [(2, 8), (1, 8), (1, 9), (1, 8), (2, 8), (1, 8)]
+    assert [r.path for r in results] == [job.path for job in jobs] and bool(results[5].error)
+    for number in (0, 1, 2, 3, 4, 6, 7, 8):
+        assert np.array_equal(pixels(jobs[number].out), 255 - pixels(jobs[number].path))
+
+
+def test_large_pictures_are_painted_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(infer.stylize, "BATCH_PIXELS", 150)
+    jobs = [Job(photo(tmp_path / f"{n}.png", 8, 8), tmp_path / f"o{n}.png") for n in range(4)]
+    seen = []
+    list(paint_files(jobs, lambda rgb, progress: seen.append(len(rgb)) or rgb, batch=4))
+    assert seen == [2, 2]
+
+
+def test_a_place_that_cannot_be_written_spoils_only_its_picture(tmp_path):
+    jobs = [Job(photo(tmp_path / f"{n}.png"), tmp_path / f"o{n}.png") for n in range(3)]
+    jobs[1].out.mkdir()
+    results = list(paint_files(jobs, invert, batch=3))
+    assert [bool(r.error) for r in results] == [False, True, False] and "cannot write" in results[1].error
+    assert jobs[2].out.exists() and not list(tmp_path.glob(".*.part"))
+
+
+# ------------------------------------------------------------------------------------------------------------- videos
+
+
+def test_a_video_on_the_command_line(capsys, network, tmp_path):
+    source = make_video(tmp_path / "film.mov", greys(6, 24, 32), sound="aac")
+    photo(tmp_path / "a.png")
+    words = (source, tmp_path / "a.png", f"--load={network}", "--json", "--precision=fp32", "--max_side=16")
+    code, out, err = called(capsys, *words)
+    assert code == 0, err
+    film, picture = map(json.loads, out.splitlines())
+    assert film == {
+        "path": str(source),
+        "out": str(tmp_path / "film_great_wave.mp4"),
+        "ok": True,
+        "width": 16,
+        "height": 12,
+        "seconds": film["seconds"],
+    }
+    assert picture["width"] == 16 and len(read_video(Path(film["out"]))[0]) == 6
+
+
+def test_frames_are_masked_and_keep_their_colors(tmp_path):
+    source = make_video(tmp_path / "film.mp4", greys(6))
+    mask = tmp_path / "mask.png"
+    Image.fromarray(np.repeat([[0, 255]], 48, 0).astype(np.uint8)).resize((64, 48), 0).save(mask)
+    [result] = paint_files([Job(source, tmp_path / "b.mp4", True)], invert, mask=str(mask), batch=4)
+    assert not result.error
+    for before, after in zip(read_video(source)[0], read_video(tmp_path / "b.mp4")[0], strict=True):
+        assert np.abs(after[:, :28].astype(int) - before[:, :28]).max() <= 4
+        assert np.abs(after[:, 36:].astype(int) - (255 - before[:, 36:])).max() <= 4
+
+
+def test_a_broken_video_is_named_and_a_short_one_remarked(capsys, network, tmp_path):
+    (tmp_path / "bad.mkv").write_bytes(b"x" * 999)
+    source = make_video(tmp_path / "film.mkv", list(np.stack([noise(24, 32, n) for n in range(60)])))
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    code, out, err = called(capsys, source, tmp_path / "bad.mkv", f"--load={network}", "--json", "--batch=8")
+    film, bad = map(json.loads, out.splitlines())
+    assert code == 1 and not bad["ok"] and "bad.mkv" in err
+    assert film["ok"] and "cut short" in film["note"] and film["note"] in err
+
+
+# ----------------------------------------------------------------------------------------------- networks of others
+
+
+def as_examples(model: TransformerNet) -> dict[str, torch.Tensor]:
+    """The weights of a one-style network as pytorch/examples' program saves them: for pixels of 0..255."""
+    state = {k: v[0].clone() if v.ndim == 2 else v.clone() for k, v in model.state_dict().items()}
+    state["conv1.conv2d.weight"] /= 255
+    for part in ("weight", "bias"):
+        state[f"deconv3.conv2d.{part}"] *= 255
+    return state
+
+
+def old(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """With the statistics that InstanceNorm2d saved before PyTorch 0.4."""
+    norms = [
+        name.removesuffix(".weight") for name, value in state.items() if name.endswith(".weight") and value.ndim == 1
+    ]
+    statistics = {
+        f"{n}.{s}": torch.ones(len(state[f"{n}.weight"])) for n in norms for s in ("running_mean", "running_var")
+    }
+    return {**state, **statistics}
+
+
+@pytest.mark.parametrize(
+    "name", ["scream.pth", "scream.model", "old.pth", "parallel.pth", "nested.pt", "scream.safetensors"]
+)
+def test_weights_of_the_examples_paint_the_same_picture(capsys, tmp_path, name):
+    model = tiny(identity=False)
+    state = as_examples(model)
+    contents = {
+        "old.pth": old(state),
+        "parallel.pth": {f"module.{k}": v for k, v in state.items()},
+        "nested.pt": {"state_dict": old(state), "epoch": 2},
+    }
+    if name.endswith(".safetensors"):
+        from safetensors.torch import save_file
+
+        save_file(state, tmp_path / name)
+    else:
+        torch.save(contents.get(name, state), tmp_path / name)
+    path, out = photo(tmp_path / "a.png"), tmp_path / "b.png"
+    words = (path, f"--load={tmp_path / name}", f"--out={out}", "--precision=fp32")
+    code, _, err = called(capsys, *words)
+    assert code == 0 and f"{Path(name).stem} 100%" in err
+    expected = Painter(model, model.mixture({"scream": 1})).paint(read_image(path).rgb[None])[0]
+    assert is_near(pixels(out), expected) and expected.std() > 5
+    code, _, err = called(capsys, *words, "--strength=0.5")
+    assert code == 2 and "--strength=0.5" in err
+
+
+def test_other_files_are_refused_in_one_line(capsys, network, tmp_path):
+    path = photo(tmp_path / "a.png")
+    torch.save({"weight": torch.ones(3)}, tmp_path / "other.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save(torch.ones(3), tmp_path / "tensor.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "cut.safetensors").write_bytes(Path(network).read_bytes()[:-100])
+    for name in ("other.pth", "list.pth", "tensor.pth", "text.pth", "empty.pth", "cut.safetensors", "none.pth", ""):
+        code, out, err = called(capsys, path, f"--load={tmp_path / name}")
+        assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0, err
+        assert Path(name).stem in err
+    assert load_network(network).styles == STYLES
+
+
+# ------------------------------------------------------------------------------------------------------- optimisation
+
+
+def test_optimizing_paints_each_picture_with_its_settings(monkeypatch):
+    calls, told = [], []
+
+    def optimize(picture: torch.Tensor, loss: object, style: int, progress, **settings: object) -> torch.Tensor:
+        calls.append((tuple(picture.shape), style, settings))
+        progress(0.5)
+        progress(1.0)
+        return 1 - picture
+
+    monkeypatch.setattr(infer.stylize, "optimize", optimize)
+    photos = np.stack([noise(9, 12), noise(9, 12, 1)])
+    loss = torch.nn.BatchNorm1d(1)  # anything with a device
+    result = optimizing(loss, steps=3, precision="fp32")(photos, told.append)
+    assert np.array_equal(result, 255 - photos) and told == [0.25, 0.5, 0.75, 1.0]
+    assert calls == [((1, 3, 9, 12), 0, {"steps": 3, "precision": "fp32"})] * 2
+    with pytest.raises(UserError, match="--max_side=1024"):
+        optimizing(loss)(np.zeros((1, 2000, 1000, 3), np.uint8))
+
+
+def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
+    given = []
+
+    def optimize(picture: torch.Tensor, loss: torch.nn.Module, style: int, **settings: object) -> torch.Tensor:
+        given.append((loss.gram_relu1_2.shape, style, settings))
+        return 1 - picture
+
+    monkeypatch.setattr(infer.stylize, "optimize", optimize)
+    torch.manual_seed(0)
+    sizes = {
+        0: (3, 64),
+        2: (64, 64),
+        5: (64, 128),
+        7: (128, 128),
+        10: (128, 256),
+        12: (256, 256),
+        14: (256, 256),
+        17: (256, 512),
+    }
+    layers = {f"features.{i}": torch.nn.Conv2d(*size, 3).state_dict() for i, size in sizes.items()}  # of VGG-16
+    weights = tmp_path / "vgg.pth"
+    torch.save({f"{layer}.{k}": v for layer, state in layers.items() for k, v in state.items()}, weights)
+    path, style = photo(tmp_path / "a.png"), photo(tmp_path / "sea.jpg", 40, 40)
+    words = (path, "--method=optimize", f"--style_image={style}", f"--vgg={weights}", "--steps=2")
+    code, out, err = called(capsys, *words)
+    assert code == 0 and out == f"{tmp_path / 'a_sea.png'}\n" and "sea, 2 steps" in err
+    assert np.array_equal(pixels(tmp_path / "a_sea.png"), 255 - pixels(path))
+    [(shape, style, settings)] = given
+    assert shape == (1, 64, 64) and style == 0 and settings.pop("progress")
+    weights = {name: getattr(config.StyleConfig, name) for name in ("content_weight", "style_weight", "tv_weight")}
+    assert settings.pop("precision") in ("fp32", "bf16") and settings == {"steps": 2, **weights}
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], ["stylize needs something to paint"]),
+        (["a.jpg", "--steps=3"], ["--steps is for --method=optimize", "--style=NAME"]),
+        (["a.jpg", "--method=optimize"], ["--style_image=FILE"]),
+        (
+            ["a.jpg", "--method=optimize", "--style_image=a.jpg", "--strength=0.5"],
+            ["--strength is for --method=network"],
+        ),
+        (["a.jpg", "--method=optimize", "--style_image=none.jpg"], ["none.jpg does not exist"]),
+        (["a.jpg", "--strength=1.6"], ["--strength=1.6: must be at most 1.5"]),
+        (["a.jpg", "--load=none.pth"], ["--load=none.pth does not exist"]),
+        (["a.jpg", "--stlye=wave"], ["did you mean --style?"]),
+        (["a.jpg", "--tile=-2"], ["--tile=-2: must be at least -1"]),
+    ],
+)
+def test_a_slip_is_one_line_and_exit_code_2(capsys, here, words, message):
+    code, out, err = called(capsys, *words)
+    assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0
+    assert all(part in err for part in message)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--json", "a.jpg"], ["a.jpg", "--json"], ["--json", "true", "a.jpg"], ["--keep_color", "--json", "a.jpg"]],
+)
+def test_a_switch_does_not_swallow_the_path_behind_it(capsys, network, here, words):
+    code, out, err = called(capsys, *words, f"--load={network}")
+    assert code == 0 and json.loads(out)["path"] == "a.jpg", err
+
+
+# -------------------------------------------------------------------------------------------------------------- export
+
+
+def test_export_hands_over_the_network_and_the_name(capsys, monkeypatch, network, tmp_path):
+    import infer.export
+
+    monkeypatch.chdir(tmp_path)
+    given = []
+    monkeypatch.setattr(infer.export, "export_onnx", lambda model, path: given.append((model.styles, str(path))))
+    torch.save(as_examples(tiny(identity=False)), tmp_path / "sea.pth")
+    assert main.main(["export", f"--load={network}"]) == 0
+    assert main.main(["export", "--load=sea.pth", "--out=a/b.onnx"]) == 0
+    assert given == [(STYLES, "tiny.onnx"), (["sea"], "a/b.onnx")]
+    assert capsys.readouterr().out == "tiny.onnx\na/b.onnx\n"
+    assert main.main(["export", f"--load={network}", f"--out={network}"]) == 2
+    assert "must end in .onnx" in capsys.readouterr().err

@@ -1,0 +1,416 @@
+"""infer/video.py: frames, times and sound of real files of many kinds; what is broken is said, never half-written."""
+
+import io
+import struct
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from infer.video import _upright, paint_video, video_format
+from utils.errors import UserError
+
+RATE = 25
+
+
+def make_video(
+    path: Path,
+    frames: list[np.ndarray],
+    times: list[int] | None = None,
+    time_base: Fraction = Fraction(1, RATE),
+    sound: str = "",
+    pix_fmt: str = "yuv420p",
+    encoder: str = "libx264",
+    **options: str,
+) -> Path:
+    """Writes pictures (H, W, 3) as a video in BT.709, with a second of a 440 Hz tone for each 25 frames."""
+    with av.open(str(path), "w", options=options) as file:
+        video = file.add_stream(encoder, rate=RATE, options={"crf": "4", "preset": "ultrafast"})
+        context = video.codec_context
+        context.height, context.width = frames[0].shape[:2]
+        context.pix_fmt, context.time_base = pix_fmt, time_base
+        context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
+        audio = file.add_stream(sound, rate=48_000, layout="stereo") if sound else None
+        for number, rgb in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pix_fmt, dst_colorspace="ITU709")
+            frame.pts, frame.time_base = times[number] if times else number, time_base
+            file.mux(video.encode(frame))
+        if audio:
+            wave = np.sin(np.arange(len(frames) * 48_000 // RATE) * 440 * 2 * np.pi / 48_000) / 2
+            tone = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo")
+            tone.rate, tone.pts = 48_000, 0
+            file.mux(audio.encode(tone))
+            file.mux(audio.encode(None))
+        file.mux(video.encode(None))
+    return path
+
+
+def greys(count: int = 20, height: int = 48, width: int = 64) -> list[np.ndarray]:
+    """Frames whose grey says their number."""
+    return [np.full((height, width, 3), 20 + 8 * number, np.uint8) for number in range(count)]
+
+
+def patches(height: int = 48, width: int = 64) -> np.ndarray:
+    """Red and green over blue and yellow."""
+    colors = np.array([[(220, 30, 30), (30, 200, 40)], [(40, 40, 210), (210, 200, 30)]], np.uint8)
+    return colors.repeat(height // 2, 0).repeat(width // 2, 1)
+
+
+def read(path: Path) -> tuple[list[np.ndarray], list[float]]:
+    """(frames as they are shown, their times in seconds)."""
+    with av.open(str(path)) as file:
+        frames = list(file.decode(video=0))
+    return [frame.to_ndarray(format="rgb24") for frame in frames], [float(f.pts * f.time_base) for f in frames]
+
+
+def sound_of(path: Path) -> tuple[str, list[bytes], float]:
+    """(codec, packets, seconds at which the sound begins)."""
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux(audio=0) if packet.size]
+        return (
+            file.streams.audio[0].codec_context.name,
+            [bytes(p) for p in packets],
+            float(packets[0].pts * packets[0].time_base),
+        )
+
+
+def invert(rgb: np.ndarray) -> np.ndarray:
+    return 255 - rgb
+
+
+def same(rgb: np.ndarray) -> np.ndarray:
+    return rgb
+
+
+def no_temporaries(folder: Path) -> bool:
+    return not list(folder.glob(".*"))
+
+
+# --------------------------------------------------------------------------------------- frames, times and sound
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_frame_is_painted_once_at_its_time_with_the_same_sound(tmp_path, batch):
+    source, out = make_video(tmp_path / "a.mp4", greys(), sound="aac"), tmp_path / "b.mp4"
+    written = paint_video(source, out, invert, batch=batch)
+    assert (written.width, written.height, written.frames, written.note) == (64, 48, 20, "")
+    frames, times = read(out)
+    assert times == pytest.approx([n / RATE for n in range(20)])
+    assert [round(float(f.mean())) for f in frames] == pytest.approx([255 - 20 - 8 * n for n in range(20)], abs=2)
+    assert sound_of(out) == sound_of(source)
+    assert no_temporaries(tmp_path)
+
+
+def test_uneven_times_are_kept(tmp_path):
+    times = [0, 33, 70, 100, 250, 300, 333, 1000, 1001]
+    source = make_video(tmp_path / "a.mp4", greys(9), times, Fraction(1, 1000), sound="aac")
+    for name in ("b.mp4", "b.mov"):
+        paint_video(source, tmp_path / name, same)
+        assert read(tmp_path / name)[1] == pytest.approx([t / 1000 for t in times])
+
+
+@pytest.mark.parametrize(
+    "name, sound, out, copied",
+    [
+        ("a.mov", "pcm_s16le", "b.mp4", True),
+        ("a.mkv", "flac", "b.mp4", True),
+        ("a.mkv", "flac", "b.mov", False),
+        ("a.mkv", "libopus", "b.webm", True),
+        ("a.mp4", "aac", "b.webm", False),
+        ("a.mkv", "pcm_s24le", "b.mp4", False),  # without the layout of the channels, which MP4 must have
+    ],
+)
+def test_sound_is_copied_where_the_container_can_hold_it_else_encoded_anew(tmp_path, name, sound, out, copied):
+    source = make_video(tmp_path / name, greys(), sound=sound)
+    paint_video(source, tmp_path / out, same)
+    (before, packets, start), (after, written, new_start) = sound_of(source), sound_of(tmp_path / out)
+    assert len(read(tmp_path / out)[0]) == 20 and new_start == pytest.approx(start, abs=0.03)
+    if copied:
+        assert b"".join(written) == b"".join(packets) and after == before
+        return
+    assert after == ("opus" if out == "b.webm" else "aac")
+    with av.open(str(tmp_path / out)) as file:
+        decoded = [frame for frame in file.decode(audio=0)]
+    wave = np.concatenate([frame.to_ndarray()[0] for frame in decoded])
+    assert 20 / RATE <= len(wave) / decoded[0].rate < 20 / RATE + 0.06
+    assert np.abs(np.fft.rfft(wave)).argmax() * decoded[0].rate / len(wave) == pytest.approx(440, abs=3)
+
+
+def test_a_transport_stream_that_begins_later_begins_at_zero(tmp_path):
+    source = make_video(tmp_path / "a.ts", greys(), [100 + n for n in range(20)], sound="aac")
+    paint_video(source, tmp_path / "b.mp4", same)
+    (frames, times), (_, before) = read(tmp_path / "b.mp4"), read(source)
+    assert before[0] > 3.9 and times[0] < 0.1 + 4  # the sound of this file begins at 0
+    assert np.diff(times) == pytest.approx(np.diff(before), abs=1e-4) and len(frames) == 20
+    source = make_video(tmp_path / "c.ts", greys(), [100 + n for n in range(20)])
+    paint_video(source, tmp_path / "d.mp4", same)
+    assert read(tmp_path / "d.mp4")[1] == pytest.approx([n / RATE for n in range(20)], abs=1e-4)
+
+
+def test_an_avi_has_frames_at_even_distances(tmp_path):
+    source = make_video(tmp_path / "a.avi", greys(), sound="mp2")
+    paint_video(source, tmp_path / "b.mp4", same)
+    frames, times = read(tmp_path / "b.mp4")
+    assert times == pytest.approx([n / RATE for n in range(20)])
+    assert [round(float(f.mean())) for f in frames] == pytest.approx([20 + 8 * n for n in range(20)], abs=2)
+
+
+def test_a_silent_video_and_one_with_two_sounds(tmp_path):
+    paint_video(make_video(tmp_path / "a.mp4", greys(4)), tmp_path / "b.mp4", same)
+    source = make_video(tmp_path / "c.mp4", greys(), sound="aac")
+    with av.open(str(source)) as file, av.open(str(tmp_path / "two.mkv"), "w") as two:
+        streams = {s.index: two.add_stream_from_template(s) for s in file.streams}
+        again = two.add_stream_from_template(file.streams.audio[0])
+        for packet in file.demux():
+            if packet.dts is not None:
+                copy = av.Packet(bytes(packet))
+                copy.pts, copy.dts, copy.time_base, copy.duration = (
+                    packet.pts,
+                    packet.dts,
+                    packet.time_base,
+                    packet.duration,
+                )
+                packet, number = (packet, packet.stream.index)
+                packet.stream = streams[number]
+                two.mux(packet)
+                if number == 1:
+                    copy.stream = again
+                    two.mux(copy)
+    paint_video(tmp_path / "two.mkv", tmp_path / "e.mkv", same)
+    for path, sounds in ((tmp_path / "b.mp4", 0), (tmp_path / "e.mkv", 2)):
+        with av.open(str(path)) as file:
+            assert (len(file.streams.video), len(file.streams.audio)) == (1, sounds)
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("out", ["b.mp4", "b.webm"])
+def test_colors_come_back(tmp_path, out):
+    source = make_video(tmp_path / "a.mp4", [patches()] * 3, pix_fmt="yuv444p")
+    seen = []
+    paint_video(source, tmp_path / out, lambda rgb: seen.append(rgb.copy()) or rgb)
+    for y, x in ((10, 10), (10, 50), (40, 10), (40, 50)):
+        assert np.abs(seen[0][0, y, x].astype(int) - patches()[y, x]).max() <= 3
+        assert np.abs(read(tmp_path / out)[0][0][y, x].astype(int) - patches()[y, x]).max() <= 6
+    with av.open(str(tmp_path / out)) as file:
+        assert next(file.decode(video=0)).colorspace == 1
+
+
+MATRICES = {  # a, b, c, d of the display matrix, and what the viewer sees
+    "quarter": ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),  # the telephone held upright
+    "half": ((-1, 0, 0, -1), lambda p: np.rot90(p, 2)),
+    "three quarters": ((0, -1, 1, 0), lambda p: np.rot90(p)),
+    "mirror": ((-1, 0, 0, 1), np.fliplr),
+    "nothing": ((1, 0, 0, 1), lambda p: p),
+}
+
+
+@pytest.mark.parametrize("matrix, seen", MATRICES.values(), ids=MATRICES)
+def test_a_turned_video_is_upright(tmp_path, matrix, seen):
+    source = make_video(tmp_path / "a.mp4", [patches()] * 3)
+    data = bytearray(source.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40  # ISO 14496-12, version 0: the matrix
+    a, b, c, d = (value << 16 for value in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    source.write_bytes(data)
+    expected = seen(patches())
+    given = []
+    written = paint_video(source, tmp_path / "b.mp4", lambda rgb: given.append(rgb.copy()) or rgb)
+    assert (written.height, written.width) == expected.shape[:2] == given[0].shape[1:3]
+    assert np.abs(given[0][0].astype(int) - expected).mean() < 6  # the colours run a little at the edges of the patches
+    assert np.abs(read(tmp_path / "b.mp4")[0][0].astype(int) - expected).mean() < 6
+
+
+def test_a_matrix_of_no_quarter_turn_turns_nothing():
+    rgb = patches()
+    for a, b, c, d in ((46341, 46341, -46341, 46341), (0, 0, 0, 0)):
+        assert _upright(rgb, np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], np.int32)) is rgb
+
+
+def test_odd_sides_get_a_pixel_more_and_lose_none(tmp_path):
+    frames = [np.full((17, 33, 3), 100, np.uint8) for _ in range(3)]
+    frames[0][-1], frames[0][:, -1] = 250, 250
+    source = make_video(tmp_path / "a.mkv", frames, pix_fmt="yuv444p")
+    written = paint_video(source, tmp_path / "b.mp4", same)
+    assert (written.width, written.height) == (34, 18)
+    first = read(tmp_path / "b.mp4")[0][0].astype(int)
+    assert (
+        first.shape == (18, 34, 3) and np.abs(first[16:].mean() - 250) < 12 and np.abs(first[:, 32:].mean() - 250) < 12
+    )
+    assert np.abs(first[:14, :30].mean() - 100) < 5
+
+
+def test_max_side_reduces_and_never_enlarges(tmp_path):
+    source = make_video(tmp_path / "a.mp4", [patches()] * 2)
+    for side, size in ((32, (32, 24)), (1000, (64, 48)), (0, (64, 48))):
+        written = paint_video(source, tmp_path / "b.mp4", same, max_side=side)
+        assert (written.width, written.height) == size == read(tmp_path / "b.mp4")[0][0].shape[1::-1]
+
+
+def test_pixels_that_are_not_square_stay_so(tmp_path):
+    source = tmp_path / "a.mp4"
+    with av.open(str(source), "w") as file:
+        video = file.add_stream("libx264", rate=RATE)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.sample_aspect_ratio = Fraction(16, 15)
+        frame = av.VideoFrame.from_ndarray(patches(), format="rgb24")
+        frame.pts, frame.time_base = 0, Fraction(1, RATE)
+        file.mux(video.encode(frame))
+        file.mux(video.encode(None))
+    paint_video(source, tmp_path / "b.mp4", same)
+    with av.open(str(tmp_path / "b.mp4")) as file:
+        assert file.streams.video[0].sample_aspect_ratio == Fraction(16, 15)
+
+
+def test_progress_counts_the_frames(tmp_path):
+    told = []
+    source = make_video(tmp_path / "a.mp4", greys(5))
+    paint_video(source, tmp_path / "b.mp4", same, batch=2, progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+# -------------------------------------------------------------------------------------------------- what is broken
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4"])
+def test_of_a_video_that_is_cut_short_the_rest_is_painted_and_said_so(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), np.uint8)
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    source = make_video(tmp_path / name, list(noise), sound="aac", **options)
+    data = source.read_bytes()
+    source.write_bytes(data[: len(data) * 6 // 10])
+    written = paint_video(source, tmp_path / "b.mp4", same)
+    assert 15 < written.frames < 50 and len(read(tmp_path / "b.mp4")[0]) == written.frames
+    if name != "a.ts":  # nothing in a transport stream says how long it should be
+        assert written.note.startswith(f"{source} is damaged or cut short") and str(written.frames) in written.note
+
+
+def test_a_disk_that_fails_in_the_middle_costs_the_rest_only(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), np.uint8)
+    source = make_video(tmp_path / "a.mkv", list(noise))
+
+    class Failing(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            if self.tell() > source.stat().st_size // 2:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr("infer.video._opened", Failing)
+    written = paint_video(source, tmp_path / "b.mp4", same)
+    assert 15 < written.frames < 50 and "damaged or cut short" in written.note
+    assert len(read(tmp_path / "b.mp4")[0]) == written.frames
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.ts"])
+def test_a_hole_in_the_middle_is_said_and_what_follows_is_painted(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), np.uint8)
+    source = make_video(tmp_path / name, list(noise))
+    data = bytearray(source.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 20_000] = bytes(20_000)
+    source.write_bytes(data)
+    written = paint_video(source, tmp_path / "b.mp4", same)
+    assert 20 < written.frames < 60 and read(tmp_path / "b.mp4")[1][-1] == pytest.approx(59 / RATE)
+    assert "damaged or cut short" in written.note
+
+
+def test_what_is_whole_gets_no_note(tmp_path):
+    for name in ("a.mkv", "a.mp4", "a.ts", "a.avi"):
+        assert paint_video(make_video(tmp_path / name, greys(), sound="mp2"), tmp_path / "b.mp4", same).note == ""
+
+
+def bad_files(folder: Path) -> dict[str, list[str]]:
+    """Makes files that are no videos: {name: words of the message}."""
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a video\n" * 100)
+    whole = make_video(folder / "whole.mp4", greys()).read_bytes()
+    (folder / "headless.mp4").write_bytes(whole[: len(whole) // 2])  # the index of an MP4 is at its end
+    make_video(folder / "whole.mkv", greys(), sound="aac")
+    (folder / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n")
+    with av.open(str(folder / "sound.m4a"), "w", format="mp4") as file:
+        audio = file.add_stream("aac", rate=48_000, layout="mono")
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
+        tone.rate, tone.pts = 48_000, 0
+        file.mux(audio.encode(tone))
+        file.mux(audio.encode(None))
+    with av.open(str(folder / "album.mp3"), "w") as file:
+        song, cover = file.add_stream("mp3", rate=48_000, layout="mono"), file.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(patches(), format="rgb24")
+        frame.pts, frame.time_base = 0, Fraction(1)
+        for packets in (cover.encode(frame), cover.encode(None), song.encode(tone), song.encode(None)):
+            file.mux(packets)
+    unreadable = ["neither a picture nor a video"]
+    names = ("empty.mp4", "text.mp4", "headless.mp4", "list.m3u8")
+    silent = dict.fromkeys(("sound.m4a", "album.mp3"), ["no video in it"])
+    return {**dict.fromkeys(names, unreadable), **silent, "missing.mp4": ["cannot read", "No such"]}
+
+
+def test_what_is_no_video_is_one_line_and_leaves_nothing(tmp_path):
+    for name, words in bad_files(tmp_path).items():
+        with pytest.raises(UserError) as error:
+            paint_video(tmp_path / name, tmp_path / "out" / "b.mp4", same)
+        assert all(word in str(error.value) for word in [name, *words]) and "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_frames_are_refused(tmp_path):
+    source = make_video(tmp_path / "a.mp4", greys(2))
+    with pytest.raises(UserError, match=r"64 x 48 pixels.*--max_megapixels=0.003"):
+        paint_video(source, tmp_path / "b.mp4", same, max_megapixels=0.003)
+    paint_video(source, tmp_path / "b.mp4", same, max_megapixels=0.0031)
+
+
+@pytest.mark.parametrize("name", ["b.jpg", "b", "b.mp3"])
+def test_other_types_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"cannot write a video as .*use .mp4, .m4v, .mov, .mkv, .webm"):
+        video_format(tmp_path / name)
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, UserError("out of memory")])
+def test_if_the_painting_ends_early_the_old_file_stays(tmp_path, fault):
+    source, out = make_video(tmp_path / "a.mp4", greys(), sound="aac"), tmp_path / "b.mp4"
+    out.write_bytes(b"old")
+    calls = []
+
+    def paint(rgb: np.ndarray) -> np.ndarray:
+        calls.append(len(rgb))
+        if len(calls) == 9:
+            raise fault
+        return rgb
+
+    with pytest.raises(type(fault) if isinstance(fault, Exception) else fault):
+        paint_video(source, out, paint)
+    assert out.read_bytes() == b"old" and no_temporaries(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    source = make_video(tmp_path / "a.mp4", greys(3))
+    with pytest.raises(UserError, match="cannot write"):
+        paint_video(source, source / "b.mp4", same)
+
+
+# ---------------------------------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    """70 frames more are 36 MB of pixels; the rest of the process is the same."""
+    picture = np.full((360, 480, 3), 90, np.uint8)
+    # Not getrusage: a process inherits the peak of the one that started it.
+    script = (
+        "import sys; from infer.video import paint_video; paint_video(*sys.argv[1:], lambda rgb: rgb);"
+        "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
+    )
+    peaks = []
+    for count in (50, 120):
+        source = make_video(tmp_path / "a.mp4", [picture] * count, sound="aac")
+        command = [sys.executable, "-c", script, str(source), str(tmp_path / "b.mp4")]
+        result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+        peaks.append(int(result.stdout) / 1024)  # MB
+    assert peaks[1] - peaks[0] < 15, peaks
