@@ -126,6 +126,7 @@ class Run:
         self.task, self.cfg, self.fabric, self.folder, self.say = task, cfg, fabric, folder, say
         self.progress = Progress(**state["progress"]) if state else Progress()
         self.meters = {name: _meter(values) for name, values in self.progress.meters.items()}
+        task.to(fabric.device)
         optimizer = torch.optim.AdamW(
             task.model.parameters(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=cfg.weight_decay, fused=True
         )
@@ -240,7 +241,7 @@ class Run:
 
     def _public_config(self) -> dict[str, Any]:
         """The config without what is only about this machine: a model file may be given to others."""
-        private = ("data_root", "save_path", "run", "load", "resume", "env", "debug_file")
+        private = ("save_path", "run", "resume", "env", "debug_file", *self.task.paths)
         return {k: v for k, v in self.cfg.as_dict().items() if k not in private}
 
     def finish_epoch(self, figures: dict[str, float]) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 from config import DefaultConfig
 from tasks.base import Task
 
-MODULES = {"poet": "tasks.poet.PoetTask"}  # imported when asked for: a task brings its libraries along
+# Imported when asked for: a task brings its libraries along.
+MODULES = {"poet": "tasks.poet.PoetTask", "style": "tasks.style.StyleTask"}
 
 
 def make_task(cfg: DefaultConfig, arguments: dict[str, Any] | None = None) -> Task:

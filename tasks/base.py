@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,18 +18,24 @@ class Task:
     Attributes:
         model: the network that is trained.
         monitor: the validation figure that decides which checkpoint is best (smaller is better).
+        paths: options that name files of this machine; they stay out of the model file.
         train_set: a Dataset whose samples are functions of (seed, epoch, index); it may have `set_epoch(epoch)`.
         collate: turns a list of samples into a batch, a dict with named keys.
     """
 
     model: BaseModule
     monitor: str = "loss"
+    paths: tuple[str, ...] = ("data_root", "load")
     train_set: Dataset
     collate: Callable[[list], dict[str, Any]]
 
     def __init__(self, cfg: DefaultConfig, arguments: dict[str, Any] | None = None):
         """`arguments`: those of a model to build whose weights come later (a resumed run); None: as cfg says."""
         self.cfg = cfg
+
+    def to(self, device: str | torch.device) -> None:
+        """Moves the model, and whatever else the task computes with, to a device."""
+        self.model.to(device)
 
     def __str__(self) -> str:
         """A line about data and model, for the start of a run."""

@@ -1,0 +1,407 @@
+"""The painter's task in real trainings of a tiny network: losses, pictures, stopping and going on, mistakes.
+
+What judges is a SqueezeNet of random weights; what it says is as good as any to compute with.
+"""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from config import StyleConfig, parse
+from data.photos import choose_split, list_pictures
+from models.transformer_net import ConditionalInstanceNorm, TransformerNet
+from tasks import make_task, style
+from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done
+from utils.images import read_image, to_tensor, to_uint8
+from utils.runs import read_state
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTOS = 12  # of which 10 are for training
+
+
+def write_pictures(folder: Path, names: list[str], seed: int) -> Path:
+    """Blurred noise, 48 x 40 pixels."""
+    folder.mkdir()
+    random = np.random.default_rng(seed)
+    for name in names:
+        small = Image.fromarray(random.integers(0, 256, (10, 12, 3), np.uint8))
+        small.resize((48, 40), Image.Resampling.BICUBIC).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("network") / "squeezenet.pth"
+    torch.manual_seed(0)
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, network):
+    write_pictures(tmp_path / "photos", [f"photo{i}" for i in range(PHOTOS)], 0)
+    write_pictures(tmp_path / "styles", ["ink", "oil"], 1)
+    (tmp_path / "squeezenet.pth").symlink_to(network)
+    return tmp_path
+
+
+def options(folder: Path, **more) -> dict:
+    """Options of `train` for a run of 5 tiny steps an epoch."""
+    files = {"data_root": folder / "photos", "style_image": folder / "styles", "vgg": folder / "squeezenet.pth"}
+    small = {"image_size": 32, "width": 0.1, "batch_size": 2, "styles_per_photo": 2, "max_epoch": 2, "warmup": 2}
+    small["identity_epochs"] = 0
+    place = {"save_path": folder, "debug_file": folder / "debug", "use_visdom": False, "use_gpu": False}
+    other = {"loss_network": "squeezenet", "precision": "fp32", "lr": 0.01, "save_every": 0, "identity_epochs": 0}
+    return {"task": "style", **files, **small, **place, **other, **more}
+
+
+def task_of(folder: Path, **more) -> style.StyleTask:
+    torch.manual_seed(0)
+    return make_task(parse(StyleConfig, options(folder, **more)))
+
+
+def rows_of(model: TransformerNet) -> list[torch.Tensor]:
+    """(rows, all numbers) of each normalisation."""
+    norms = [module for module in model.modules() if isinstance(module, ConditionalInstanceNorm)]
+    return [torch.cat([norm.weight, norm.bias], dim=1).detach().clone() for norm in norms]
+
+
+def differing(model: TransformerNet) -> None:
+    """Gives every row of the normalisations numbers of its own."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".in" in f".{name}":
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+def change_identity(model: TransformerNet) -> None:
+    """As if the identity alone had been trained."""
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, ConditionalInstanceNorm):
+                norm.weight[-1] += 0.3 * torch.randn_like(norm.weight[-1])
+                norm.bias[-1] += 0.3 * torch.randn_like(norm.bias[-1])
+
+
+# ---------------------------------------------------------------------------------------------------------- a step
+
+
+@torch.no_grad()
+def test_the_figures_are_those_of_every_painting_by_itself(folder):
+    task = task_of(folder, temporal_weight=3)
+    differing(task.model)
+    task.model.train()
+    batch = task.collate([task.train_set[i] for i in range(3)])
+    assert sorted(batch["style"][0].tolist()) == [0, 1]
+    output = task.step(task.model, batch)
+    one_by_one: dict[str, list[torch.Tensor]] = {"content": [], "style": [], "tv": [], "identity": []}
+    for image, numbers in zip(batch["image"], batch["style"], strict=True):
+        photo = image[None] / 255  # (1, 3, H, W)
+        for number in numbers:
+            painting = task.model(photo, torch.eye(3)[number][None])["image"]
+            losses = task.loss(painting, task.loss.content(photo), number[None])
+            down, right = painting.diff(dim=2).square().mean(), painting.diff(dim=3).square().mean()
+            for name, value in {**losses, "tv": down + right}.items():
+                one_by_one[name].append(value.squeeze())
+        error = (task.model(photo, torch.tensor([[0.0, 0, 1]]))["image"] - photo).square().mean()
+        one_by_one["identity"].append(error)
+    expected = {name: torch.stack(values).mean() for name, values in one_by_one.items()}
+    cfg = task.cfg
+    expected["loss"] = cfg.content_weight * expected["content"] + cfg.style_weight * expected["style"]
+    expected["objective"] = (
+        expected["loss"]
+        + cfg.tv_weight * expected["tv"]
+        + cfg.identity_weight * expected["identity"]
+        + cfg.temporal_weight * output["temporal"]
+    )
+    assert set(output) == {*expected, "temporal", "count"} and int(output["count"]) == 3
+    for name, value in expected.items():
+        torch.testing.assert_close(output[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_objective_is_a_mean_over_photographs(folder):
+    """So parts of a batch, weighted by their photographs, have the gradient of the whole."""
+    task = task_of(folder)
+    differing(task.model)
+    samples = [task.train_set[i] for i in range(5)]
+    gradients = []
+    for parts in ([samples], [samples[:2], samples[2:]]):
+        task.model.zero_grad()
+        for part in parts:
+            (task.step(task.model, task.collate(part))["objective"] * len(part) / 5).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in task.model.parameters()]))
+    whole, parts = gradients
+    assert (whole - parts).norm() < 1e-4 * whole.norm()
+
+
+def test_an_epoch_has_its_own_crops_and_styles(folder):
+    task = task_of(folder, styles_per_photo=1, batch_size=3)
+    epochs = []
+    for epoch in (0, 1, 0):
+        batches = task.train_batches(epoch)
+        assert sorted(sum(batches, [])) == list(range(10)) and list(map(len, batches)) == [3, 3, 3, 1]
+        epochs.append(task.collate([task.train_set[i] for i in range(10)]))
+    for key in ("image", "style"):
+        assert epochs[0][key].equal(epochs[2][key]) and not epochs[0][key].equal(epochs[1][key])
+    assert sum(batches, []) != list(range(10))
+
+
+def test_each_sample_brings_as_many_styles_as_asked_for(folder):
+    task = task_of(folder, styles_per_photo=1)
+    batch = task.collate([task.train_set[i] for i in range(10)])
+    assert batch["style"].shape == (10, 1) and set(batch["style"].flatten().tolist()) == {0, 1}
+    output = task.step(task.model, batch)
+    output["objective"].backward()
+    assert not any(output[name].requires_grad for name in ("loss", "content", "style", "tv", "identity"))
+
+
+class Negative:
+    """A painter that looks at one pixel at a time: what moves in the photograph moves in the painting."""
+
+    training = True
+
+    def __init__(self):
+        self.seen: list[torch.Tensor] = []
+
+    def __call__(self, image, style):
+        self.seen.append(image)
+        return {"image": 1 - image}
+
+
+@torch.no_grad()
+def test_the_temporal_term_is_what_a_moved_and_noisy_photograph_changes(folder, monkeypatch):
+    task = task_of(folder, temporal_weight=2, styles_per_photo=1)
+    batch = task.collate([task.train_set[i] for i in range(2)])
+    photo, corners = batch["image"] / 255, set()
+    monkeypatch.setattr(style, "NOISE", 0)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        painter = Negative()
+        assert float(task.step(painter, batch)["temporal"]) == 0
+        moved = next(image for image in painter.seen if image.shape[2] == 28)
+        places = [(y, x) for y in range(5) for x in range(5) if moved.equal(photo[:, :, y : y + 28, x : x + 28])]
+        corners.update(places)
+        assert len(places) == 1
+        assert float(task.step(task.model, batch)["temporal"]) > 1e-6  # a network of strides does change
+    assert len(corners) > 4
+    for noise in (0.02, 0.08):
+        monkeypatch.setattr(style, "NOISE", noise)
+        assert float(task.step(Negative(), batch)["temporal"]) == pytest.approx(noise**2, rel=0.1)
+
+
+# ------------------------------------------------------------------------------------------------- the identity first
+
+
+def test_styles_start_from_the_identity_once_it_is_learnt(folder):
+    task = task_of(folder, identity_epochs=2)
+    task.model.train()
+    batch = task.collate([task.train_set[i] for i in range(2)])
+    for epoch in (0, 1):
+        task.train_batches(epoch)
+        output = task.step(task.model, batch)
+        assert set(output) == {"objective", "count", "identity"}
+        task.model.zero_grad()
+        output["objective"].backward()
+        for rows in (norm.weight.grad for norm in task.model.modules() if isinstance(norm, ConditionalInstanceNorm)):
+            assert not rows[:-1].any() and rows[-1].any()
+    change_identity(task.model)
+    task.train_batches(2)
+    assert set(task.step(task.model, batch)) > {"loss", "content", "style", "identity"}
+    assert all((row == rows[-1]).all() for rows in rows_of(task.model) for row in rows)
+    with torch.no_grad():
+        task.model.in1.weight[0, 0] += 1  # a style that has learnt something
+        task.model.in3.bias[-1] += 1
+    before = rows_of(task.model)
+    task.train_batches(3)
+    changed = [(a != b).any() for a, b in zip(before, rows_of(task.model), strict=True)]
+    assert not before[0].equal(before[1]) and not any(changed[:2])
+    assert task.model.in3.bias[0].equal(before[2][0, -len(task.model.in3.bias[0]) :])
+
+
+@torch.no_grad()
+def test_a_style_that_has_not_begun_is_judged_as_the_identity(folder):
+    task = task_of(folder, identity_epochs=1)
+    task.train_batches(0)
+    differing(task.model)
+    task.model.eval()
+    batch = task.collate([task.val_set[0]])
+    before = task.step(task.model, batch)
+    photo = batch["image"] / 255
+    painting = task.model(photo, torch.tensor([[0.0, 0, 1]]))["image"]
+    losses = [task.loss(painting, task.loss.content(photo), torch.tensor([number])) for number in (0, 1)]
+    for name in ("content", "style"):
+        assert float(before[name]) == pytest.approx(float(sum(loss[name] for loss in losses) / 2), rel=1e-4)
+    with torch.no_grad():
+        task.model.in1.weight[0] += 1
+    task.train_batches(1)
+    assert float(task.step(task.model, batch)["style"]) != pytest.approx(float(before["style"]), rel=1e-3)
+
+
+def test_validation_judges_the_styles_from_the_first_epoch_on(folder):
+    """The best checkpoint is chosen by one figure, whatever an epoch trains."""
+    run(folder, **options(folder, run="a", identity_epochs=1))
+    epochs = [r for r in log_of(folder / "a") if r["kind"] == "epoch"]
+    figures = [set(r) & {"loss", "content", "style", "identity"} for r in epochs]
+    everything = {"loss", "content", "style", "identity"}
+    assert figures == [{"identity"}, everything, everything, everything]
+
+
+# ------------------------------------------------------------------------------------------------------------ a run
+
+
+def test_a_run_learns_and_leaves_pictures(folder):
+    told = run(folder, **options(folder, run="a", max_epoch=6, samples=9))
+    assert "12 photographs from" in told and "2 styles: ink, oil; judged by squeezenet" in told
+    log = log_of(folder / "a")
+    for name in ("loss", "identity"):
+        curve = [r[name] for r in log if r["kind"] == "batch"]
+        assert len(curve) == 30 and np.mean(curve[-5:]) < 0.7 * np.mean(curve[:5])
+    shown = [(r["epoch"], r["name"], r["path"]) for r in log if r["kind"] == "image"]
+    assert shown == [(i, "paintings", f"pictures/epoch_{i + 1:04}.png") for i in range(6)]
+    best = TransformerNet.load(folder / "a" / "best.safetensors")
+    assert best.styles == ["ink", "oil"] and best.metadata["loss_network"] == "squeezenet"
+    assert not {"data_root", "vgg", "style_image"} & set(best.metadata["config"])  # places on this machine
+    # The sheet, cell by cell: the photograph, the styles, the identity; 4 pixels between them.
+    model = TransformerNet(**read_state(folder / "a" / "last.pt")["arguments"])
+    model.load_state_dict(read_state(folder / "a" / "last.pt")["model"])
+    model.eval()
+    sheet = read_image(folder / "a" / "pictures" / "epoch_0006.png").rgb
+    sources = choose_split(list_pictures(folder / "photos"), "val")
+    assert sheet.shape == (len(sources) * 36 - 4, 4 * 36 - 4, 3)
+    for row, source in enumerate(sources):
+        with Image.open(source.path) as image:
+            photo = to_tensor(np.array(image.resize((32, 32), Image.Resampling.BICUBIC, box=(4, 0, 44, 40))))
+        with torch.no_grad():
+            paintings = [model(photo, torch.eye(3)[i][None])["image"] for i in range(3)]
+        for column, picture in enumerate((photo, *paintings)):
+            cell = sheet[row * 36 : row * 36 + 32, column * 36 : column * 36 + 32]
+            assert np.abs(cell.astype(int) - to_uint8(picture)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "more", [{"temporal_weight": 1}, {"num_workers": 2, "epoch_batches": 3}], ids=["temporal", "workers"]
+)
+def test_killed_and_resumed_it_is_the_same_run(folder, more):
+    more = {"identity_epochs": 1, "max_epoch": 3, "styles_per_photo": 1, **more}
+    run(folder, **options(folder, run="whole", **more))
+    whole, draw = steps_done(folder / "whole"), random.Random(0)
+    for part in (0.2, 0.5, 0.9):
+        again = {"resume": folder / "killed"} if (folder / "killed" / "last.pt").exists() else {"run": "killed"}
+        process = Process(arguments(**options(folder, **again, **more)), folder / f"killed{part}")
+        process.wait_for(lambda part=part: steps_done(folder / "killed") >= part * whole)
+        time.sleep(draw.uniform(0, 0.01))
+        process.kill()
+    run(folder, **options(folder, resume=folder / "killed", **more))
+    assert_same_run(folder / "whole", folder / "killed")
+    pictures = [sorted((folder / name / "pictures").iterdir()) for name in ("whole", "killed")]
+    assert [p.name for p in pictures[0]] == [p.name for p in pictures[1]] == [f"epoch_000{i}.png" for i in (1, 2, 3)]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*pictures, strict=True))
+
+
+def test_broken_photographs_are_named(folder):
+    train = [source.path for source in choose_split(list_pictures(folder / "photos"), "train")]
+    train[0].write_bytes(train[1].read_bytes()[:300])
+    train[3].write_bytes(b"")
+    told = run(folder, **options(folder, run="a", max_epoch=1))
+    names = ", ".join(sorted(path.name for path in (train[0], train[3])))
+    assert f"2 photographs could not be read: {names}" in told
+    assert [r["kind"] for r in log_of(folder / "a")].count("batch") == 5
+
+
+def test_two_processes_are_one(folder):
+    more = {"batch_size": 4, "identity_epochs": 1, "max_epoch": 2}
+    run(folder, **options(folder, run="one", **more))
+    command = [sys.executable, "main.py", *arguments(**options(folder, run="two", devices=2, **more))]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert process.returncode == 0 and process.stderr.count("run: ") == 1, process.stderr
+    curves = [
+        [[v for k, v in r.items() if k not in ("kind", "split")] for r in log_of(folder / name) if r["kind"] == "batch"]
+        for name in ("one", "two")
+    ]
+    assert len(curves[0]) == len(curves[1]) == 6
+    for one, two in zip(*curves, strict=True):
+        assert one == pytest.approx(two, rel=1e-4 if one[0] == 1 else 0.02)  # the step; rounding grows
+
+
+def test_training_goes_on_from_a_model_file(folder):
+    run(folder, **options(folder, run="first", max_epoch=1))
+    load = folder / "first" / "best.safetensors"
+    run(folder, **options(folder, run="second", load=load, lr=0, max_epoch=1, identity_epochs=1))
+    assert all("loss" in r for r in log_of(folder / "second") if r["kind"] == "batch")  # its styles have begun long ago
+    first, second = (TransformerNet.load(folder / name / "best.safetensors") for name in ("first", "second"))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_one_picture_is_one_style_and_no_identity_if_it_is_not_wanted(folder):
+    picture = folder / "styles" / "oil.png"
+    told = run(folder, **options(folder, run="a", style_image=picture, identity=False, max_epoch=1))
+    assert "1 styles: oil" in told
+    model = TransformerNet.load(folder / "a" / "best.safetensors")
+    assert model.styles == ["oil"] and not model.identity
+    assert not any("identity" in r for r in log_of(folder / "a") if r["kind"] in ("batch", "epoch"))
+
+
+def test_summary_needs_neither_pictures_nor_a_loss_network(folder):
+    told = run(folder, "summary", task="style", width=0.25, style_image=folder / "styles")
+    assert "ResidualBlock" in told and "[1, 3, 128, 128]" in told
+
+
+# --------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    "more, line",
+    [
+        ({"style_image": "nowhere"}, "--style_image=nowhere does not exist"),
+        ({"style_image": "EMPTY"}, "--style_image=EMPTY: no pictures in it"),
+        ({"style_image": "squeezenet.pth"}, "squeezenet.pth is not a picture"),
+        ({"data_root": "nowhere"}, "--data_root=nowhere does not exist"),
+        ({"data_root": "EMPTY"}, "--data_root=EMPTY: no pictures in it"),
+        ({"data_root": "styles"}, "2 photographs are too few"),
+        ({"vgg": "nowhere"}, "cannot read nowhere"),
+        ({"vgg": "styles/ink.png"}, "styles/ink.png"),
+        ({"loss_network": "vgg19"}, "squeezenet.pth does not hold vgg19"),
+        ({"loss_network": "vgg"}, "--loss_network=vgg: choose one of vgg16, vgg19, squeezenet"),
+        ({"identity": False, "identity_epochs": 1}, "--identity_epochs needs --identity"),
+        ({"image_size": 16}, "--image_size=16: must be at least 32"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_made(folder, more, line):
+    (folder / "EMPTY").mkdir()
+    places = {k: folder / v for k, v in more.items() if k in ("style_image", "data_root", "vgg")}
+    told = run(folder, code=2, **options(folder, run="a", **{**more, **places})).replace(f"{folder}/", "")
+    assert told.splitlines()[-1].startswith("error: ") and line in told.splitlines()[-1]
+    assert told.count("error: ") == 1 and not (folder / "a").exists()
+
+
+def test_without_a_connection_it_says_where_to_get_the_loss_network(folder):
+    nobody = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(folder / "torch")}
+    argv = arguments(**{**options(folder, run="a"), "vgg": "", "loss_network": "vgg16"})
+    process = Process(argv, folder / "out", **nobody)
+    assert process.wait() == 2
+    told = (folder / "out").read_text()
+    line = told.splitlines()[-1]
+    assert line.startswith("error: cannot download vgg16 from https://download.pytorch.org/") and "--vgg=FILE" in line
+    assert "Traceback" not in told and not (folder / "a").exists()
+
+
+def test_a_loss_that_explodes_ends_the_run(folder):
+    told = run(folder, code=2, **options(folder, run="a", lr=1e9, warmup=0, grad_clip=0))
+    line = told.splitlines()[-1]
+    assert line.startswith("error: step 2: the loss is not finite; the first bad tensor is") and "--lr" in line
+
+
+def test_the_loaded_network_needs_a_picture_of_each_of_its_styles(folder):
+    run(folder, **options(folder, run="first", max_epoch=0))
+    task_of(folder).model.save(folder / "two.safetensors")
+    only = folder / "styles" / "oil.png"
+    told = run(folder, code=2, **options(folder, run="a", load=folder / "two.safetensors", style_image=only))
+    assert "two.safetensors paints ink too: give its picture" in told.splitlines()[-1]
