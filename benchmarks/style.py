@@ -1,0 +1,440 @@
+"""The painter against the plain style network of pytorch/examples on this machine's CPU: speed and memory. Not a test.
+
+The other side is benchmarks/reference_style.py, used as people use it: fp32, channels first, the whole picture at once.
+How good the paintings are is not judged here: `python main.py test --task=style` does. Run it on a quiet machine:
+
+    python benchmarks/style.py
+
+Prints tables on stdout as they are done. Shapes: B photographs in a batch, S styles, C channels, H x W pixels.
+"""
+
+import argparse
+import multiprocessing
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402  the path first
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from benchmarks.reference_style import ReferenceNet  # noqa: E402
+from config import StylizeConfig, task_config  # noqa: E402
+from data.photos import choose_split, list_pictures  # noqa: E402
+from infer.paint import Painter  # noqa: E402
+from infer.stylize import load_network  # noqa: E402
+from models.transformer_net import ConditionalInstanceNorm, TransformerNet  # noqa: E402
+from models.vgg import FeatureNetwork  # noqa: E402
+from tasks import make_task  # noqa: E402
+from utils.errors import UserError  # noqa: E402
+from utils.hardware import choose_precision, cpu_features  # noqa: E402
+from utils.images import read_image, save_image, to_tensor  # noqa: E402
+
+PHOTOGRAPHS = ("coffee", "chelsea", "astronaut", "rocket")  # of scikit-image: noise is no photograph
+CHANNELS = (32, 64, 128)  # of the plain network
+LARGE = 6000, 8000  # height, width: 48 megapixels
+CROP, BATCH = 256, 4  # of the plain training: pixels, photographs
+PROCESS = Path("/proc/self")
+
+
+# ------------------------------------------------------------------------------------------------------ fresh processes
+
+
+def serve(parent: Connection, make: Callable[..., Callable[[Any], Any]], *args: Any) -> None:
+    """Sends its memory, then (answer, peak memory) to each question by `make(*args)`, until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process too, silently
+    try:
+        answer = make(*args)
+        (PROCESS / "clear_refs").write_text("5")  # the peak starts from what is in use now
+        parent.send(peak_memory())
+        while True:
+            parent.send((answer(parent.recv()), peak_memory()))
+    except UserError as error:
+        parent.send(error)
+    except EOFError:
+        pass
+
+
+def peak_memory() -> float:
+    """The most memory this process has had, in MB. Unlike ru_maxrss it leaves out what its parent had."""
+    return int((PROCESS / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+class Worker:
+    """Runs `serve` in a fresh process.
+
+    Attributes:
+        name: cells of a table.
+        found: seconds for a painting in each round.
+        before, peak: memory in MB, before the first question and at most.
+    """
+
+    def __init__(self, name: str, make: Callable[..., Callable[[Any], Any]], *args: Any):
+        context = multiprocessing.get_context("spawn")
+        self.name, self.found, self.before, self.peak = name, [], 0.0, 0.0
+        self.connection, child = context.Pipe()
+        self.process = context.Process(target=serve, args=(child, make, *args), daemon=True)
+        self.process.start()
+        child.close()
+
+    def receive(self) -> Any:
+        try:
+            answer = self.connection.recv()
+        except EOFError:
+            raise UserError(f"the process of {self.name} has ended; its message is above") from None
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def ask(self, question: Any) -> Any:
+        self.connection.send(question)
+        answer, self.peak = self.receive()
+        return answer
+
+    def end(self) -> None:
+        self.connection.close()
+        self.process.join()
+
+    def row(self, first: "Worker", unit: Callable[[float], float]) -> str:
+        """What was found, in a unit made of seconds, and its ratio to that of the first one; memory likewise."""
+        values = sorted(map(unit, self.found))
+        low, middle, high = (f"{v:,.0f}" if v >= 10 else f"{v:.2f}" for v in (values[0], median(values), values[-1]))
+        speed, added = median(first.found) / median(self.found), self.peak - self.before
+        memory = added / max(first.peak - first.before, 1)
+        return f"| {self.name} | {middle} ({low} to {high}) | {speed:.2f} | {added:,.0f} | {memory:.2f} |"
+
+
+def take_turns(workers: Sequence[Worker], rounds: int, question: Callable[[int], Any]) -> Iterator[tuple[Worker, Any]]:
+    """Asks each worker question(round) once a round and yields (worker, its painting).
+
+    Their answers are (seconds for a painting, the painting). Round 0 sets the libraries up: its times do not count.
+    """
+    for worker in workers:
+        worker.before = worker.receive()
+    for number in range(rounds + 1):
+        for worker in workers:
+            say(f"  round {number}/{rounds}: {worker.name}")
+            seconds, painting = worker.ask(question(number))
+            worker.found += [seconds] if number else []
+            yield worker, painting
+    for worker in workers:
+        worker.end()
+
+
+# ----------------------------------------------------------------------------------------------- pictures and networks
+
+
+def photograph(number: int, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8: a photograph of scikit-image, at its own scale, mirrored until it is large enough."""
+    try:
+        import skimage.data
+    except ImportError:
+        raise UserError("the photographs are those of scikit-image: pip install scikit-image") from None
+    rgb = getattr(skimage.data, PHOTOGRAPHS[number])()
+    more = ((0, max(0, height - rgb.shape[0])), (0, max(0, width - rgb.shape[1])), (0, 0))
+    return np.ascontiguousarray(np.pad(rgb, more, mode="symmetric")[:height, :width])
+
+
+@torch.no_grad()
+def random_network() -> TransformerNet:
+    """A network of the plain one's size with random parameters, whose paintings use the range 0..1."""
+    torch.manual_seed(0)
+    model = TransformerNet(["random"], CHANNELS, identity=False)
+    for layer in model.modules():
+        if isinstance(layer, ConditionalInstanceNorm):
+            layer.weight.uniform_(0.5, 1.5)
+            layer.bias.uniform_(-0.5, 0.5)
+    picture = model(to_tensor(photograph(0, 256, 256)), torch.ones(1, 1))["image"]  # (1, 3, 256, 256)
+    std, centre = torch.std_mean(picture, (0, 2, 3))  # (3)
+    last = model.deconv3.conv2d
+    last.weight.mul_((0.25 / std).view(-1, 1, 1, 1))
+    last.bias.sub_(centre).mul_(0.25 / std).add_(0.5)
+    return model
+
+
+def plain_network(model: TransformerNet) -> ReferenceNet:
+    """The plain network that paints what ours paints in its first style; it takes and gives 0..255."""
+    rescaled = {"conv1.conv2d.weight": 1 / 255, "deconv3.conv2d.weight": 255, "deconv3.conv2d.bias": 255}
+    tensors = {k: v * rescaled.get(k, 1) for k, v in model.state_dict().items()}
+    plain = ReferenceNet(tuple(model.arguments["channels"]), model.arguments["blocks"])
+    plain.load_state_dict({k: v[0] if v.ndim == 2 else v for k, v in tensors.items()})  # (S, C): a row for each style
+    return plain
+
+
+def painter(file: Path, precision: str, tile: int = -1) -> Painter:
+    """Of the first style of a network of ours, with stylize's own memory_limit."""
+    model = TransformerNet.load(file)
+    style = model.mixture({model.styles[0]: 1.0})  # (1, S)
+    return Painter(model, style, precision, StylizeConfig.memory_limit, tile)
+
+
+# ---------------------------------------------------------------------------------------------------------- 1. painting
+
+
+def timed_painting(file: Path, precision: str, tile: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """What paints (H, W, 3) uint8 with a network in a file: (seconds, painting). precision "": the plain network."""
+    if precision:
+        paint = painter(file, precision, tile).paint
+    else:
+        plain = plain_network(TransformerNet.load(file))
+
+        @torch.no_grad()
+        def paint(rgb: np.ndarray) -> np.ndarray:
+            x = torch.from_numpy(rgb).permute(0, 3, 1, 2).float().contiguous()  # (1, 3, H, W)
+            y = plain(x).round_().clamp_(0, 255).byte()  # rounded, as ours is; the examples cut the fraction off
+            return y.permute(0, 2, 3, 1).numpy()[:, : rgb.shape[1], : rgb.shape[2]]
+
+    def answer(photo: np.ndarray) -> tuple[float, np.ndarray]:
+        start = time.perf_counter()
+        painting = paint(photo[None])
+        return time.perf_counter() - start, painting[0]
+
+    return answer
+
+
+def measure_painting(cases: dict[str, tuple[Path, str, int]], side: int, rounds: int) -> None:
+    """A table of {cells: arguments of timed_painting}, compared with the first one."""
+    say(f"painting {side} x {side} pixels")
+    photos = [photograph(number, side, side) for number in range(len(PHOTOGRAPHS))]
+    workers = [Worker(name, timed_painting, *case) for name, case in cases.items()]
+    largest, means = {name: 0 for name in cases}, {name: [] for name in cases}
+    for worker, painting in take_turns(workers, rounds, lambda number: photos[number % len(photos)]):
+        if worker is workers[0]:
+            target = painting.astype(np.int16)
+        difference = np.abs(painting - target)
+        largest[worker.name] = max(largest[worker.name], int(difference.max()))
+        means[worker.name].append(float(difference.mean()))
+    print(
+        f"\n| {side} x {side} | precision | ms (min to max) | speed | MB added | memory | largest | mean difference |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for worker in workers:
+        same = cases[worker.name][0] == cases[workers[0].name][0]  # another network paints something else
+        differences = f"{largest[worker.name]} | {mean(means[worker.name]):.3f}" if same else "|"
+        print(worker.row(workers[0], lambda seconds: 1000 * seconds), f"{differences} |", flush=True)
+    say(f"  MB before the first picture: {', '.join(f'{worker.before:,.0f}' for worker in workers)}")
+
+
+# --------------------------------------------------------------------------------------------------- 2. a large picture
+
+
+def timed_stylize(file: Path, precision: str) -> Callable[[Path], tuple[float, float]]:
+    """What paints a JPEG into another one beside it: (seconds in all, of them painting)."""
+    paint = painter(file, precision).paint
+
+    def answer(path: Path) -> tuple[float, float]:
+        start = time.perf_counter()
+        rgb = read_image(path).rgb[None]  # (1, H, W, 3)
+        read = time.perf_counter()
+        painting = paint(rgb)
+        painted = time.perf_counter()
+        save_image(path.with_stem("painting"), painting[0])
+        return time.perf_counter() - start, painted - read
+
+    return answer
+
+
+def measure_large(file: Path, precision: str, folder: Path) -> None:
+    """The shipped network on one large picture, from file to file."""
+    height, width = LARGE
+    say(f"painting {width} x {height} pixels")
+    save_image(folder / "large.jpg", photograph(0, height, width))
+    worker = Worker("the large picture", timed_stylize, file, precision)
+    worker.before = worker.receive()
+    seconds, painting = worker.ask(folder / "large.jpg")
+    worker.end()
+    print("\n| picture | precision | seconds | of them painting | s/megapixel | peak MB | before the picture |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| {width} x {height} | {precision} | {seconds:.1f} | {painting:.1f} ", end="")
+    print(f"| {seconds / (height * width / 1e6):.2f} | {worker.peak:,.0f} | {worker.before:,.0f} |", flush=True)
+
+
+# --------------------------------------------------------------------------------------------------------- 4. training
+
+
+def make_material(folder: Path) -> None:
+    """Photographs of 640 x 480 pixels, four style pictures, and a VGG-16 of random numbers, as fast as any other."""
+    from torchvision.models.vgg import cfgs, make_layers
+
+    for number, name in enumerate(PHOTOGRAPHS):
+        save_image(folder / "styles" / f"{name}.png", photograph(number, CROP, CROP))
+        large = photograph(number, 780, 940)
+        for i in range(0, 300, 30):
+            save_image(folder / "photos" / f"{name}_{i}.jpg", large[i : i + 480, 300 - i : 940 - i])
+    layers = make_layers(cfgs["D"], batch_norm=False)
+    save_file({f"features.{k}": v for k, v in layers.state_dict().items()}, folder / "vgg16.safetensors")
+
+
+def plain_training(photos: Path, style: Path, vgg: Path) -> Iterator[int]:
+    """Takes one step of the examples' training for each number it yields: the photographs of the batch.
+
+    Adam 1e-3; content at relu2_2, Gram matrices of four layers; photographs by torchvision's transforms.
+    """
+    from torchvision import transforms
+
+    prepare = transforms.Compose(
+        [transforms.Resize(CROP), transforms.CenterCrop(CROP), transforms.ToTensor(), lambda x: 255 * x]
+    )
+    judge = FeatureNetwork("vgg16", ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), str(vgg))
+    judge.to(memory_format=torch.contiguous_format)
+
+    def features(x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) of 0..255 -> the activations (B, C, H', W') of the four layers; channels first, unlike judge."""
+        x, found = (x / 255 - judge.mean) / judge.std, []
+        for index, layer in enumerate(judge.features):
+            x = layer(x)
+            found += [x] if index in judge.taps else []
+        return found
+
+    def gram(x: Tensor) -> Tensor:
+        rows = x.flatten(2)  # (B, C, H*W)
+        return rows.bmm(rows.mT) / rows[0].numel()  # (B, C, C)
+
+    grams = [gram(x) for x in features(prepare(Image.open(style)).repeat(BATCH, 1, 1, 1))]
+    sources = choose_split(list_pictures(photos), "train")
+    model = ReferenceNet()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    while True:
+        for rows in torch.randperm(len(sources)).split(BATCH):
+            photo = torch.stack([prepare(Image.open(sources[i].open()).convert("RGB")) for i in rows])  # (B, 3, H, W)
+            optimizer.zero_grad()
+            of_painting, of_photo = features(model(photo)), features(photo)
+            loss = 1e5 * F.mse_loss(of_painting[1], of_photo[1])
+            for x, target in zip(of_painting, grams, strict=True):
+                loss = loss + 1e10 * F.mse_loss(gram(x), target[: len(x)])
+            loss.backward()
+            optimizer.step()
+            yield len(rows)
+
+
+def our_training(options: dict[str, Any], precision: str) -> Iterator[int]:
+    """Takes one training step as trainer.py does; yields the paintings of the batch, without those of the identity."""
+    cfg = task_config({"task": "style", **options})
+    task = make_task(cfg)
+    optimizer = torch.optim.AdamW(
+        task.model.parameters(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=cfg.weight_decay, fused=True
+    )
+    task.model.train()
+    epoch = cfg.identity_epochs  # those without paintings left out
+    while True:
+        for indices in task.train_batches(epoch):
+            batch = task.collate([task.train_set[i] for i in indices])
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                output = task.step(task.model, batch)
+            output["objective"].backward()
+            nn.utils.clip_grad_norm_(task.model.parameters(), cfg.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            yield batch["style"].numel()
+        epoch += 1
+
+
+def timed_training(recipe: str, precision: str, photos: Path, folder: Path) -> Callable[[float], tuple[float, None]]:
+    """What trains for so many seconds, a step at least; `folder`: of make_material."""
+    styles, vgg = folder / "styles", folder / "vgg16.safetensors"
+    one = styles / f"{PHOTOGRAPHS[0]}.png"
+    options = {"data_root": photos, "style_image": styles, "vgg": vgg, "image_size": CROP}
+    if recipe == "same network":
+        options |= {"style_image": one, "width": 1, "identity": False, "batch_size": BATCH}
+    training = plain_training(photos, one, vgg) if recipe == "plain" else our_training(options, precision)
+
+    def answer(seconds: float) -> tuple[float, None]:
+        start, paintings = time.perf_counter(), next(training)
+        while time.perf_counter() - start < seconds:
+            paintings += next(training)
+        return (time.perf_counter() - start) / paintings, None
+
+    return answer
+
+
+def measure_training(precisions: Sequence[str], rounds: int, seconds: float, photos: Path, folder: Path) -> None:
+    """A table of the recipes, each round of so many seconds."""
+    say("training")
+    cases = [("plain", "fp32"), *((recipe, p) for recipe in ("same network", "defaults") for p in precisions)]
+    workers = [Worker(" | ".join(case), timed_training, *case, photos, folder) for case in cases]
+    for _ in take_turns(workers, rounds, lambda number: seconds if number else 0):
+        pass
+    print("\n| training | precision | paintings/s (min to max) | speed | MB added | memory |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for worker in workers:
+        print(worker.row(workers[0], lambda seconds: 1 / seconds), flush=True)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(args: argparse.Namespace, folder: Path) -> None:
+    """All four parts; `folder` is for what the processes share."""
+    if not PROCESS.exists():
+        raise UserError(f"there is no {PROCESS} on this machine: use Linux, memory cannot be measured elsewhere")
+    networks = {"same": load_network(args.weights) if args.weights else random_network()}
+    networks["shipped"] = load_network(args.load)
+    if tuple(networks["same"].arguments["channels"]) != CHANNELS:
+        raise UserError(f"--weights={args.weights}: give a network of full width, {CHANNELS} channels")
+    files = {name: folder / f"{name}.safetensors" for name in networks}
+    for name, network in networks.items():
+        network.save(files[name])
+    make_material(folder)
+    photos = Path(args.photos or folder / "photos")
+    list_pictures(photos, "photos")  # a mistake should be told now
+    precision, why = choose_precision("auto", gpu=False)
+    precisions, rounds = ("fp32", precision) if precision != "fp32" else ("fp32",), 5
+    if args.quick:
+        precisions, rounds = (precision,), 1
+    print(f"CPU features: {', '.join(cpu_features()) or 'unknown'}; {torch.get_num_threads()} threads; ", end="")
+    print(f"torch {torch.__version__}; auto picks {precision} ({why}); ", end="")
+    print(f"same: {args.weights or 'random numbers'}; shipped: {networks['shipped'].parameter_count():,} parameters")
+    cases = {"plain | fp32": (files["same"], "", -1)}
+    cases |= {f"{name} | {p}": (file, p, -1) for name, file in files.items() for p in precisions}
+    for side in [256] if args.quick else args.sizes:
+        measure_painting(cases, side, rounds)
+    if not args.quick:
+        measure_large(files["shipped"], precision, folder)
+    side = 256 if args.quick else 1024
+    tiled = {f"shipped, --tile={tile} | fp32": (files["shipped"], "fp32", tile) for tile in (0, side // 4, side // 2)}
+    measure_painting(tiled, side, rounds)
+    measure_training(precisions, rounds, 0 if args.quick else 10, photos, folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--load", default=str(ROOT / StylizeConfig.load), help="the shipped network")
+    parser.add_argument("--weights", default="", help="a network of full width for both sides; without: random numbers")
+    parser.add_argument("--sizes", type=sides, default=[256, 512, 1024, 2048], help="of pictures, such as 256,512")
+    parser.add_argument("--photos", default="", help="folder or .tar to train with; without: parts of four photographs")
+    parser.add_argument("--quick", action="store_true", help="a moment of each, to see that it runs")
+    args = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(args, Path(folder))
+    except UserError as error:
+        say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def sides(text: str) -> list[int]:
+    """The type of --sizes."""
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 64:
+        raise ValueError
+    return numbers
+
+
+if __name__ == "__main__":
+    sys.exit(main())
