@@ -4,8 +4,6 @@ What judges is a SqueezeNet of random weights; what it says is as good as any to
 """
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,11 +17,11 @@ from config import StyleConfig, parse
 from data.photos import choose_split, list_pictures
 from models.transformer_net import ConditionalInstanceNorm, TransformerNet
 from tasks import make_task, style
+from tests.test_visualize import free_port
 from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done
 from utils.images import read_image, to_tensor, to_uint8
 from utils.runs import read_state
 
-ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = 12  # of which 10 are for training
 
 
@@ -319,9 +317,11 @@ def test_broken_photographs_are_named(folder):
 def test_two_processes_are_one(folder):
     more = {"batch_size": 4, "identity_epochs": 1, "max_epoch": 2}
     run(folder, **options(folder, run="one", **more))
-    command = [sys.executable, "main.py", *arguments(**options(folder, run="two", devices=2, **more))]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert process.returncode == 0 and process.stderr.count("run: ") == 1, process.stderr
+    argv = arguments(**options(folder, run="two", devices=2, **more))
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
+    ranks = [Process(argv, folder / f"rank{rank}", LOCAL_RANK=str(rank), **world) for rank in (0, 1)]
+    assert [process.wait() for process in ranks] == [0, 0], [process.out.read_text() for process in ranks]
+    assert ranks[0].out.read_text().count("run: ") == 1 and "run: " not in ranks[1].out.read_text()
     curves = [
         [[v for k, v in r.items() if k not in ("kind", "split")] for r in log_of(folder / name) if r["kind"] == "batch"]
         for name in ("one", "two")
