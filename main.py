@@ -168,7 +168,7 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
 
 
 def export(*args: str, **options: Option) -> None:
-    """write a style network as ONNX, for other programs"""
+    """write a style network as ONNX, for other programs (takes some 20 seconds)"""
     _no_arguments("export", args)
     cfg = config.parse(config.ExportConfig, options)
     path = _model_file(cfg.load)
