@@ -28,7 +28,7 @@ class BaseModule(nn.Module):
             super().__init__(classes=classes)
     """
 
-    classes: dict[str, type["BaseModule"]] = {}
+    registry: dict[str, type["BaseModule"]] = {}
 
     def __init__(self, **arguments: Any):
         super().__init__()
@@ -37,7 +37,7 @@ class BaseModule(nn.Module):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        BaseModule.classes[cls.__name__] = cls
+        BaseModule.registry[cls.__name__] = cls
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +77,7 @@ class BaseModule(nn.Module):
                 f"{path} is a bare state dict (no {FORMAT} header): build the network and call load_weights, "
                 f"or give a file written by save"
             )
-        found = cls.classes.get(header.get("class"))
+        found = cls.registry.get(header.get("class"))
         if found is None or not issubclass(found, cls):
             raise UserError(f"{path} holds a {header.get('class')}, not a {cls.__name__}: give a {cls.__name__} file")
         try:
