@@ -45,7 +45,7 @@ class Options:
 class DefaultConfig(Options):
     """Options of train, val and test for every task."""
 
-    task: str = option("poet", "what is learnt: poet or style")
+    task: str = option("poet", "what is learnt: poet, style or dogcat")
     # data
     data_root: str = option("", "file or folder of the data; empty: the sample embedded in dataset/")
     batch_size: int = option(32, "samples in a batch (of all devices together)", minimum=1)
@@ -60,7 +60,13 @@ class DefaultConfig(Options):
     )
     lr_decay: float = option(0.5, "factor of the plateau schedule")
     warmup: int = option(20, "steps in which the learning rate rises from zero")
-    weight_decay: float = option(0.01, "AdamW's weight decay")
+    weight_decay: float = option(0.01, "AdamW's weight decay; not of biases and normalisations")
+    lr_scale: str = option("", "factors of the learning rate by parameter names, such as features.*:0.1")
+    freeze: str = option("", "parameters that do not learn, by name: features.*; several with commas")
+    unfreeze_epoch: int = option(0, "epochs after which what is frozen learns, too; 0: never")
+    ema: float = option(0.0, "judge and keep a moving average of the weights, such as 0.998; 0: the weights", maximum=1)
+    monitor: str = option("", "validation figure that decides which weights are best; empty: the task's own")
+    patience: int = option(0, "epochs without improvement after which training ends; 0: it goes on to the last")
     grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")
     accumulate: int = option(1, "batches whose gradients are added up before a step", minimum=1)
     seed: int = option(0, "of everything random")
@@ -139,6 +145,45 @@ class StyleConfig(DefaultConfig):
 
 
 @dataclass(frozen=True)
+class DogCatConfig(DefaultConfig):
+    """Options of train, val and test with --task=dogcat."""
+
+    backbone: str = option(
+        "mobilenet_v2",
+        "the network; lenet: the one to read first",
+        ("mobilenet_v2", "squeezenet1_1", "resnet34", "lenet"),
+    )
+    pretrained: str = option(
+        "auto",
+        "weights to start from: a file, imagenet (a download), none; auto: the shipped classifier's, if of this kind",
+    )
+    image_size: int = option(160, "side of the crops in pixels", minimum=32)
+    dropout: float = option(0.2, "dropout before the last layer, where the network has one", maximum=1)
+    label_smoothing: float = option(0.0, "share of the target that all classes have alike", maximum=1)
+    mixup: float = option(0.0, "alpha of mixup: pairs of pictures are mixed; 0: no mixup")
+    jitter: float = option(0.2, "how much brightness, contrast and saturation of training pictures vary", maximum=1)
+    shuffle_blocks: int = option(0, "cut training pictures into N x N blocks and shuffle them a little; 0: do not")
+    views: int = option(
+        1, "with all but the last layer frozen: crops of each picture whose features are computed once", minimum=1
+    )
+    others: str = option("", "folder of pictures of none of the classes: the network learns to be unsure about them")
+    cache: str = option("", "folder that keeps the decoded, reduced pictures; empty: they are decoded each time")
+    labels: str = option("", "test: CSV file id,label with the classes of pictures whose names do not hold them")
+    tta: int = option(2, "val, test: crops and mirror images of a picture that are judged: 1, 2, 4, 6", minimum=1)
+    out: str = option("", "val, test: folder of the report; empty: tmp/dogcat_val, tmp/dogcat_test")
+    lr: float = option(5e-4, "learning rate")
+    lr_schedule: str = option(
+        "cosine",
+        "plateau: times lr_decay after an epoch without improvement; cosine: down to 2 %",
+        ("plateau", "cosine", "constant"),
+    )
+    ema: float = option(
+        0.99, "judge and keep a moving average of the weights, such as 0.998; 0: the weights", maximum=1
+    )
+    max_epoch: int = option(6, "epochs to train")
+
+
+@dataclass(frozen=True)
 class GenerateConfig(Options):
     """Options of generate."""
 
@@ -197,6 +242,32 @@ class StylizeConfig(Options):
 
 
 @dataclass(frozen=True)
+class ClassifyConfig(Options):
+    """Options of classify."""
+
+    csv: str = option("", "file to write the answers to, as a table: path, label, a probability for each class")
+    json: bool = option(False, "one JSON object a line: path, label, a probability for each class; or path, error")
+    explain: bool = option(False, "paint over each picture what the answer rests on (Grad-CAM): NAME_explained.png")
+    out: str = option("", "explain: folder to write to; empty: beside the pictures")
+    threshold: float = option(
+        -1.0, "probability below which the answer is neither; -1: as calibrated in training; 0: never", (), -1, 1
+    )
+    tta: int = option(2, "crops and mirror images of a picture that are judged: 1, 2, 4, 6", minimum=1)
+    max_megapixels: float = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
+    num_workers: int = option(0, "processes that read pictures; 0: this one")
+    load: str = option("checkpoints/dogcat.safetensors", "the classifier's file")
+    precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", choices=("auto", "fp32", "bf16"))
+    use_gpu: bool = option(False, "on the GPU if there is one")
+
+
+@dataclass(frozen=True)
+class FindLrConfig(Options):
+    """Options of find_lr, besides those of train."""
+
+    steps: int = option(100, "find_lr: steps, in which the learning rate rises from 1e-6 to 1", minimum=10)
+
+
+@dataclass(frozen=True)
 class ExportConfig(Options):
     """Options of export."""
 
@@ -218,7 +289,7 @@ class DownloadConfig(Options):
     to: str = option("", "folder to put it in; empty: dataset/NAME")
 
 
-TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig}
+TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}
 
 
 def task_config(overrides: Mapping[str, Any]) -> DefaultConfig:

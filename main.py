@@ -39,7 +39,7 @@ def val(*args: str, **options: Option) -> None:
 
 
 def test(*args: str, **options: Option) -> None:
-    """judge a model file on the test split: --load=FILE"""
+    """judge a model file on the test split: --load=FILE; dogcat: write Kaggle's CSV, too"""
     _judge("test", args, options)
 
 
@@ -167,6 +167,75 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
     return paint, style_label([name]), f"{name}, {cfg.steps} steps; precision {precision} ({why})"
 
 
+def classify(*args: str, **options: Option) -> None:
+    """PATH …  say what pictures show: dog or cat, with its probability, or neither"""
+    cfg = config.parse(config.ClassifyConfig, options)
+    if not all(args) or not args:
+        raise UserError("classify needs pictures: python main.py classify photo.jpg")
+    path = _model_file(cfg.load)
+    import csv
+    import io
+
+    from tqdm import tqdm
+
+    from infer.classify import classify as answers
+    from infer.classify import find_pictures, open_model
+    from utils.files import atomic_write
+    from utils.hardware import choose_precision, pick_device
+
+    sources = find_pictures(args)
+    device = pick_device(cfg.use_gpu)
+    model = open_model(path, device)
+    precision, _ = choose_precision(cfg.precision, device == "cuda")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["path", "label", *model.classes])
+    names = ("threshold", "max_megapixels", "explain", "out")
+    more = {name: getattr(cfg, name) for name in names}
+    bad = 0
+    bar = tqdm(total=len(sources), unit="picture", leave=False, disable=None if len(sources) > 1 else True)
+    for answer in answers(model, sources, cfg.tta, precision, workers=cfg.num_workers, **more):
+        bar.update()
+        if answer.error:
+            bad += 1
+            tqdm.write(f"error: {answer.error}", file=sys.stderr)
+        else:
+            chances = answer.probabilities
+            writer.writerow([answer.path, answer.label, *(f"{p:.6f}" for p in chances.values())])
+        if cfg.json:
+            tqdm.write(json.dumps(answer.as_dict(), ensure_ascii=False), file=sys.stdout)
+        elif not answer.error:
+            best = max(chances, key=chances.get)
+            text = answer.label if answer.label == best else f"{answer.label} (rather {best})"
+            where = answer.explanation and f"  {answer.explanation}"
+            tqdm.write(f"{answer.path}: {text} {chances[best]:.1%}{where}", file=sys.stdout)
+        sys.stdout.flush()
+    bar.close()
+    if cfg.csv:
+        atomic_write(cfg.csv, table.getvalue())
+    if bad and len(sources) > 1:
+        _say(f"{bad} of {len(sources)} could not be read")
+    if bad:
+        raise Incomplete
+
+
+def find_lr(*args: str, **options: Option) -> None:
+    """the learning rate at which the loss of a task falls fastest: a short training with a rising one"""
+    _no_arguments("find_lr", args)
+    own = {name: options.pop(name) for name in ("steps",) if name in options}
+    cfg = config.task_config(options)
+    steps = config.parse(config.FindLrConfig, own).steps
+    from lr_finder import chart
+    from lr_finder import find_lr as search
+
+    found = search(cfg, steps)
+    if cfg.json:
+        print(json.dumps(found))
+    else:
+        print(f"{'lr':>9} {'loss':>8}\n{chart(found['lr'], found['loss'])}")
+        print(f"the loss falls fastest at --lr={found['suggestion']:.1e}")
+
+
 def export(*args: str, **options: Option) -> None:
     """write a style network as ONNX, for other programs (takes some 20 seconds)"""
     _no_arguments("export", args)
@@ -235,11 +304,16 @@ def help(*args: str, **options: Option) -> None:  # noqa: A001  the command's na
 
 
 # A new command is a function above, its name here, and its options (classes of config.py) in OPTIONS, for help.
-COMMANDS = {f.__name__: f for f in (train, val, test, generate, stylize, export, visdom, download, summary, help)}
+COMMANDS = {
+    f.__name__: f
+    for f in (train, val, test, find_lr, generate, stylize, classify, export, visdom, download, summary, help)
+}
 OPTIONS = {
     **dict.fromkeys(("train", "val", "test", "summary"), (config.DefaultConfig, *config.TASKS.values())),
+    "find_lr": (config.FindLrConfig, config.DefaultConfig, *config.TASKS.values()),
     "generate": (config.GenerateConfig,),
     "stylize": (config.StylizeConfig,),
+    "classify": (config.ClassifyConfig,),
     "export": (config.ExportConfig,),
     "visdom": (config.VisdomConfig,),
     "download": (config.DownloadConfig,),
@@ -271,7 +345,7 @@ def _no_arguments(command: str, args: tuple[str, ...]) -> None:
 
 
 def _model_file(path: str) -> str:
-    shipped = (config.GenerateConfig.load, config.StylizeConfig.load)
+    shipped = (config.GenerateConfig.load, config.StylizeConfig.load, config.ClassifyConfig.load)
     if path in shipped and not Path(path).exists():  # started in another folder
         path = str(Path(__file__).parent / path)
     if not Path(path).exists():

@@ -27,9 +27,10 @@ from config import DefaultConfig
 from tasks import make_task
 from tasks.base import Task
 from utils.debug import dump, first_bad_tensor, gradient_range
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 from utils.files import atomic_save
 from utils.hardware import choose_precision, pick_device
+from utils.parameters import MovingAverage, freeze, parameter_groups, train_mode
 from utils.recorder import Recorder
 from utils.runs import STATE_VERSION, git_revision, lock, read_state, run_folder
 from utils.seed import rng_state, seed_everything, set_rng_state
@@ -49,6 +50,10 @@ class Progress:
     lr_factor: float = 1.0  # what the plateau schedule has come to
     seconds: float = 0.0  # trained so far
     meters: dict[str, dict[str, float]] = field(default_factory=dict)  # running figures of this epoch
+
+
+class Stopped(Exception):
+    """The process was asked to end, by SIGINT or SIGTERM."""
 
 
 def learning_rate(cfg: DefaultConfig, progress: Progress, total_steps: int) -> float:
@@ -101,6 +106,9 @@ def train(cfg: DefaultConfig) -> dict[str, float]:
     # A run that began with --load has all of that file in its own state.
     task = make_task(cfg, state["arguments"] if state and cfg.load else None)
     task.val_batches()  # now, not after an epoch: there may be no data to validate with
+    if cfg.monitor and cfg.monitor not in task.monitors:
+        hint = did_you_mean(cfg.monitor, task.monitors)
+        raise UserError(f"--monitor={cfg.monitor}: choose one of {', '.join(task.monitors)}{hint}")
     say(f"{task}\nrun: {folder}")
     with lock(folder) if fabric.is_global_zero else nullcontext():
         if fabric.world_size > 1:
@@ -124,13 +132,17 @@ class Run:
         say: Callable[[str], None],
     ):
         self.task, self.cfg, self.fabric, self.folder, self.say = task, cfg, fabric, folder, say
+        self.monitor = cfg.monitor or next(iter(task.monitors))
         self.progress = Progress(**state["progress"]) if state else Progress()
         self.meters = {name: _meter(values) for name, values in self.progress.meters.items()}
+        self.faults: set[str] = set()  # what this process could not read
+        self.told: set[str] = set()  # what of all that the user knows
+        self.step_weight = 0.0  # of the batches since the last step
         task.to(fabric.device)
-        optimizer = torch.optim.AdamW(
-            task.model.parameters(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=cfg.weight_decay, fused=True
-        )
-        self.model, self.optimizer = fabric.setup(task.model, optimizer)
+        groups = parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale)
+        self.raw_optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
+        self._set_up()
+        self.average = MovingAverage(task.model, cfg.ema) if cfg.ema else None
         if state:
             self._restore(state)
         if fabric.global_rank:  # each process has its own dropout; the first one's is exact after a resume
@@ -138,6 +150,13 @@ class Run:
         self.recorder = self._make_recorder(state)
         self.signal = 0
         self.saved_at = time.monotonic()
+
+    def _set_up(self) -> None:
+        """Freezes what is to be frozen now, and puts model and optimizer on the devices."""
+        cfg = self.cfg
+        self.frozen = bool(cfg.freeze) and not 0 < cfg.unfreeze_epoch <= self.progress.epoch
+        freeze(self.task.model, cfg.freeze if self.frozen else "")
+        self.model, self.optimizer = self.fabric.setup(self.task.model, self.raw_optimizer)
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -147,25 +166,38 @@ class Run:
         with self._session():
             if progress.step == 0:
                 self.save()
-            while progress.epoch < self.cfg.max_epoch:
+            while progress.epoch < self.cfg.max_epoch and not self._hopeless():
                 self.train_epoch()
-                figures = self.validate()
-                self.compare(figures)
+                with self.average.applied() if self.average else nullcontext():
+                    figures = self.validate()
+                    self.compare(figures)
+                    self.show()
                 self.finish_epoch(figures)
             self.recorder.final(progress.step, progress.epoch, {**progress.best, "best_epoch": progress.best_epoch})
         if progress.best:
             self.say(
-                f"best {self.task.monitor} {progress.best[self.task.monitor]:.4f} in epoch {progress.best_epoch + 1}: "
+                f"best {self.monitor} {progress.best[self.monitor]:.4f} in epoch {progress.best_epoch + 1}: "
                 f"{self.folder / 'best.safetensors'}"
             )
         return progress.best
 
+    def _hopeless(self) -> bool:
+        """Whether cfg.patience epochs have brought no improvement."""
+        waited = self.progress.epoch - 1 - self.progress.best_epoch
+        if not self.cfg.patience or waited < self.cfg.patience:
+            return False
+        self.say(f"no better {self.monitor} for {waited} epochs (--patience={self.cfg.patience})")
+        return True
+
     def train_epoch(self) -> None:
         """Trains from progress.batch to the end of the epoch."""
         progress, cfg, task = self.progress, self.cfg, self.task
+        if self.frozen and 0 < cfg.unfreeze_epoch <= progress.epoch:
+            self._set_up()
+            self.say(f"--freeze={cfg.freeze} ends: everything learns now")
         batches = task.train_batches(progress.epoch)
         total_steps = cfg.max_epoch * math.ceil(len(batches) / cfg.accumulate)
-        self.model.train()
+        train_mode(self.model)
         with self._bar(f"epoch {progress.epoch + 1}/{cfg.max_epoch}", len(batches), progress.batch) as bar:
             mark = time.perf_counter()
             for batch, weight in self._loader(task.train_set, batches, progress.batch, cfg.accumulate):
@@ -180,11 +212,12 @@ class Run:
                         output = task.step(self.model, batch)
                     self._stop_if_bad(output["objective"], batch)
                     self.fabric.backward(output["objective"] * weight)
+                self.step_weight += weight
                 figures = self._count(self.meters, output, weight)
                 if debugging:
                     self._debug(batch, output)
                 if ends_step:
-                    figures["grad_norm"] = self._update(lr, batch)
+                    figures |= self._update(lr, batch)
                 spent = time.perf_counter() - mark
                 progress.seconds += spent
                 times = {"data_time": data_time, "model_time": spent - data_time}
@@ -197,10 +230,14 @@ class Run:
                         self.save()
                 mark = time.perf_counter()
 
-    def _update(self, lr: float, batch: dict[str, Any]) -> float:
+    def _update(self, lr: float, batch: dict[str, Any]) -> dict[str, float]:
         """Clips the gradient and takes one step; returns the gradient's norm before clipping."""
+        if not self._largest(self.step_weight):  # nothing in these batches could be read
+            self.optimizer.zero_grad()
+            return {}
+        self.step_weight = 0.0
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         limit = self.cfg.grad_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.task.model.parameters(), limit)
         self._stop_if_bad(norm, batch)
@@ -209,7 +246,9 @@ class Run:
             self.recorder.gradients(self.progress.step, self.progress.epoch, gradient_range(self.task.model))
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return norm.item()
+        if self.average:
+            self.average.update(self.progress.step)
+        return {"grad_norm": norm.item()}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -217,18 +256,26 @@ class Run:
         self.model.eval()
         dataset, batches = self.task.val_batches()
         meters: dict[str, AverageValueMeter] = {}
+        samples: list[dict[str, torch.Tensor]] = []
         with self.fabric.autocast(), self._bar("val", len(batches)) as bar:
             for batch, weight in self._loader(dataset, batches):
                 output = self.task.step(self.model, batch)
                 self._count(meters, output, weight)
+                if weight and "samples" in output:
+                    samples.append({name: tensor.cpu() for name, tensor in output["samples"].items()})
                 bar.update()
                 self._stop_if_asked()
-        return self.task.summarise(_means(meters))
+        if not meters or not any(meter.n for meter in meters.values()):
+            raise UserError("none of the validation samples can be read; the log names them")
+        samples = [part for parts in self._gathered(samples) for part in parts]
+        judged = self.task.judge({name: torch.cat([part[name] for part in samples]) for name in (samples or [{}])[0]})
+        return self.task.summarise(_means(meters)) | judged
 
     def compare(self, figures: dict[str, float]) -> None:
         """Compares with the best so far: saves the model if it is better, else lets the plateau schedule decay."""
-        progress, monitor = self.progress, self.task.monitor
-        if figures[monitor] < progress.best.get(monitor, math.inf):
+        progress, monitor = self.progress, self.monitor
+        sign = -1 if self.task.monitors[monitor] == "max" else 1
+        if sign * figures[monitor] < sign * progress.best.get(monitor, sign * math.inf):
             progress.best, progress.best_epoch = figures, progress.epoch
             if self.fabric.is_global_zero:
                 self.task.model.save(
@@ -244,8 +291,15 @@ class Run:
         private = ("save_path", "run", "resume", "env", "debug_file", *self.task.paths)
         return {k: v for k, v in self.cfg.as_dict().items() if k not in private}
 
+    def show(self) -> None:
+        """Examples of what the model can do now."""
+        if self.fabric.is_global_zero:
+            state = rng_state()  # what the examples draw must not change the training
+            self.task.show(self.recorder, self.progress.step, self.progress.epoch)
+            set_rng_state(state)
+
     def finish_epoch(self, figures: dict[str, float]) -> None:
-        """Records the epoch, shows examples, moves on to the next and saves."""
+        """Records the epoch, moves on to the next and saves."""
         progress = self.progress
         trained = self.task.summarise(_means(self.meters))
         self.recorder.epoch(progress.step, progress.epoch, "train", **trained)
@@ -256,9 +310,7 @@ class Run:
         if self.fabric.is_global_zero:
             for name, parameter in self.task.model.named_parameters():
                 self.recorder.histogram(progress.step, progress.epoch, name, parameter.detach().float().cpu().numpy())
-            state = rng_state()  # what the examples draw must not change the training
-            self.task.show(self.recorder, progress.step, progress.epoch)
-            set_rng_state(state)
+        self._tell_faults(set().union(*self._gathered(self.faults)))
         self.meters.clear()
         progress.epoch, progress.batch = progress.epoch + 1, 0
         self.save()
@@ -278,6 +330,7 @@ class Run:
             "arguments": self.task.model.arguments,
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
             "rng": rng_state(),
             "log_size": self.recorder.size,
         }
@@ -292,23 +345,22 @@ class Run:
                 f"network it began with; start a new one from its weights by --load={self.folder / 'best.safetensors'}"
             )
         self.task.model.load_state_dict(state["model"])
+        if [len(group["params"]) for group in state["optimizer"]["param_groups"]] != [
+            len(group["params"]) for group in self.raw_optimizer.param_groups
+        ]:
+            raise UserError("--lr_scale: a run goes on with the patterns it began with; their factors may change")
+        now = [{k: group[k] for k in ("weight_decay", "lr_scale")} for group in self.raw_optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:  # lr is set at each step
-            group["weight_decay"] = self.cfg.weight_decay
+        for group, options in zip(self.raw_optimizer.param_groups, now, strict=True):  # lr is set at each step
+            group.update(options)
+        if self.average:
+            self.average.load_state_dict(state["average"] or state["model"])
         set_rng_state(state["rng"])
 
     def _stop_if_asked(self) -> None:
-        """Saves and ends the process if it, or another one of the run, got SIGINT or SIGTERM."""
-        number = int(self._largest(self.signal))
-        if not number:
-            return
-        self.save()
-        self.say(
-            f"stopped by {signal.Signals(number).name}, nothing is lost; to go on:\n"
-            f"  python main.py train --resume={shlex.quote(str(self.folder))}"
-        )
-        # The launcher kills everybody as soon as one of the others ends with an error.
-        raise SystemExit(128 + number if self.fabric.is_global_zero else 0)
+        """Raises Stopped if this process, or another one of the run, got SIGINT or SIGTERM."""
+        if number := int(self._largest(self.signal)):
+            raise Stopped(number)
 
     def _stop_if_bad(self, value: torch.Tensor, batch: dict[str, Any]) -> None:
         """Ends the run if this loss or gradient norm is not finite in any of the processes."""
@@ -342,6 +394,15 @@ class Run:
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+        except Stopped as stopped:
+            (number,) = stopped.args
+            self.save()
+            self.say(
+                f"stopped by {signal.Signals(number).name}, nothing is lost; to go on:\n"
+                f"  python main.py train --resume={shlex.quote(str(self.folder))}"
+            )
+            # The launcher kills everybody as soon as one of the others ends with an error.
+            raise SystemExit(128 + number if self.fabric.is_global_zero else 0) from None
         except bdb.BdbQuit:
             raise UserError(f"the debugger was left by q; --resume={self.folder} goes on from the last save") from None
         except RuntimeError as error:
@@ -362,7 +423,9 @@ class Run:
         """(batch on the device, weight) for this process's share of the batches after the first `skip`.
 
         The weights make the objectives of a step add up to the mean over all its samples, however these were divided
-        among processes and among the `accumulate` batches of the step.
+        among processes and among the `accumulate` batches of the step. Samples that cannot be read are told and left
+        out; those that remain of the batch count for them. Where none remains, another sample stands in with weight 0:
+        the other processes wait for this one.
         """
         rank, world = self.fabric.global_rank, self.fabric.world_size
         shares, weights = [], []
@@ -380,8 +443,38 @@ class Run:
             pin_memory=self.fabric.device.type == "cuda",
             generator=torch.Generator(),  # its own: the global one must not depend on how often a run was resumed
         )
-        for batch, weight in zip(loader, weights, strict=True):
+        for share, batch, weight in zip(shares, loader, weights, strict=True):
+            there = () if batch is None else batch.get("index", torch.tensor(share)).tolist()
+            faults = [dataset.fault(i) for i in share if i not in there]
+            faults += batch.pop("broken", []) if batch else []
+            self.faults.update(faults)
+            if self.fabric.world_size == 1:  # else at the end of the epoch, those of all processes
+                self._tell_faults(self.faults)
+            if batch is None:
+                batch, weight = self._stand_in(dataset), 0.0
             yield self.fabric.to_device(batch), weight
+
+    def _stand_in(self, dataset: Dataset) -> dict[str, Any]:
+        """A batch of the first sample that can be read."""
+        for i in range(len(dataset)):
+            if (batch := self.task.collate([dataset[i]])) is not None:
+                return batch
+        raise UserError(f"none of the {len(dataset)} samples can be read; the first: {dataset.fault(0)}")
+
+    def _tell_faults(self, faults: set[str]) -> None:
+        """Names, in the log and to the user, what could not be read."""
+        for fault in sorted(faults - self.told):
+            self.told.add(fault)
+            self.say(f"left out: {fault}")
+            self.recorder.text(self.progress.step, self.progress.epoch, "left out", fault)
+
+    def _gathered(self, value: Any) -> list[Any]:
+        """What each of the processes gives as `value`."""
+        if self.fabric.world_size == 1:
+            return [value]
+        values = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def _count(
         self, meters: dict[str, AverageValueMeter], output: dict[str, torch.Tensor], weight: float
@@ -390,15 +483,17 @@ class Run:
 
         A batch of weight 0 (a process that had no sample of its own) does not count.
         """
-        names = [k for k in output if k not in ("objective", "count")]
+        names = [k for k in output if k not in ("objective", "count", "samples")]
         count = float(output["count"]) if weight else 0.0
         sums = [float(output[k]) * count for k in names]
         if self.fabric.world_size > 1:
             together = torch.tensor([*sums, count], dtype=torch.float64, device=self.fabric.device)
             *sums, count = self.fabric.all_reduce(together, reduce_op="sum").tolist()
+        if not count:  # nothing in this batch could be read
+            return {}
         for name, value in zip(names, sums, strict=True):
             meters.setdefault(name, _meter()).add(value, count)
-        return {name: value / max(count, 1) for name, value in zip(names, sums, strict=True)}
+        return {name: value / count for name, value in zip(names, sums, strict=True)}
 
     def _bar(self, name: str, total: int, done: int = 0) -> tqdm:
         quiet = not self.fabric.is_global_zero

@@ -97,7 +97,7 @@ def choose_split(sources: list[Source], split: str) -> list[Source]:
     if len(sources) < 3:
         raise UserError(f"{len(sources)} photographs are too few: training, validation and test need one each")
     order = sorted(sources, key=lambda source: hashlib.sha256(source.name.encode()).digest())
-    held_out = max(1, len(order) // HELD_OUT)
+    held_out = min(max(2, len(order) // HELD_OUT), len(order) // 3)  # two, if that leaves something to learn from
     parts = {"val": order[:held_out], "test": order[held_out : 2 * held_out], "train": order[2 * held_out :]}
     return parts[split]
 

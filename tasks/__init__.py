@@ -7,7 +7,7 @@ from config import DefaultConfig
 from tasks.base import Task
 
 # Imported when asked for: a task brings its libraries along.
-MODULES = {"poet": "tasks.poet.PoetTask", "style": "tasks.style.StyleTask"}
+MODULES = {"poet": "tasks.poet.PoetTask", "style": "tasks.style.StyleTask", "dogcat": "tasks.dogcat.DogCatTask"}
 
 
 def make_task(cfg: DefaultConfig, arguments: dict[str, Any] | None = None) -> Task:

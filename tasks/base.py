@@ -17,14 +17,17 @@ class Task:
 
     Attributes:
         model: the network that is trained.
-        monitor: the validation figure that decides which checkpoint is best (smaller is better).
+        monitors: validation figures that may decide which checkpoint is best, and what is good: "min" or "max"; the
+            first one does unless cfg.monitor names another.
         paths: options that name files of this machine; they stay out of the model file.
         train_set: a Dataset whose samples are functions of (seed, epoch, index); it may have `set_epoch(epoch)`.
-        collate: turns a list of samples into a batch, a dict with named keys.
+        collate: turns a list of samples into a batch, a dict with named keys. A sample that cannot be read may be None:
+            the batch then goes without it (and is None itself if nothing is left), has "index" (B) of those it holds,
+            and the dataset's `fault(index)` says what is wrong.
     """
 
     model: BaseModule
-    monitor: str = "loss"
+    monitors: dict[str, str] = {"loss": "min"}
     paths: tuple[str, ...] = ("data_root", "load")
     train_set: Dataset
     collate: Callable[[list], dict[str, Any]]
@@ -53,9 +56,14 @@ class Task:
         """One forward pass: {"objective": scalar to minimise, "count": weight of the figures, and figures: scalars}.
 
         The objective must be a mean over the samples of the batch, so that the trainer can make the mean over a step's
-        samples from parts of them. The figures are means over `count`, whatever the task counts.
+        samples from parts of them. The figures are means over `count`, whatever the task counts. "samples", a dict of
+        tensors (B, …) on what came out for each sample, is collected in validation, for `judge`.
         """
         raise NotImplementedError
+
+    def judge(self, samples: dict[str, Tensor]) -> dict[str, float]:
+        """Figures that are no means over batches, from the "samples" of a whole validation (of all processes)."""
+        return {}
 
     def summarise(self, figures: dict[str, float]) -> dict[str, float]:
         """Figures that follow from the means of the others, such as the perplexity."""

@@ -30,7 +30,7 @@ from utils.recorder import Recorder
 class PoetTask(Task):
     """Trains a Poet on the poems under cfg.data_root."""
 
-    monitor = "bits_per_char"
+    monitors = {"bits_per_char": "min", "loss": "min"}
     collate = staticmethod(collate)
 
     def __init__(self, cfg: PoetConfig, arguments: dict[str, Any] | None = None):

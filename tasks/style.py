@@ -23,12 +23,14 @@ from utils.recorder import Recorder
 
 EMBEDDED_STYLES = EMBEDDED.parent / "styles"
 CHANNELS = (32, 64, 128)  # at width 1
+SHEET_SIDE = 256  # pixels, of a cell of the sheet: strokes are not to be judged on less
 SHIFT, NOISE = 4, 0.02  # of the photograph for the temporal loss: pixels, standard deviation
 
 
 class StyleTask(Task):
     """Trains a TransformerNet on the photographs under cfg.data_root, one style for each picture of cfg.style_image."""
 
+    monitors = {"loss": "min", "content": "min", "style": "min"}
     collate = staticmethod(collate)
     paths = ("data_root", "load", "style_image", "vgg", "lpips", "squeezenet")
 
@@ -51,7 +53,6 @@ class StyleTask(Task):
         # Channels last is the order that convolutions are fastest in, and the normalisation far faster (InstanceNorm).
         self.model.to(memory_format=torch.channels_last)
         self.identity_only = False
-        self.broken: set[str] = set()
 
     @cached_property
     def loss(self) -> PerceptualLoss:
@@ -98,7 +99,6 @@ class StyleTask(Task):
 
         All means are over photographs; a photograph's losses are means over its styles.
         """
-        self.broken.update(batch["broken"])
         photo = (batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
         objective, figures = torch.zeros((), device=photo.device), {}
         if not (model.training and self.identity_only):
@@ -139,14 +139,15 @@ class StyleTask(Task):
     @torch.no_grad()
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
         """A sheet of fixed photographs: each as it is, in every style, and as the identity paints it."""
-        if self.broken:
-            print(f"{len(self.broken)} photographs could not be read: {', '.join(sorted(self.broken)[:3])} …")
         if not self.cfg.samples or recorder.folder is None:
             return
+        shares = torch.eye(len(self.model.styles) + self.model.identity, device=self.model.device)
+        if self.identity_only:  # no style has begun yet
+            shares = _only_identity(shares)[:1]
+        photos = PhotoDataset(self.val_set.sources, max(SHEET_SIDE, self.cfg.image_size), len(self.model.styles))
         rows = []
-        for index in range(min(self.cfg.samples, len(self.val_set))):
-            photo = self.val_set[index]["image"][None] / 255  # (1, 3, H, W)
-            shares = torch.eye(len(self.model.styles) + self.model.identity, device=self.model.device)
+        for index in range(min(self.cfg.samples, len(photos))):
+            photo = photos[index]["image"][None] / 255  # (1, 3, H, W)
             self.model.eval()
             paintings = [self.model(photo.to(shares.device), row[None])["image"] for row in shares]
             self.model.train()

@@ -184,7 +184,7 @@ def test_the_splits_are_disjoint_and_complete(count):
     parts = {split: choose_split(sources(count), split) for split in ("train", "val", "test")}
     together = [source.name for part in parts.values() for source in part]
     assert len(together) == count and set(together) == {source.name for source in sources(count)}
-    assert len(parts["val"]) == len(parts["test"]) == max(1, count // 20)
+    assert len(parts["val"]) == len(parts["test"]) == min(max(2, count // 20), count // 3)
 
 
 def test_the_split_does_not_depend_on_the_order_or_the_place():

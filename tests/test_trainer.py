@@ -158,7 +158,8 @@ def test_adam_by_hand(fit):
     task = fit(batch_size=8, max_epoch=2, lr=0.05, grad_clip=0.5, weight_decay=0.1, seed=3, lr_schedule="constant")
     torch.manual_seed(3)
     model = Line()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, betas=(0.9, 0.99), weight_decay=0.1)
+    groups = [{"params": [model.linear.weight]}, {"params": [model.linear.bias], "weight_decay": 0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.05, betas=(0.9, 0.99), weight_decay=0.1)
     for _ in range(2):
         for start in range(0, 32, 8):
             batch = task.collate(task.train_set[start : start + 8])
@@ -195,6 +196,127 @@ def test_validation_weighs_by_count(fit, tmp_path):
     figures = {r["split"]: r["loss"] for r in read_log(tmp_path / "run") if r["kind"] == "epoch"}
     assert figures["train"] == pytest.approx(expected, rel=1e-5)
     assert figures["val"] == pytest.approx(expected, rel=1e-5)
+
+
+# ----------------------------------------------------------------- freezing, averages, the best epoch, broken samples
+
+
+def test_frozen_until_an_epoch(fit, tmp_path):
+    """The bias does not move while it is frozen, and does afterwards; a resumed run knows which it is."""
+    seen = []
+    task = {"hook": lambda call, batch, model: seen.append(model.linear.bias.item())}
+    fit(task, batch_size=8, max_epoch=4, lr=0.1, freeze="linear.bias", unfreeze_epoch=2)  # 4 steps an epoch
+    assert len(set(seen[:9])) == 1 and len(set(seen[8:])) == 8
+    fit(run="b", batch_size=8, max_epoch=1, lr=0.1, freeze="linear.bias", unfreeze_epoch=2)
+    fit(resume=tmp_path / "b", batch_size=8, max_epoch=4, lr=0.1, freeze="linear.bias", unfreeze_epoch=2)
+    a, b = (read_state(tmp_path / name / "last.pt")["model"] for name in ("run", "b"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_learning_rate_of_its_own(fit, tmp_path):
+    """With a constant gradient AdamW's first step is the learning rate: a tenth of it where --lr_scale says so."""
+    begin = fit(run="none", lr=0).model.state_dict()
+    after = fit(lr=0.01, lr_scale="linear.bias:0.1", batch_size=32, grad_clip=0, weight_decay=0).model.state_dict()
+    steps = {name: (after[name] - begin[name]).abs().flatten().tolist() for name in after}
+    assert steps["linear.weight"] == pytest.approx([0.01] * 3, rel=1e-3)
+    assert steps["linear.bias"] == pytest.approx([0.001], rel=1e-3)
+
+
+def test_the_average_is_judged_and_kept(fit, tmp_path):
+    """Validation and best.safetensors have the averaged weights, by hand; training goes on with its own ones."""
+    weights = []
+    task = {"hook": lambda call, batch, model: weights.append(model.linear.weight.detach().clone())}
+    made = fit(task, batch_size=8, max_epoch=1, lr=0.1, ema=0.5)
+    weights.append(made.model.linear.weight.detach().clone())  # after the last step
+    average = weights[0]
+    for step, weight in enumerate(weights[1:], 1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * weight
+    best = Line.load(tmp_path / "run" / "best.safetensors")
+    torch.testing.assert_close(best.linear.weight, average)
+    x, y = made.collate(made.train_set)["x"], made.collate(made.train_set)["y"]
+    judged = next(r["loss"] for r in read_log(tmp_path / "run") if r["kind"] == "epoch" and r["split"] == "val")
+    assert judged == pytest.approx((best(x) - y).square().mean().item(), rel=1e-5)
+    plain = fit(run="plain", batch_size=8, max_epoch=1, lr=0.1)
+    assert torch.equal(plain.model.linear.weight, made.model.linear.weight)
+
+
+def test_patience(fit, tmp_path, capfd):
+    fit({"val_losses": [3.0, 2.0, 2.5, 2.0, 1.0]}, max_epoch=5, patience=2)
+    assert len([r for r in read_log(tmp_path / "run") if r["kind"] == "epoch" and r["split"] == "val"]) == 4
+    assert "no better loss for 2 epochs (--patience=2)" in capfd.readouterr().err
+    assert read_log(tmp_path / "run")[-1]["figures"] == {"loss": 2.0, "best_epoch": 1}
+
+
+def test_the_best_epoch_by_a_figure_that_should_be_large(fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(LineTask, "monitors", {"loss": "min", "score": "max"})
+    scores = iter([0.1, 0.9, float("nan"), 0.5])
+    monkeypatch.setattr(LineTask, "judge", lambda self, samples: {"score": next(scores)})
+    fit(max_epoch=4, monitor="score")
+    assert read_log(tmp_path / "run")[-1]["figures"]["best_epoch"] == 1
+    with pytest.raises(UserError, match="^--monitor=scor: choose one of loss, score; did you mean score?"):
+        fit(run="b", monitor="scor")
+
+
+class Broken(list):
+    """Samples of which some cannot be read."""
+
+    def __init__(self, samples: list, broken: set[int]):
+        super().__init__(samples)
+        self.broken = broken
+
+    def __getitem__(self, index: int):
+        return None if index in self.broken else {**super().__getitem__(index), "index": torch.tensor(index)}
+
+    def fault(self, index: int) -> str:
+        return f"sample {index} is broken"
+
+
+def _good_ones(samples: list) -> dict[str, Tensor] | None:
+    good = [s for s in samples if s is not None]
+    return {k: torch.stack([s[k] for s in good]) for k in good[0]} if good else None
+
+
+def test_broken_samples_are_left_out_and_named(fit, tmp_path, monkeypatch, capfd):
+    """The same as a training without them; a batch of nothing but broken ones is no step."""
+    original = LineTask.__init__
+
+    def init(self, cfg, **more):
+        original(self, cfg, **more)
+        self.train_set = Broken(self.train_set, {1, 5, *range(8, 16), 31})
+        self.collate = _good_ones
+
+    monkeypatch.setattr(LineTask, "__init__", init)
+    task = fit(batch_size=8, max_epoch=2, lr=0.05, seed=3, lr_schedule="constant", weight_decay=0)
+    told = capfd.readouterr().err
+    for index in task.train_set.broken:
+        assert told.count(f"left out: sample {index} is broken\n") == 1
+    texts = [r["text"] for r in read_log(tmp_path / "run") if r["kind"] == "text" and r["name"] == "left out"]
+    assert sorted(texts) == sorted(f"sample {i} is broken" for i in task.train_set.broken)
+    torch.manual_seed(3)
+    model = Line()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, betas=(0.9, 0.99), weight_decay=0)
+    for _ in range(2):
+        for start in (0, 16, 24):
+            batch = _good_ones([task.train_set[i] for i in range(start, start + 8)])
+            optimizer.zero_grad()
+            (model(batch["x"]) - batch["y"]).square().mean().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1)
+            optimizer.step()
+    torch.testing.assert_close(task.model.state_dict(), model.state_dict(), rtol=0, atol=1e-5)
+    assert read_state(tmp_path / "run" / "last.pt")["progress"]["step"] == 6
+
+
+def test_nothing_can_be_read(fit, monkeypatch):
+    original = LineTask.__init__
+
+    def init(self, cfg, **more):
+        original(self, cfg, **more)
+        self.train_set, self.collate = Broken(self.train_set, set(range(32))), _good_ones
+
+    monkeypatch.setattr(LineTask, "__init__", init)
+    with pytest.raises(UserError, match="^none of the 32 samples can be read; the first: sample 0 is broken$"):
+        fit()
 
 
 def test_precision_auto_is_measured_said_and_kept(fit, tmp_path, monkeypatch, capfd):

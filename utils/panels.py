@@ -20,8 +20,9 @@ Message = dict[str, Any]  # what visdom's server takes: "data", "layout", "opts"
 POINTS = 1000  # most points of a curve; visdom redraws whole windows, more make the page crawl
 TEXTS = 10  # newest texts kept in a window
 NAME = 36  # most characters of a name in a title
+NUMBERED = 12  # most rows of a table whose cells have room for their numbers
 HISTOGRAMS = 40  # most small histograms in their window
-SIDE = 400  # pixels, longest side of a picture
+TALL = 600  # pixels, most height of a picture; its width may fill a row
 SMALL, LARGE, FULL = 400, 810, 1220  # widths in pixels: three small windows with their gaps fill a row, as one full
 COLORS = {"train": "#1f6fb4", "val": "#e0701a", "test": "#3a8f4d", "data": "#e0701a", "model": "#1f6fb4"}
 OTHER_COLORS = ("#1f6fb4", "#e0701a", "#3a8f4d", "#8a5fb0", "#b0473f")
@@ -147,7 +148,7 @@ class Picture:
 
     def message(self) -> Message:
         image = self._image.copy()
-        image.thumbnail((SIDE, SIDE))
+        image.thumbnail((FULL, TALL))
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -227,6 +228,38 @@ class Gradients:
         return _plot(f"gradients, {self._heading}", (LARGE, 380), data, layout)
 
 
+class Matrix:
+    """A window with the newest table of a name, as a heat map with its numbers; rows are the truth."""
+
+    def __init__(self, title: str, rows: list[list[float]], labels: list[str]):
+        self._title, self._rows = title, [[float(value) for value in row] for row in rows]
+        self._labels = [_plot_text(_short(str(label))) for label in labels]
+
+    def message(self) -> Message:
+        # Shares of a row: with classes of unlike size the colours would else show the sizes.
+        shares = [[value / (sum(row) or 1) for value in row] for row in self._rows]
+        data = [{"type": "heatmap", "x": self._labels, "y": self._labels, "z": shares, "zmin": 0, "zmax": 1}]
+        data[0] |= {"colorscale": "Blues", "reversescale": True, "showscale": False}
+        numbers = [
+            {
+                "x": column,
+                "y": label,
+                "text": f"{self._rows[i][j]:g}",
+                "showarrow": False,
+                "font": {"color": "white" if shares[i][j] > 0.5 else "#333"},
+            }
+            for i, label in enumerate(self._labels)
+            for j, column in enumerate(self._labels)
+            if len(self._labels) <= NUMBERED
+        ]
+        layout = {
+            "xaxis": {"title": "predicted", "type": "category"},
+            "yaxis": {"title": "true", "type": "category", "autorange": "reversed", "automargin": True},
+            "annotations": numbers,
+        }
+        return _plot(self._title, (SMALL, 380), data, layout)
+
+
 class Board:
     """All windows of a run, by their id, and which of them have changed since they were sent."""
 
@@ -250,7 +283,7 @@ class Board:
 
     def in_order(self) -> list[str]:
         """The changed windows; visdom lays them out from left to right and top to bottom as they come."""
-        kinds = [Texts, Picture, Lines, Gradients, Table, Histograms]
+        kinds = [Texts, Picture, Matrix, Lines, Gradients, Table, Histograms]
         return sorted(self.changed, key=lambda key: (key != "loss", kinds.index(type(self._windows[key])), key))
 
     def handle(self, record: dict[str, Any]) -> None:
@@ -263,6 +296,7 @@ class Board:
             "image": self._image,
             "histogram": self._histogram,
             "gradients": self._gradients,
+            "matrix": self._matrix,
             "final": self._final,
         }
         try:
@@ -324,6 +358,10 @@ class Board:
 
     def _gradients(self, record: dict[str, Any]) -> None:
         self._replace("gradients", Gradients(_heading(record), record["layers"]))
+
+    def _matrix(self, record: dict[str, Any]) -> None:
+        title = f"{_spaced(record['name'])}, {_heading(record)}"
+        self._replace(f"matrix {record['name']}", Matrix(title, record["rows"], record["labels"]))
 
     def _window(self, key: str, new: Any) -> Any:
         """The window `key`, made if there is none yet; it counts as changed."""

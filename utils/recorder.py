@@ -93,6 +93,10 @@ class Recorder:
         counts, edges, nonfinite = histogram(values)
         self._record("histogram", step=step, epoch=epoch, name=name, counts=counts, edges=edges, nonfinite=nonfinite)
 
+    def matrix(self, step: int, epoch: int, name: str, rows: Sequence[Sequence[float]], labels: Sequence[str]) -> None:
+        """A square table with the same labels for rows and columns, such as a confusion matrix (rows: the truth)."""
+        self._record("matrix", step=step, epoch=epoch, name=name, rows=rows, labels=labels)
+
     def gradients(self, step: int, epoch: int, layers: Mapping[str, tuple[float, float, float]]) -> None:
         """Smallest, mean and largest entry of the gradient of each layer."""
         self._record("gradients", step=step, epoch=epoch, layers=layers)

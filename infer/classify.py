@@ -1,0 +1,256 @@
+"""What a picture shows: classes with their probabilities, by any of the classifiers here, and "neither" when unsure.
+
+It reads files and knows no task and no command line.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from data.photos import Source, list_pictures
+from infer.gradcam import grad_cam, overlay
+from models.classifier import Classifier
+from utils.errors import UserError
+from utils.images import open_image, read_image, save_image
+
+UNSURE = 0.01  # share of the validation pictures that may be called neither
+MARGIN = 256 / 224  # a picture's shorter side, in sides of the crop: what torchvision's networks were judged with
+EXPLAINED = 512  # longest side of an explanation, in pixels
+
+
+def open_model(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
+    """A classifier from its file, in eval mode, channels last: the order that convolutions are fastest in.
+
+    Raises UserError for anything else.
+    """
+    return Classifier.load(path, device).to(memory_format=torch.channels_last)
+
+
+# ------------------------------------------------------------------------------------------- pictures to a network
+
+
+def crops(rgb: np.ndarray, size: int, views: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (views, size, size, 3): what the network looks at.
+
+    1: the middle, as in validation. 2: and its mirror image. 4: and those of the largest square in the middle. 6: and
+    those of the whole picture, squeezed into a square.
+    """
+    height, width = rgb.shape[:2]
+    short = min(width, height)
+    boxes = []
+    for side in (short / MARGIN, short):
+        x, y = (width - side) / 2, (height - side) / 2
+        boxes.append((x, y, x + side, y + side))
+    boxes.append((0, 0, width, height))
+    image = Image.fromarray(rgb)
+    found: list[np.ndarray] = []
+    for box in boxes[: max(1, views // 2)]:
+        crop = np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))  # (size, size, 3)
+        found += [crop, crop[:, ::-1]]
+    return np.stack(found[:views])
+
+
+class Pictures(Dataset):
+    """Pictures as a network wants them: {"index", "views": (V, 3, S, S) uint8}, or {"index", "fault": a line}.
+
+    Args:
+        sources: the pictures.
+        size: S, the side of the crops in pixels.
+        views: V, see `crops`.
+        max_megapixels: larger pictures are refused before they are decoded; 0: the limit of utils/images.py.
+    """
+
+    def __init__(self, sources: Sequence[Source], size: int, views: int, max_megapixels: float = 0):
+        self.sources, self.size, self.views, self.max_megapixels = sources, size, views, max_megapixels
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            rgb = read_rgb(self.sources[index], 2 * self.size, self.max_megapixels)
+        except (UserError, OSError) as error:
+            return {"index": index, "fault": str(error)}
+        views = crops(rgb, self.size, self.views)  # (V, S, S, 3)
+        return {"index": index, "views": torch.from_numpy(views).permute(0, 3, 1, 2)}
+
+
+def read_rgb(source: Source, side: int, max_megapixels: float = 0) -> np.ndarray:
+    """(H, W, 3) uint8, on white; a shorter side of more than `side` pixels is reduced to that.
+
+    Raises UserError, or OSError, if the picture cannot be read.
+    """
+    with source.open() as file:
+        width, height = open_image(file, source.name, max_megapixels).size
+        file.seek(0)
+        longest = -(-side * max(width, height) // min(width, height))
+        picture = read_image(file, max_megapixels, max_side=longest, name=source.name)
+    if picture.alpha is None:
+        return picture.rgb
+    alpha = picture.alpha[..., None].astype(np.uint16)  # (H, W, 1)
+    return ((picture.rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def predict(
+    model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
+) -> Iterator[tuple[int, Tensor | None, str]]:
+    """(index, logits (K), "") of each picture, in order; (index, None, what is wrong) of those that cannot be read.
+
+    The logits are means over the views of a picture. They are not calibrated: see `probabilities`.
+    """
+    loader = DataLoader(
+        pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
+    )
+    for samples in loader:
+        good = [sample for sample in samples if "views" in sample]
+        logits: dict[int, Tensor] = {}
+        if good:
+            views = torch.cat([sample["views"] for sample in good]).to(model.device)  # (B * V, 3, S, S)
+            found = logits_of(model, views, precision).unflatten(0, (len(good), -1)).mean(1)  # (B, K)
+            logits = {sample["index"]: row for sample, row in zip(good, found.cpu(), strict=True)}
+        for sample in samples:
+            yield sample["index"], logits.get(sample["index"]), sample.get("fault", "")
+
+
+@torch.inference_mode()
+def logits_of(model: Classifier, image: Tensor, precision: str = "fp32") -> Tensor:
+    """(B, K) float32 logits of uint8 pictures (B, 3, S, S)."""
+    image = image.contiguous(memory_format=torch.channels_last).float() / 255
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return model(image)["logits"].float()
+
+
+# ----------------------------------------------------------------------------------------------------- calibration
+
+
+def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """(temperature, threshold) from the logits (N, K) and labels (N) of pictures that were not trained on.
+
+    The temperature is what the logits are divided by to make the log loss smallest (Guo et al. 2017, section 4.2).
+    Below the threshold of confidence, which 1 % of these pictures do not reach, a picture is called neither.
+    """
+    logits = logits.double()
+    inverse = torch.ones((), dtype=torch.float64, requires_grad=True)  # of the temperature: the loss is convex in it
+    optimizer = torch.optim.LBFGS([inverse], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(logits * inverse.clamp(1e-2, 1e2), labels)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    temperature = 1 / inverse.detach().clamp(1e-2, 1e2)
+    confidence = (logits / temperature).softmax(1).amax(1)
+    # A right answer of the least sure kind is still above chance: 1 / K.
+    return temperature.item(), max(confidence.quantile(UNSURE).item(), 1 / logits.shape[1])
+
+
+def probabilities(model: Classifier, logits: Tensor) -> Tensor:
+    """(…, K) logits -> calibrated probabilities, with the temperature that the model's file holds."""
+    return (logits / model.metadata.get("temperature", 1.0)).softmax(-1)
+
+
+# ----------------------------------------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `classify` says of one picture; `error` is a line, and the rest empty, if it could not be read."""
+
+    path: str
+    label: str = ""
+    probabilities: dict[str, float] | None = None
+    explanation: str = ""  # the file with the overlay
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: path, label and one probability for each class, or path and error."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        result = {"path": self.path, "label": self.label}
+        result |= {name: round(p, 6) for name, p in (self.probabilities or {}).items()}
+        return result | ({"explanation": self.explanation} if self.explanation else {})
+
+
+def find_pictures(paths: Sequence[str]) -> list[Source]:
+    """The pictures at `paths`: files, folders and .tar files. Raises UserError for a path where nothing is."""
+    found = []
+    for path in paths:
+        if not Path(path).exists():
+            raise UserError(f"{path} does not exist: give pictures, folders of pictures or a .tar")
+        if Path(path).is_dir() or Path(path).suffix.lower() == ".tar":
+            inside = list_pictures(path, "PATH")
+            found += [Source(str(Path(path) / s.name), s.path, s.offset, s.size) for s in inside]
+        else:
+            found.append(Source(str(path), Path(path)))
+    return found
+
+
+def classify(
+    model: Classifier,
+    sources: Sequence[Source],
+    views: int = 2,
+    precision: str = "fp32",
+    threshold: float = -1.0,
+    max_megapixels: float = 0,
+    workers: int = 0,
+    explain: bool = False,
+    out: str = "",
+) -> Iterator[Answer]:
+    """An answer for each picture, in order; one that cannot be read does not stop the others.
+
+    Args:
+        threshold: confidence below which a picture is neither; negative: the calibrated one of the model's file.
+        explain: paint over each picture what its answer rests on (Grad-CAM), into NAME_explained.png.
+        out: folder for these; empty: beside the picture.
+    """
+    size = int(model.metadata.get("image_size", 160))
+    threshold = float(model.metadata.get("threshold", 0.0)) if threshold < 0 else threshold
+    pictures = Pictures(sources, size, views, max_megapixels)
+    taken: set[Path] = set()
+    for index, logits, fault in predict(model, pictures, precision, workers=workers):
+        source = sources[index]
+        if logits is None:
+            yield Answer(source.name, error=fault)
+            continue
+        chances = probabilities(model, logits)  # (K)
+        best = int(chances.argmax())
+        label = model.classes[best] if chances[best] >= threshold else "neither"
+        where = ""
+        if explain:
+            where = str(_free(Path(out) if out else source.path.parent, Path(source.name).stem, taken))
+            rgb = read_rgb(source, EXPLAINED, max_megapixels)
+            save_image(where, explained(model, rgb, best))
+        yield Answer(source.name, label, dict(zip(model.classes, chances.tolist(), strict=True)), where)
+
+
+def explained(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
+    """(H, W, 3) uint8 with what speaks for class number `target` in warm colours.
+
+    The whole picture is looked at, with its shorter side as long as in training.
+    """
+    height, width = rgb.shape[:2]
+    scale = int(model.metadata.get("image_size", 160)) * MARGIN / min(width, height)
+    small = Image.fromarray(rgb).resize((max(1, round(width * scale)), max(1, round(height * scale))))
+    image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255  # (1, 3, H', W')
+    heat = grad_cam(model, image.to(model.device), torch.tensor([target]))[0].cpu().numpy()  # (H', W')
+    heat = np.array(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)
+    return overlay(rgb, heat)
+
+
+def _free(folder: Path, stem: str, taken: set[Path]) -> Path:
+    """The file for an overlay: NAME_explained.png, numbered where pictures of several folders have one name."""
+    path, number = folder / f"{stem}_explained.png", 2
+    while path in taken:
+        path, number = folder / f"{stem}_explained_{number}.png", number + 1
+    taken.add(path)
+    return path

@@ -1,0 +1,70 @@
+"""Grad-CAM: which parts of a picture speak for a class, by any of the classifiers here. It reads and writes no files.
+
+Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization".
+
+Shapes: B pictures, C channels, H x W pixels, h x w places of the maps, K classes.
+"""
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.classifier import Classifier
+
+OPACITY = 0.65  # of the colour where the heat is 1; the picture must still be seen
+
+
+def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
+    """What speaks for the classes `target` in pictures: heat, 1 at each picture's hottest place.
+
+    Args:
+        model: in eval mode; its parameters and their gradients stay as they are.
+        image: (B, 3, H, W) in 0..1.
+        target: (B) numbers of classes.
+
+    Returns (B, H, W) float32 in 0..1; all 0 for a picture in which nothing speaks for the class. May be called under
+    torch.no_grad and torch.inference_mode.
+    """
+    with torch.inference_mode(False):
+        # Autograd takes no tensor that was made in inference mode; a copy made here is none.
+        image = image.clone() if image.is_inference() else image
+        with torch.no_grad():
+            maps = model.feature_maps(image)  # (B, C, h, w)
+        with torch.enable_grad():
+            maps.requires_grad_()
+            logits = model.classify(maps)  # (B, K)
+            score = logits.gather(1, target.to(logits.device, torch.int64, copy=True)[:, None]).sum()
+            # No picture's score depends on another's maps, so the gradient of the sum holds that of each.
+            (gradient,) = torch.autograd.grad(score, maps)
+    maps, gradient = maps.detach().float(), gradient.float()
+    weights = gradient.mean((2, 3), keepdim=True)  # (B, C, 1, 1), equation 1
+    heat = F.relu((weights * maps).sum(1, keepdim=True))  # (B, 1, h, w), equation 2
+    heat = F.interpolate(heat, image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]  # (B, H, W)
+    return heat / heat.amax((1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
+
+
+def overlay(rgb: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A picture with heat painted over it.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        heat: (H, W) in 0..1; where it is 0 the picture stays as it is.
+
+    Returns (H, W, 3) uint8. Colours go from dark violet to yellow, brighter with every degree, so that they can be told
+    apart in grey and by the colour-blind, too.
+    """
+    heat = np.clip(heat, 0, 1)
+    colors = _colors()[np.rint(heat * 255).astype(np.uint8)]  # (H, W, 3)
+    opacity = (OPACITY * heat)[..., None]  # (H, W, 1)
+    return np.rint(rgb * (1 - opacity) + colors * opacity).astype(np.uint8)
+
+
+@cache
+def _colors() -> np.ndarray:
+    """(256, 3): the colours of heat 0 to 1, in 0..255."""
+    from matplotlib import colormaps  # takes a moment: only if it is needed
+
+    return colormaps["inferno"](np.arange(256), bytes=True)[:, :3].astype(np.float32)

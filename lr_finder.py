@@ -1,0 +1,100 @@
+"""The learning rate range test (Smith 2017): a short training whose learning rate rises until the loss explodes.
+
+It trains a network of its own and keeps nothing of it.
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from config import DefaultConfig
+from tasks import make_task
+from tasks.base import Task
+from trainer import make_fabric
+from utils.errors import UserError
+from utils.parameters import freeze, parameter_groups, train_mode
+from utils.seed import seed_everything
+
+LOWEST, HIGHEST = 1e-6, 1.0
+SMOOTHING = 0.9  # share of the running mean that a step keeps
+EXPLODED = 4.0  # times the lowest loss
+
+
+def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
+    """Trains the task of `cfg` for `steps` steps, the learning rate rising evenly on a log scale.
+
+    Returns {"lr": [...], "loss": [...] (smoothed), "suggestion": where the loss falls fastest}. Raises UserError if the
+    loss never falls.
+    """
+    if cfg.devices * cfg.num_nodes > 1:
+        raise UserError("find_lr uses one device: leave --devices and --num_nodes out")
+    fabric, _, machine = make_fabric(cfg)
+    seed_everything(cfg.seed)
+    task = make_task(cfg)
+    print(f"{task}\n{machine}", file=sys.stderr)
+    task.to(fabric.device)
+    freeze(task.model, cfg.freeze)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale), lr=LOWEST, betas=(0.9, 0.99)
+    )
+    model, optimizer = fabric.setup(task.model, optimizer)
+    train_mode(model)
+    rates, losses, mean = [], [], 0.0
+    batches = _batches(task)
+    for step in tqdm(range(steps), desc="find_lr", unit="step", leave=False):
+        rate = LOWEST * (HIGHEST / LOWEST) ** (step / max(1, steps - 1))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        with fabric.autocast():
+            objective = task.step(model, fabric.to_device(next(batches)))["objective"]
+        if not torch.isfinite(objective):
+            break
+        fabric.backward(objective)
+        torch.nn.utils.clip_grad_norm_(task.model.parameters(), cfg.grad_clip or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * objective.item()
+        rates.append(rate)
+        losses.append(mean / (1 - SMOOTHING ** (step + 1)))  # the running mean starts at 0
+        if losses[-1] > EXPLODED * min(losses):
+            break
+    return {"lr": rates, "loss": losses, "suggestion": steepest(rates, losses)}
+
+
+def steepest(rates: list[float], losses: list[float]) -> float:
+    """The rate at which the loss falls fastest over the logarithm of the rate, seen over a fifth of all rates.
+
+    Raises UserError if it never falls.
+    """
+    reach = max(1, len(rates) // 10)
+    slopes = {
+        rates[i]: (losses[i + reach] - losses[i - reach]) / math.log(rates[i + reach] / rates[i - reach])
+        for i in range(reach, len(rates) - reach)
+    }
+    if not slopes or min(slopes.values()) >= 0:
+        raise UserError("the loss falls at no learning rate: look at the data and at --freeze")
+    return min(slopes, key=slopes.get)
+
+
+def chart(rates: list[float], losses: list[float], lines: int = 24, width: int = 50) -> str:
+    """The losses as bars, one line for every few rates."""
+    top, low = max(losses), min(losses)
+    rows = []
+    for i in range(0, len(rates), max(1, len(rates) // lines)):
+        bar = "#" * round(width * (losses[i] - low) / (top - low or 1))
+        rows.append(f"{rates[i]:9.1e} {losses[i]:8.4f} {bar}")
+    return "\n".join(rows)
+
+
+def _batches(task: Task) -> Iterator[dict[str, Any]]:
+    """The batches of as many epochs as are asked for, without those that cannot be read."""
+    epoch = 0
+    while True:
+        for indices in task.train_batches(epoch):
+            if (batch := task.collate([task.train_set[i] for i in indices])) is not None:
+                yield batch
+        epoch += 1

@@ -1,0 +1,149 @@
+"""What all classifiers here have in common: a body that makes maps of features, a head that makes logits of them.
+
+It knows no particular network; weights trained on ImageNet, in torchvision's names, are read or downloaded here.
+
+Shapes: B pictures, C channels, H x W pixels, h x w places of the maps, K classes.
+"""
+
+import http.client
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from models.basemodule import BaseModule, read_state_dict, unwrap
+from utils.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Classifier(BaseModule):
+    """Base of the classifiers. A subclass builds its layers, and says what `feature_maps` and `classify` do.
+
+    Args:
+        classes: the names of the classes, in the order of the logits.
+        arguments: the other arguments of the subclass's constructor.
+    """
+
+    head: str  # what the names of the last layer's parameters begin with
+    imagenet: str = ""  # torchvision's name of the weights that it offers for this network
+
+    def __init__(self, classes: list[str], **arguments: object):
+        super().__init__(classes=list(classes), **arguments)
+        self.classes = list(classes)
+        # Not persistent: they are no weights, and torchvision's files have none of them.
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in 0..1 -> the same with about mean 0 and variance 1, as in the training on ImageNet."""
+        return (image - self.mean) / self.std
+
+    def feature_maps(self, image: Tensor) -> Tensor:
+        """image (B, 3, H, W) in 0..1, sides of 32 pixels or more -> what the body sees in it (B, C, h, w)."""
+        raise NotImplementedError
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """All that `classify` needs of the maps (B, C, h, w): (B, C, 1, 1), their means. Pooling twice is pooling once.
+
+        Of a frozen body only this need be kept.
+        """
+        return nn.functional.adaptive_avg_pool2d(maps, 1)
+
+    def classify(self, maps: Tensor) -> Tensor:
+        """maps (B, C, h, w), pooled or not -> logits (B, K)."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor | None = None, maps: Tensor | None = None) -> dict[str, Tensor]:
+        """image (B, 3, H, W) in 0..1, or the `maps` that were made of it before -> {"logits": (B, K)}."""
+        return {"logits": self.classify(self.feature_maps(image) if maps is None else maps)}
+
+    def initialise(self) -> None:
+        """Random weights by type of layer, so that no signal fades on its way (He et al. 2015, section 2.2).
+
+        The last layer's are small: all classes are about as likely before anything is learnt.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear) and f"{name}.".startswith(self.head):
+                nn.init.normal_(module.weight, std=0.01)
+            elif isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
+            else:
+                continue
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def load_pretrained(self, path: str = "") -> None:
+        """Takes over weights of the same network: torchvision's names, or a file that `save` wrote.
+
+        Args:
+            path: a .safetensors (float16, too) or .pth file; empty: torchvision's download, trained on ImageNet.
+
+        The last layer's weights are taken over if they are for the same classes (of a file without names of classes: as
+        many), else the random ones stay. All the others must be there, BatchNorm's statistics too. Raises UserError for
+        a file that does not fit, and if there is no download.
+        """
+        name = type(self).__name__
+        if not path and not self.imagenet:
+            raise UserError(f"--pretrained: there are no weights of {name} to download; give a file, or none")
+        path = path or str(download(name, self.imagenet, "--pretrained=FILE"))
+        tensors, own = unwrap(read_state_dict(path), path), self.state_dict()
+        head = {k: v for k, v in own.items() if k.startswith(self.head)}
+        classes = _classes_in(path)
+        fits = all(k in tensors and tensors[k].shape == v.shape for k, v in head.items())
+        if not fits or (classes is not None and classes != self.classes):
+            tensors = {k: v for k, v in tensors.items() if k not in head} | head
+        # Files from before PyTorch 0.4.1, as torchvision's of ResNet, lack these numbers. Nothing here uses them.
+        tensors = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")} | tensors
+        try:
+            self.load_weights(tensors, source=path)
+        except UserError as error:
+            raise UserError(f"{error}; give weights of {name}, or the --backbone that these are of") from None
+
+
+def _classes_in(path: str) -> list[str] | None:
+    """The names of the classes in a file that `save` wrote; None in any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["arguments"])["classes"]
+    except (SafetensorError, KeyError, ValueError, TypeError):
+        return None
+
+
+def kept_download(weights: str) -> tuple[str, Path]:
+    """(address, file it is kept in) of weights that torchvision offers; the name is such as VGG16_Weights."""
+    import torchvision  # takes a second: only if it is needed
+
+    url = getattr(torchvision.models, weights).DEFAULT.url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+def download(name: str, weights: str, option: str) -> Path:
+    """Where torchvision keeps weights; downloaded, and their hash checked, if they are not there yet.
+
+    Args:
+        name: of the network, for the message.
+        weights: torchvision's name of them, such as VGG16_Weights.
+        option: how a file can be given instead, such as --vgg=FILE.
+
+    Raises UserError if they cannot be downloaded.
+    """
+    url, kept = kept_download(weights)
+    if kept.exists():
+        return kept
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(kept), hash_prefix=kept.stem.split("-")[-1])
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise UserError(
+            f"cannot download {name} from {url} ({error}): give a weight file by {option}, "
+            f"or put the download at {kept}"
+        ) from error
+    return kept

@@ -1,0 +1,326 @@
+"""The classifier's task: which class a picture is of, judged by log loss and accuracy; two classes or twenty."""
+
+import csv
+import io
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchnet.meter import AUCMeter, ConfusionMeter
+from tqdm import tqdm
+
+from config import DogCatConfig
+from data.dogcat import DogCatDataset, Sample, choose_split, class_names, collate, list_samples
+from data.photos import choose_split as choose_photos
+from data.photos import list_pictures
+from infer.classify import Pictures, calibrate, explained, predict, probabilities, read_rgb
+from models import BACKBONES, Classifier
+from models.basemodule import BaseModule
+from tasks.base import Task
+from utils.errors import UserError
+from utils.files import atomic_write
+from utils.hardware import choose_precision
+from utils.images import grid, save_image
+from utils.recorder import Recorder
+from utils.report import write_report
+
+EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
+SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
+CLIP = 0.005  # one wrong answer of probability 0 would make Kaggle's log loss infinite
+VAL_BATCH = 64
+
+
+class DogCatTask(Task):
+    """Trains a Classifier on the labelled pictures under cfg.data_root."""
+
+    monitors = {"loss": "min", "accuracy": "max", "auc": "max"}
+    collate = staticmethod(collate)
+    paths = ("data_root", "load", "pretrained", "others", "cache", "labels", "out")
+
+    def __init__(self, cfg: DogCatConfig, arguments: dict[str, Any] | None = None):
+        super().__init__(cfg, arguments)
+        if arguments:
+            self.model = BACKBONES[cfg.backbone](**arguments)
+        elif cfg.load:
+            self.model = Classifier.load(cfg.load)
+        else:
+            self.model = self._new_model(class_names(self.samples))
+        self.model.to(memory_format=torch.channels_last)
+        self.calibration: dict[str, float] = {}
+        self.kept: dict[int, KeptFeatures] = {}  # by view; -1: of the validation pictures
+        self.judged: dict[str, Tensor] = {}  # the last validation's samples
+
+    def _new_model(self, classes: list[str]) -> Classifier:
+        cfg = self.cfg
+        model = BACKBONES[cfg.backbone](classes, dropout=cfg.dropout)
+        start = cfg.pretrained
+        if start == "auto":
+            start = "none" if cfg.backbone == "lenet" else "imagenet"
+            if cfg.backbone == "mobilenet_v2":
+                start = str(SHIPPED)
+        if start != "none":
+            model.load_pretrained("" if start == "imagenet" else start)
+        return model
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        return list_samples(self.cfg.data_root or EMBEDDED / "train")
+
+    def _dataset(self, samples: list[Sample], **training: Any) -> DogCatDataset:
+        return DogCatDataset(samples, self.model.classes, self.cfg.image_size, cache=self.cfg.cache, **training)
+
+    def _others(self, split: str) -> list[Sample]:
+        """Pictures of none of the classes."""
+        if not self.cfg.others:
+            return []
+        pictures = choose_photos(list_pictures(self.cfg.others, "others"), split)
+        return [Sample(source, None, Path(source.name).stem) for source in pictures]
+
+    @cached_property
+    def pictures(self) -> DogCatDataset:
+        """What to train with, as pictures."""
+        cfg, views = self.cfg, self.cfg.views if self.body_frozen else 0
+        samples = choose_split(self.samples, "train") + self._others("train")
+        return self._dataset(samples, seed=cfg.seed, jitter=cfg.jitter, shuffle_blocks=cfg.shuffle_blocks, views=views)
+
+    @cached_property
+    def val_pictures(self) -> DogCatDataset:
+        return self._dataset(choose_split(self.samples, "val") + self._others("val"))
+
+    @property
+    def body_frozen(self) -> bool:
+        """Whether only the last layer ever learns: then a picture's features are the same in every epoch."""
+        body = (p for name, p in self.model.named_parameters() if not name.startswith(self.model.head))
+        return not self.cfg.unfreeze_epoch and not any(p.requires_grad for p in body)
+
+    def __str__(self) -> str:
+        counts = [sum(sample.label == name for sample in self.samples) for name in self.model.classes]
+        found = ", ".join(f"{count:,} {name}" for name, count in zip(self.model.classes, counts, strict=True))
+        return (
+            f"pictures from {self.cfg.data_root or 'the embedded sample'}: {found}; "
+            f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
+        )
+
+    def train_batches(self, epoch: int) -> list[list[int]]:
+        self.pictures.set_epoch(epoch)
+        self.train_set = self._features(self.pictures, epoch % self.cfg.views) if self.body_frozen else self.pictures
+        return self.pictures.batches(self.cfg.batch_size, epoch)
+
+    def val_batches(self) -> tuple[Dataset, list[list[int]]]:
+        dataset = self._features(self.val_pictures, -1) if self.body_frozen else self.val_pictures
+        order = list(range(len(dataset)))
+        return dataset, [order[i : i + VAL_BATCH] for i in range(0, len(order), VAL_BATCH)]
+
+    def _features(self, pictures: DogCatDataset, view: int) -> "KeptFeatures":
+        """The features of all these pictures, computed when they are asked for first."""
+        if view not in self.kept:
+            self.kept[view] = KeptFeatures(self.model, pictures, self.cfg.precision, self.cfg.num_workers)
+        return self.kept[view]
+
+    def step(self, model: BaseModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross entropy to the target distribution; log loss and accuracy of the pictures whose class is known.
+
+        The target of a picture of none of the classes is the same probability for each of them (outlier exposure,
+        Hendrycks et al. 2019, section 4.3).
+        """
+        cfg, label = self.cfg, batch["label"]
+        known = label >= 0
+        classes = len(self.model.classes)
+        target = F.one_hot(label.clamp(min=0), classes).float()  # (B, K)
+        target = torch.where(known[:, None], target, 1 / classes)
+        name = "maps" if "maps" in batch else "image"
+        inputs = batch[name] if name == "maps" else as_input(batch["image"])
+        if model.training:
+            target = target * (1 - cfg.label_smoothing) + cfg.label_smoothing / classes
+            if cfg.mixup:
+                inputs, target = mixup(inputs, target, cfg.mixup)
+        logits = model(**{name: inputs})["logits"].float()  # (B, K)
+        objective = -(target * logits.log_softmax(1)).sum(1).mean()
+        right, loss = torch.zeros(2, device=logits.device)
+        if known.any():
+            loss = F.cross_entropy(logits[known], label[known]).detach()
+            right = (logits[known].argmax(1) == label[known]).float().mean()
+        samples = {"index": batch["index"], "label": label, "logits": logits.detach()}
+        return {"objective": objective, "count": known.sum(), "loss": loss, "accuracy": right, "samples": samples}
+
+    def judge(self, samples: dict[str, Tensor]) -> dict[str, float]:
+        """Area under the ROC curve (more than two classes: the mean of each against the rest); calibrates the model."""
+        order = samples["index"].argsort()  # the same however many processes there are
+        self.judged = {name: tensor[order] for name, tensor in samples.items()}
+        label, logits = self.judged["label"], self.judged["logits"]
+        known = label >= 0
+        temperature, threshold = calibrate(logits[known], label[known])
+        self.calibration = {"temperature": temperature, "threshold": threshold}
+        chances = (logits / temperature).softmax(1)
+        figures = {"auc": area_under_roc(chances[known], label[known])}
+        if not known.all():
+            figures["others_rejected"] = (chances[~known].amax(1) < threshold).float().mean().item()
+        return figures
+
+    def show(self, recorder: Recorder, step: int, epoch: int) -> None:
+        """The confusion matrix, and the validation pictures with the largest and the smallest losses."""
+        known = (self.judged["label"] >= 0).nonzero().flatten()
+        label, logits = self.judged["label"][known], self.judged["logits"][known]
+        confusion = ConfusionMeter(len(self.model.classes))
+        confusion.add(logits, label)
+        recorder.matrix(step, epoch, "confusion", confusion.value().astype(int).tolist(), self.model.classes)
+        count = min(4 * self.cfg.samples, len(known) // 2)
+        if not count or recorder.folder is None:
+            return
+        losses = F.cross_entropy(logits, label, reduction="none")
+        order = losses.argsort(descending=True)
+        rows, lines = [], []
+        for name, part in (("worst", order[:count]), ("best", order.flip(0)[:count])):
+            indices = self.judged["index"][known[part]].tolist()
+            rows.append([self.val_pictures.picture(index) for index in indices])
+            pairs = zip(indices, losses[part].tolist(), strict=True)
+            names = [f"{self.val_pictures.samples[index].source.name} {loss:.2f}" for index, loss in pairs]
+            lines.append(f"{name}: {', '.join(names)}")
+        path = recorder.folder / "pictures" / f"epoch_{epoch + 1:04}.png"
+        save_image(path, grid(rows, ("worst", "best")))
+        recorder.image(step, epoch, "worst and best", path)
+        recorder.text(step, epoch, "losses", "\n".join(lines))
+
+    def report(self, split: str) -> dict[str, Any]:
+        """Judges a split with cfg.tta views of each picture, and writes a report about it into cfg.out.
+
+        Of pictures without a class, and of the split test of two classes, a file for Kaggle is written as well. Returns
+        the figures of utils/report.py, and where the report is.
+        """
+        cfg, model = self.cfg, self.model.eval()
+        model.metadata.setdefault("image_size", cfg.image_size)
+        embedded = EMBEDDED / ("test" if split == "test" else "train")
+        root, labels = cfg.data_root or embedded, cfg.labels
+        if not cfg.data_root and split == "test":
+            labels = labels or str(EMBEDDED / "test_labels.csv")
+        samples = choose_split(list_samples(root, labels), split)
+        if strange := sorted({s.label for s in samples if s.label is not None} - set(model.classes)):
+            raise UserError(f"{root} has pictures of {strange[0]}; {cfg.load} knows {', '.join(model.classes)}")
+        precision, _ = choose_precision(cfg.precision, model.device.type == "cuda")
+        pictures = Pictures([sample.source for sample in samples], model.metadata["image_size"], cfg.tta)
+        found, faults = [], []
+        with tqdm(desc="judging", total=len(samples), unit="picture", leave=False) as bar:
+            for index, logits, fault in predict(model, pictures, precision, workers=cfg.num_workers):
+                found += [] if logits is None else [(index, probabilities(model, logits))]
+                faults += [fault] if fault else []
+                bar.update()
+        for fault in faults:
+            tqdm.write(f"left out: {fault}", file=sys.stderr)
+        if not found:
+            raise UserError(f"none of the {len(samples)} pictures can be read; the first: {faults[0]}")
+        kept = [samples[index] for index, _ in found]
+        chances = torch.stack([row for _, row in found]).numpy()  # (N, K)
+        known = all(sample.label is not None for sample in kept)
+        label = np.array([model.classes.index(s.label) for s in kept]) if known else None
+
+        def picture(number: int) -> np.ndarray:
+            return read_rgb(kept[number].source, model.metadata["image_size"])
+
+        def explain(numbers: list[int], targets: list[int]) -> list[np.ndarray]:
+            return [explained(model, picture(n), target) for n, target in zip(numbers, targets, strict=True)]
+
+        out = Path(cfg.out or f"tmp/dogcat_{split}")
+        notes = {"pictures": str(cfg.data_root or "the embedded sample"), "split": split, "model": Path(cfg.load).name}
+        notes |= {"views of each": str(cfg.tta), "left out": str(len(faults))}
+        names = [sample.source.name for sample in kept]
+        figures = write_report(out, "Dogs vs. Cats", names, label, chances, model.classes, picture, explain, notes)
+        result = {"data": notes["pictures"], "split": split, "pictures": len(kept), "broken": len(faults), **figures}
+        if split == "test":
+            missing = [s for s in samples if s not in kept]  # Kaggle wants a line for each: as likely this as that
+            write_submission(out / "submission.csv", kept, chances, missing, model.classes)
+            result["submission"] = str(out / "submission.csv")
+        return result | {"report": str(out / "report.html")}
+
+    def example(self) -> dict[str, Tensor]:
+        return {"image": torch.zeros(1, 3, self.cfg.image_size, self.cfg.image_size)}
+
+    def model_metadata(self) -> dict[str, Any]:
+        return {"image_size": self.cfg.image_size, **self.calibration}
+
+
+class KeptFeatures(Dataset):
+    """What a frozen body makes of pictures: {"maps": (C, h, w), "label", "index"}, None for one that is broken.
+
+    Computed at once: a training of the last layer then costs next to nothing.
+    """
+
+    def __init__(self, model: Classifier, pictures: DogCatDataset, precision: str, workers: int = 0):
+        self.pictures = pictures
+        self.found: dict[int, dict[str, Any]] = {}
+        model.eval()
+        order = list(range(len(pictures)))
+        batches = [order[i : i + VAL_BATCH] for i in range(0, len(order), VAL_BATCH)]
+        loader = DataLoader(pictures, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            for batch in tqdm(loader, desc="features", unit="batch", leave=False):
+                if batch is None:
+                    continue
+                maps = model.pool(model.feature_maps(as_input(batch["image"].to(model.device)))).float().cpu()
+                for i, index in enumerate(batch["index"].tolist()):
+                    self.found[index] = {"maps": maps[i].clone(), "label": int(batch["label"][i]), "index": index}
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | None:
+        return self.found.get(index)
+
+    def fault(self, index: int) -> str:
+        return self.pictures.fault(index)
+
+
+def as_input(image: Tensor) -> Tensor:
+    """(B, 3, S, S) uint8 -> float in 0..1, channels last."""
+    return (image.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def mixup(inputs: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Each sample (B, …) and target (B, K) mixed with those of another one (Zhang et al. 2018, section 2).
+
+    One share for the batch, drawn from Beta(alpha, alpha), of which each sample keeps the larger part: the mixtures are
+    the same, and figures about a sample's own label stay meaningful.
+    """
+    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    share = max(share, 1 - share)
+    order = torch.randperm(len(inputs), device="cpu").to(inputs.device)
+    return share * inputs + (1 - share) * inputs[order], share * target + (1 - share) * target[order]
+
+
+def area_under_roc(chances: Tensor, label: Tensor) -> float:
+    """Of probabilities (N, K): of the last of two classes, or the mean of every class against the rest.
+
+    NaN if a class has no picture.
+    """
+    classes = chances.shape[1]
+    if len(label.unique()) < classes:
+        return float("nan")
+    areas = []
+    for index in range(1, 2) if classes == 2 else range(classes):
+        meter = AUCMeter()
+        meter.add(chances[:, index], (label == index).long())
+        areas.append(float(meter.value()[0]))
+    return sum(areas) / len(areas)
+
+
+def write_submission(
+    path: Path, samples: list[Sample], chances: np.ndarray, missing: list[Sample], classes: list[str]
+) -> None:
+    """Kaggle's CSV, by id: `id,label` with the probability of the last of two classes, else one column for each.
+
+    Probabilities are kept CLIP away from 0 and 1. Pictures that could not be read have the same for all classes.
+    """
+    table = {s.id: row for s, row in zip(samples, chances, strict=True)}
+    table |= {s.id: np.full(len(classes), 1 / len(classes)) for s in missing}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "label"] if len(classes) == 2 else ["id", *classes])
+    for name in sorted(table, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)):
+        row = table[name].clip(CLIP, 1 - CLIP)
+        writer.writerow([name, f"{row[1]:.6f}"] if len(classes) == 2 else [name, *(f"{p:.6f}" for p in row)])
+    atomic_write(path, text.getvalue())

@@ -1,0 +1,325 @@
+"""models/classifier.py and the networks on it: torchvision's networks are the oracle; which weights are taken over."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models import BACKBONES, Classifier, LeNet, MobileNetV2, ResNet34
+from models.basemodule import BaseModule
+from models.classifier import IMAGENET_MEAN, IMAGENET_STD, download
+from utils.errors import UserError
+from utils.images import read_image, to_tensor
+
+SHARED = Path(__file__).parents[2] / "shared"
+BUILDERS = {
+    "mobilenet_v2": torchvision.models.mobilenet_v2,
+    "squeezenet1_1": torchvision.models.squeezenet1_1,
+    "resnet34": torchvision.models.resnet34,
+}
+PARAMETERS = {"mobilenet_v2": 3_504_872, "squeezenet1_1": 1_235_496, "resnet34": 21_797_672}  # as torchvision states
+PETS = ["cat", "dog"]
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def theirs(name: str, classes: int = 5) -> nn.Module:
+    """torchvision's network without dropout, its weights and statistics random."""
+    torch.manual_seed(0)
+    network = BUILDERS[name](weights=None, num_classes=classes)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (module.bias, module.running_mean):
+                nn.init.uniform_(tensor, -0.3, 0.3)
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.1)
+    return network
+
+
+def letters(count: int) -> list[str]:
+    return [f"class {i}" for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Classifier]:
+    """One of each, in eval mode."""
+    torch.manual_seed(1)
+    return {name: cls(PETS).eval() for name, cls in BACKBONES.items()}
+
+
+@pytest.fixture(scope="module")
+def mobilenet_file(tmp_path_factory) -> Path:
+    """A bare state dict of MobileNetV2 for 5 classes."""
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.safetensors"
+    save_file(theirs("mobilenet_v2").state_dict(), path)
+    return path
+
+
+# ------------------------------------------------------------------------------------------- the networks themselves
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_outputs_and_statistics_equal_torchvisions(name, tmp_path):
+    reference = theirs(name)
+    torch.save(reference.state_dict(), tmp_path / "weights.pth")
+    ours = BACKBONES[name](letters(5), dropout=0.0)
+    ours.load_pretrained(str(tmp_path / "weights.pth"))
+    image = random(3, 3, 67, 96)
+    normalised = torchvision.transforms.functional.normalize(image, IMAGENET_MEAN, IMAGENET_STD)
+    for mode in (True, False):
+        logits = ours.train(mode)(image)["logits"]
+        expected = reference.train(mode)(normalised)
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+        assert expected.std() > 0.01
+    state = reference.state_dict()
+    assert list(ours.state_dict()) == list(state)
+    for key, value in ours.state_dict().items():  # the pass in train mode has moved the statistics
+        torch.testing.assert_close(value, state[key], msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_number_of_parameters(name):
+    with torch.device("meta"):
+        assert BACKBONES[name](letters(1000)).parameter_count() == PARAMETERS[name]
+
+
+def test_lenet_by_hand(models):
+    """456 + 2,416 in the convolutions, 48,120 + 10,164 + 170 in the linear layers; and its output."""
+    model = models["lenet"]
+    assert model.parameter_count() == 61_326
+    layers = [nn.ReLU(), nn.MaxPool2d(2)]
+    plain = nn.Sequential(
+        model.conv1, *layers, model.conv2, *layers, nn.AdaptiveAvgPool2d(5), nn.Flatten(),
+        model.fc1, nn.ReLU(), model.fc2, nn.ReLU(), model.fc3,
+    )  # fmt: skip
+    image = random(2, 3, 50, 40)
+    expected = plain(torchvision.transforms.functional.normalize(image, IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(model(image)["logits"], expected)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("size", [(32, 32), (33, 61), (160, 128)])
+@torch.no_grad()
+def test_pooled_maps_are_all_that_classify_needs(models, name, size):
+    model, image = models[name], random(2, 3, *size)
+    maps = model.feature_maps(image)
+    pooled = model.pool(maps)
+    assert maps.shape[:2] == pooled.shape[:2] and pooled.numel() <= maps.numel() or name == "lenet"
+    logits = model.classify(maps)
+    assert logits.shape == (2, 2) and logits.isfinite().all() and not torch.equal(logits[0], logits[1])
+    assert torch.equal(model.classify(pooled), logits)
+    assert torch.equal(model(image)["logits"], logits) and torch.equal(model(maps=pooled)["logits"], logits)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_gradients_reach_every_parameter(name):
+    torch.manual_seed(0)
+    model = BACKBONES[name](letters(3), dropout=0.0)
+    model(random(4, 3, 64, 64))["logits"].square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_dropout_is_before_the_last_layer_and_in_training_only(name):
+    """With all inputs dropped, only the last layer's bias is left."""
+    torch.manual_seed(0)
+    model = BACKBONES[name](PETS, dropout=1.0)
+    bias = next(p for n, p in model.named_parameters() if n.startswith(model.head) and n.endswith("bias"))
+    nn.init.constant_(bias, 0.75)
+    image = random(2, 3, 40, 40)
+    assert (model.train()(image)["logits"] == 0.75).all() and (model.eval()(image)["logits"] != 0.75).all()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_head_names_the_last_layer_and_no_other(models, name):
+    own = {n: p for n, p in models[name].named_parameters() if n.startswith(models[name].head)}
+    assert {n.split(".")[-1] for n in own} == {"weight", "bias"} and len(own) == 2
+    assert all(len(p) == len(PETS) for p in own.values())
+    assert list(models[name].state_dict())[-2:] == list(own)
+
+
+@pytest.mark.parametrize("cls", [ResNet34, LeNet])
+def test_weights_by_type_of_layer(cls):
+    """Standard deviations of He et al.; the last layer leaves all classes about as likely."""
+    torch.manual_seed(0)
+    model = cls(letters(4))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            std = (2 / (module.out_channels * module.kernel_size[0] ** 2)) ** 0.5
+        elif isinstance(module, nn.Linear):
+            std = 0.01 if f"{name}." == model.head else (2 / module.in_features) ** 0.5
+        elif isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all() and not module.bias.any()
+            continue
+        else:
+            continue
+        assert module.weight.std().item() == pytest.approx(std, rel=0.15), name
+        assert module.bias is None or not module.bias.any()
+    chances = model.train()(random(8, 3, 64, 64))["logits"].softmax(1)
+    assert 0.1 < chances.min() and chances.max() < 0.5
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_file_rebuilds_the_network(models, name, tmp_path):
+    model = models[name]
+    model.save(tmp_path / "m.safetensors", temperature=1.5)
+    again = Classifier.load(tmp_path / "m.safetensors")
+    assert type(again) is BACKBONES[name] and again.classes == PETS and again.metadata == {"temperature": 1.5}
+    assert again.arguments == model.arguments and not again.training
+    image = random(1, 3, 48, 48)
+    assert torch.equal(again(image)["logits"], model(image)["logits"])
+    with pytest.raises(UserError, match="not a Poet"):
+        BaseModule.registry["Poet"].load(tmp_path / "m.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------ pretrained weights
+
+
+def body_and_head(model: Classifier) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    return tuple({k: v for k, v in state.items() if k.startswith(model.head) is head} for head in (False, True))
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+def test_another_number_of_classes_keeps_the_random_last_layer(mobilenet_file):
+    model = MobileNetV2(PETS)
+    _, before = body_and_head(model)
+    model.load_pretrained(str(mobilenet_file))
+    body, head = body_and_head(model)
+    assert equal(body, load_file(mobilenet_file)) and equal(head, before)
+
+
+def test_a_half_precision_file(mobilenet_file, tmp_path):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(mobilenet_file).items()}
+    save_file(half, tmp_path / "half.safetensors")
+    model = MobileNetV2(letters(5))
+    model.load_pretrained(str(tmp_path / "half.safetensors"))
+    assert all(v.dtype != torch.float16 for v in model.state_dict().values())
+    assert equal({k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}, half)
+
+
+@pytest.mark.parametrize("classes, same", [(PETS, True), (PETS[::-1], False), (["cat", "dog", "bird"], False)])
+def test_the_last_layer_of_a_file_of_ours_is_for_its_classes(tmp_path, classes, same):
+    source, model = LeNet(PETS), LeNet(classes)
+    source.save(tmp_path / "m.safetensors")
+    model.load_pretrained(str(tmp_path / "m.safetensors"))
+    body, head = body_and_head(model)
+    assert equal(body, source.state_dict())
+    assert (head["fc3.weight"].shape == source.fc3.weight.shape and equal(head, source.state_dict())) is same
+
+
+def test_files_from_before_batches_were_counted(mobilenet_file, tmp_path):
+    old = {k: v for k, v in load_file(mobilenet_file).items() if not k.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "old.pth")
+    model = MobileNetV2(letters(5))
+    model.load_pretrained(str(tmp_path / "old.pth"))
+    assert equal(old, model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "lacking", ["features.5.conv.1.1.running_mean", "features.18.1.running_var", "features.3.conv.2.weight"]
+)
+def test_all_but_the_last_layer_must_be_there(mobilenet_file, tmp_path, lacking):
+    tensors = load_file(mobilenet_file)
+    del tensors[lacking]
+    save_file(tensors, tmp_path / "partial.safetensors")
+    model = MobileNetV2(PETS)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(UserError, match=f"partial.safetensors does not fit MobileNetV2: missing {lacking}; give"):
+        model.load_pretrained(str(tmp_path / "partial.safetensors"))
+    assert equal(before, model.state_dict())
+
+
+def test_the_last_layer_may_be_missing(mobilenet_file, tmp_path):
+    save_file({k: v for k, v in load_file(mobilenet_file).items() if "classifier" not in k}, tmp_path / "b.safetensors")
+    model = MobileNetV2(letters(5))
+    model.load_pretrained(str(tmp_path / "b.safetensors"))
+    assert equal(body_and_head(model)[0], load_file(mobilenet_file))
+
+
+def test_files_that_do_not_fit(mobilenet_file, tmp_path):
+    with pytest.raises(
+        UserError, match=r"does not fit ResNet34: missing conv1.weight.*weights of ResNet34, or the --b"
+    ):
+        ResNet34(PETS).load_pretrained(str(mobilenet_file))
+    with pytest.raises(UserError, match="LeNet to download; give a file, or none"):
+        LeNet(PETS).load_pretrained()
+    with pytest.raises(UserError, match="cannot read .*nothing.pth"):
+        LeNet(PETS).load_pretrained(str(tmp_path / "nothing.pth"))
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(UserError, match="text.pth is not a readable weight file"):
+        LeNet(PETS).load_pretrained(str(tmp_path / "text.pth"))
+
+
+def download_from(monkeypatch, name: str, url: str, home: Path) -> None:
+    """torchvision's weights of this name are to come from `url`, and are kept in `home`."""
+    weights = getattr(torchvision.models, name).DEFAULT
+    monkeypatch.setattr(weights, "_value_", type(weights.value)(url, weights.value.transforms, weights.value.meta))
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_torchvisions_download_is_used(monkeypatch, tmp_path, name):
+    reference = theirs(name, classes=7)
+    kept = tmp_path / "hub" / "checkpoints" / "weights-12345678.pth"
+    download_from(monkeypatch, BACKBONES[name].imagenet, f"http://127.0.0.1:9/{kept.name}", tmp_path)
+    kept.parent.mkdir(parents=True)
+    torch.save(reference.state_dict(), kept)
+    model = BACKBONES[name](letters(7))
+    model.load_pretrained()
+    assert equal(model.state_dict(), reference.state_dict())
+
+
+def test_no_connection_is_one_line_that_says_what_to_do(monkeypatch, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/mobilenet_v2-7ebf99e0.pth"
+        download_from(monkeypatch, MobileNetV2.imagenet, url, tmp_path)
+        with pytest.raises(UserError) as error:
+            MobileNetV2(PETS).load_pretrained()
+    message = str(error.value)
+    assert message.startswith(f"cannot download MobileNetV2 from {url}") and "\n" not in message
+    assert "--pretrained=FILE" in message and str(tmp_path / "hub" / "checkpoints") in message
+
+
+def test_names_of_the_downloads_are_torchvisions(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    for name in BUILDERS:
+        weights = getattr(torchvision.models, BACKBONES[name].imagenet).DEFAULT
+        kept = tmp_path / "hub" / "checkpoints" / weights.url.split("/")[-1]
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.touch()
+        assert download(name, BACKBONES[name].imagenet, "") == kept
+        assert torchvision.models.get_model_weights(name).DEFAULT is weights
+
+
+# ----------------------------------------------------------------------------------------------------- real weights
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1"])
+@torch.no_grad()
+def test_real_weights_know_what_they_see(name):
+    path, photos = SHARED / "weights" / f"{name}_fp16.safetensors", SHARED / "photos" / "samples"
+    if not path.exists() or not photos.exists():
+        pytest.skip(f"{path.name} or the photographs are not here")
+    names = torchvision.models.MobileNet_V2_Weights.DEFAULT.meta["categories"]
+    model = BACKBONES[name](names)
+    model.load_pretrained(str(path))
+    for photo, answer in (("brown_bear", "brown bear"), ("school_bus", "school bus")):
+        image = to_tensor(read_image(photos / f"{photo}.jpg", max_side=288).rgb)
+        assert names[model.eval()(image)["logits"].argmax()] == answer

@@ -1,0 +1,149 @@
+"""infer/gradcam.py against Grad-CAM by hooks on torchvision's network, and against maps whose heat is known."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infer.gradcam import OPACITY, grad_cam, overlay
+from models.classifier import Classifier
+from models.mobilenet_v2 import MobileNetV2
+
+CLASSES = ["cat", "dog", "bird"]
+
+
+def blocks(count: int, height: int = 96, width: int = 96, seed: int = 1) -> Tensor:
+    """(count, 3, height, width) in 0..1: blocks of any colour, 16 pixels a side, so that the places differ."""
+    image = torch.rand(count, 3, height // 16, width // 16, generator=torch.Generator().manual_seed(seed))
+    return image.repeat_interleave(16, 2).repeat_interleave(16, 3)
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    """A random network whose maps are of some strength, as those of one that has learnt: BatchNorm has seen pictures."""
+    torch.manual_seed(0)
+    model = MobileNetV2(CLASSES)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.normal_(module.bias, std=0.3)
+            module.momentum = 1.0
+    nn.init.normal_(model.classifier[1].weight)
+    with torch.no_grad():
+        model.feature_maps(blocks(3))
+    return model.eval()
+
+
+class Channels(Classifier):
+    """The picture's channels, halved in size, are the maps; the logits are weighted sums of their means."""
+
+    head = "weight"
+
+    def __init__(self, classes: list[str]):
+        super().__init__(classes)
+        self.weight = nn.Parameter(torch.tensor([[1.0, 0, 0], [0, 1, -1], [-1, -1, -1]]))  # (K, C)
+
+    def feature_maps(self, image: Tensor) -> Tensor:
+        return F.avg_pool2d(image, 2)
+
+    def classify(self, maps: Tensor) -> Tensor:
+        return self.pool(maps).flatten(1) @ self.weight.T
+
+
+def by_hooks(model: MobileNetV2, image: Tensor, target: Tensor) -> Tensor:
+    """(B, H, W): Grad-CAM as it is told in the paper, picture by picture, on torchvision's own network."""
+    network = torchvision.models.mobilenet_v2(num_classes=len(model.classes)).eval()
+    network.load_state_dict(model.state_dict())
+    kept = {}
+    network.features.register_forward_hook(lambda module, inputs, output: kept.update(maps=output))
+    network.features.register_full_backward_hook(lambda module, inputs, outputs: kept.update(gradient=outputs[0]))
+    normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    heats = []
+    for picture, k in zip(image, target.tolist(), strict=True):
+        network(normalise(picture)[None])[0, k].backward()
+        maps, gradient = kept["maps"][0].detach(), kept["gradient"][0]  # (C, h, w)
+        heat = torch.zeros(maps.shape[1:])
+        for channel in range(len(maps)):
+            heat += gradient[channel].mean() * maps[channel]
+        size = list(picture.shape[1:])
+        heat = torchvision.transforms.functional.resize(heat.clamp(min=0)[None], size, antialias=False)[0]
+        heats.append(heat / heat.max())
+    return torch.stack(heats)
+
+
+@pytest.mark.parametrize("size", [(96, 96), (64, 144)])
+def test_equals_hooks_on_torchvisions_network(model, size):
+    image = blocks(3, *size)
+    target = torch.tensor([0, 2, 1])
+    heat = grad_cam(model, image, target)
+    assert heat.shape == (3, *size) and heat.dtype == torch.float32
+    assert heat.amax((1, 2)).tolist() == [1, 1, 1] and heat.min() >= 0
+    assert heat.std() > 0.1  # something is to be seen
+    torch.testing.assert_close(heat, by_hooks(model, image, target), rtol=1e-4, atol=1e-5)
+
+
+def test_heat_is_where_the_class_is():
+    image = torch.zeros(3, 3, 8, 8)
+    image[0, 0, 4:, :4] = 0.5  # red speaks for class 0
+    image[1, 1, :4, 4:] = 1  # green for class 1
+    image[1, 2, :4, 4:] = 0.25  # and blue against it
+    image[1, 2, 4:] = 1
+    image[2] = 1  # everything speaks against class 2
+    heat = grad_cam(Channels(CLASSES), image, torch.tensor([0, 1, 2]))
+    expected = torch.zeros(3, 8, 8)
+    # Bilinear, from places of 2 x 2 pixels: a quarter and three quarters of the way between their centres.
+    fall = torch.tensor([1, 1, 1, 0.75, 0.25, 0, 0, 0])
+    expected[0] = torch.outer(fall.flip(0), fall)
+    expected[1] = torch.outer(fall, fall.flip(0))
+    torch.testing.assert_close(heat, expected)
+
+
+def test_a_batch_is_its_pictures_one_by_one(model):
+    image, target = blocks(4), torch.tensor([2, 0, 0, 1])
+    single = [grad_cam(model, image[i : i + 1], target[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(grad_cam(model, image, target), torch.cat(single), rtol=1e-4, atol=1e-5)
+
+
+def test_another_class_has_another_heat(model):
+    image = blocks(1).expand(3, -1, -1, -1)
+    cat, dog, bird = grad_cam(model, image, torch.arange(3))
+    assert min((cat - dog).abs().max(), (dog - bird).abs().max(), (cat - bird).abs().max()) > 0.05
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_where_no_gradient_is_kept(model, mode):
+    image, target = blocks(2), torch.tensor([0, 1])
+    expected = grad_cam(model, image, target)
+    with mode():
+        heat = grad_cam(model, image * 1, target * 1)  # made in this mode
+        assert not torch.is_grad_enabled()
+    assert torch.equal(heat, expected) and not heat.requires_grad
+
+
+def test_leaves_no_trace_in_the_model(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first, *others = model.parameters()
+    first.grad = torch.ones_like(first)
+    image = blocks(1)
+    grad_cam(model, image, torch.tensor([1]))
+    assert torch.equal(first.grad, torch.ones_like(first)) and all(p.grad is None for p in others)
+    assert all(p.requires_grad for p in model.parameters()) and not image.requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    first.grad = None
+
+
+def test_overlay():
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
+    assert np.array_equal(overlay(rgb, np.zeros((6, 7))), rgb)
+    hot = overlay(rgb, np.ones((6, 7), np.float32))
+    assert hot.dtype == np.uint8 and hot.shape == rgb.shape
+    end = 255 * np.array([0.988362, 0.998364, 0.644924])  # the last colour of inferno
+    assert np.abs(hot - ((1 - OPACITY) * rgb + OPACITY * end)).max() <= 1.2
+
+
+def test_overlay_is_brighter_where_it_is_hotter():
+    heat = np.linspace(0, 1, 256)[None]  # (1, 256)
+    luma = overlay(np.zeros((1, 256, 3), np.uint8), heat)[0] @ [0.299, 0.587, 0.114]
+    assert (np.diff(luma) > -1).all() and luma[-1] > 120

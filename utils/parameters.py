@@ -1,0 +1,119 @@
+"""Which parameters learn, and how fast: freezing and learning rates by name, weight decay, the moving average.
+
+Patterns are those of file names: `features.*`, `*.bias`; several are parted by commas. A pattern that matches no
+parameter is the user's mistake.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.errors import UserError
+
+
+def freeze(model: nn.Module, patterns: str, option: str = "freeze") -> None:
+    """Takes the gradient from the parameters that `patterns` name, and gives it to all others.
+
+    Raises UserError for a pattern that fits no parameter, and if nothing is left to learn.
+    """
+    frozen = _matching(model, patterns, option)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    if frozen and not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"--{option}={patterns} leaves nothing to learn")
+
+
+def train_mode(model: nn.Module) -> None:
+    """Like model.train(), but what is frozen as a whole stays in eval mode: its BatchNorm must not move either."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, lr_scale: str = "") -> list[dict[str, Any]]:
+    """The groups for an optimizer: {"params", "weight_decay", "lr_scale"}.
+
+    Biases and the weights of normalisations (all that are no matrices) are not decayed: small weights are no aim
+    there. `lr_scale` is such as `features.*:0.1,classifier.*:1`: the learning rate of the first pattern that fits is
+    multiplied by its factor, that of the others by 1. Raises UserError if it cannot be read, or fits no parameter.
+    """
+    scales: dict[str, float] = {}
+    for part in filter(None, lr_scale.split(",")):
+        pattern, _, factor = part.rpartition(":")
+        try:
+            value = float(factor)
+        except ValueError:
+            value = -1.0
+        if not pattern or not 0 <= value < float("inf"):
+            raise UserError(f"--lr_scale={part}: expected PATTERN:FACTOR, such as --lr_scale=features.*:0.1")
+        for name in _matching(model, pattern, "lr_scale"):
+            scales.setdefault(name, value)
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        scale, decays = scales.get(name, 1.0), parameter.ndim > 1
+        new = {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
+        groups.setdefault((scale, decays), new)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _matching(model: nn.Module, patterns: str, option: str) -> set[str]:
+    names = [name for name, _ in model.named_parameters()]
+    found: set[str] = set()
+    for pattern in filter(None, patterns.split(",")):
+        fitting = {name for name in names if fnmatchcase(name, pattern)}
+        if not fitting:
+            tops = dict.fromkeys(name.split(".")[0] for name in names)
+            raise UserError(f"--{option}={pattern} fits no parameter; they begin with {', '.join(tops)}")
+        found |= fitting
+    return found
+
+
+class MovingAverage:
+    """An exponential moving average of a model's weights and buffers; it often judges better than the last step does.
+
+    After each step: average <- d * average + (1 - d) * weights, with d = min(decay, (1 + step) / (10 + step)), so that
+    the first steps do not weigh for ever.
+
+    Args:
+        model: its state is the first average.
+        decay: share of the old average that a step keeps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model, self.decay = model, decay
+        self.average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Moves the average towards the model after optimizer step `step` (from 1)."""
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in self.model.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, share)
+            else:
+                self.average[name].copy_(tensor)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the averaged weights inside, its own ones again afterwards."""
+        own = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by name."""
+        return self.average
+
+    def load_state_dict(self, average: dict[str, Tensor]) -> None:
+        """Takes over what `state_dict` gave."""
+        for name, tensor in average.items():
+            self.average[name].copy_(tensor)
