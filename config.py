@@ -171,6 +171,8 @@ class DogCatConfig(DefaultConfig):
     labels: str = option("", "test: CSV file id,label with the classes of pictures whose names do not hold them")
     tta: int = option(2, "val, test: crops and mirror images of a picture that are judged: 1, 2, 4, 6", minimum=1)
     out: str = option("", "val, test: folder of the report; empty: tmp/dogcat_val, tmp/dogcat_test")
+    batch_size: int = option(16, "pictures in a batch (of all devices together)", minimum=1)
+    warmup: int = option(10, "steps in which the learning rate rises from zero")
     lr: float = option(5e-4, "learning rate")
     lr_schedule: str = option(
         "cosine",

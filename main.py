@@ -208,7 +208,7 @@ def classify(*args: str, **options: Option) -> None:
             best = max(chances, key=chances.get)
             text = answer.label if answer.label == best else f"{answer.label} (rather {best})"
             where = answer.explanation and f"  {answer.explanation}"
-            tqdm.write(f"{answer.path}: {text} {chances[best]:.1%}{where}", file=sys.stdout)
+            tqdm.write(f"{answer.path}: {text} {min(chances[best], 0.999):.1%}{where}", file=sys.stdout)
         sys.stdout.flush()
     bar.close()
     if cfg.csv:

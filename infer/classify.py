@@ -134,16 +134,21 @@ def logits_of(model: Classifier, image: Tensor, precision: str = "fp32") -> Tens
 def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """(temperature, threshold) from the logits (N, K) and labels (N) of pictures that were not trained on.
 
-    The temperature is what the logits are divided by to make the log loss smallest (Guo et al. 2017, section 4.2).
-    Below the threshold of confidence, which 1 % of these pictures do not reach, a picture is called neither.
+    The temperature is what the logits are divided by to make the log loss smallest (Guo et al. 2017, section 4.2). A
+    class of n pictures has the target (n + 1) / (n + 2) instead of 1 (Platt 1999, section 2.2): of few pictures, all
+    of them right, it must not follow that the network never errs. Below the threshold of confidence, which 1 % of these
+    pictures do not reach, a picture is called neither.
     """
-    logits = logits.double()
+    logits, classes = logits.double(), logits.shape[1]
+    counts = torch.bincount(labels, minlength=classes)[labels, None]  # (N, 1)
+    rest = 1 / (counts + 2).double()
+    target = torch.where(F.one_hot(labels, classes).bool(), 1 - rest, rest / (classes - 1))  # (N, K)
     inverse = torch.ones((), dtype=torch.float64, requires_grad=True)  # of the temperature: the loss is convex in it
     optimizer = torch.optim.LBFGS([inverse], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(logits * inverse.clamp(1e-2, 1e2), labels)
+        value = F.cross_entropy(logits * inverse.clamp(1e-2, 1e2), target)
         value.backward()
         return value
 
@@ -151,7 +156,7 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     temperature = 1 / inverse.detach().clamp(1e-2, 1e2)
     confidence = (logits / temperature).softmax(1).amax(1)
     # A right answer of the least sure kind is still above chance: 1 / K.
-    return temperature.item(), max(confidence.quantile(UNSURE).item(), 1 / logits.shape[1])
+    return temperature.item(), max(confidence.quantile(UNSURE).item(), 1 / classes)
 
 
 def probabilities(model: Classifier, logits: Tensor) -> Tensor:
