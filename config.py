@@ -115,7 +115,11 @@ class StyleConfig(DefaultConfig):
     """Options of train, val and test with --task=style."""
 
     style_image: str = option("", "picture of the style, or a folder of them (one style each); empty: the samples")
-    loss_network: str = option("vgg16", "what judges the paintings", choices=("vgg16", "vgg19", "squeezenet"))
+    loss_network: str = option(
+        "auto",
+        "what judges the paintings; auto: vgg16 if at hand, else the classifier",
+        ("auto", "vgg16", "vgg19", "squeezenet", "classifier"),
+    )
     vgg: str = option("", "file with the weights of the loss network; empty: torchvision's download")
     image_size: int = option(128, "side of the crops of photographs to train on, in pixels", minimum=32)
     style_size: int = option(512, "longer side of the style pictures, in pixels: larger, larger strokes", minimum=32)
@@ -169,7 +173,7 @@ class DogCatConfig(DefaultConfig):
     others: str = option("", "folder of pictures of none of the classes: the network learns to be unsure about them")
     cache: str = option("", "folder that keeps the decoded, reduced pictures; empty: they are decoded each time")
     labels: str = option("", "test: CSV file id,label with the classes of pictures whose names do not hold them")
-    tta: int = option(2, "val, test: crops and mirror images of a picture that are judged: 1, 2, 4, 6", minimum=1)
+    tta: int = option(6, "val, test: crops and mirror images of a picture that are judged: 1, 2, 4, 6", minimum=1)
     out: str = option("", "val, test: folder of the report; empty: tmp/dogcat_val, tmp/dogcat_test")
     batch_size: int = option(16, "pictures in a batch (of all devices together)", minimum=1)
     warmup: int = option(10, "steps in which the learning rate rises from zero")
@@ -236,7 +240,11 @@ class StylizeConfig(Options):
     style_image: str = option("", "optimize: the picture of the style")
     style_size: int = option(512, "optimize: longer side of the style picture, in pixels", minimum=32)
     steps: int = option(300, "optimize: steps", minimum=1)
-    loss_network: str = option("vgg16", "optimize: what judges", choices=("vgg16", "vgg19", "squeezenet"))
+    loss_network: str = option(
+        "auto",
+        "optimize: what judges; auto: vgg16 if at hand, else the classifier",
+        ("auto", "vgg16", "vgg19", "squeezenet", "classifier"),
+    )
     vgg: str = option("", "optimize: file with the loss network's weights; empty: torchvision's download")
     content_weight: float = option(StyleConfig.content_weight, "optimize: weight of the content loss")
     style_weight: float = option(StyleConfig.style_weight, "optimize: weight of the style loss")

@@ -3,6 +3,7 @@
 It trains a network of its own and keeps nothing of it.
 """
 
+import itertools
 import math
 import sys
 from collections.abc import Iterator
@@ -42,15 +43,16 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
         parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale), lr=LOWEST, betas=(0.9, 0.99)
     )
     model, optimizer = fabric.setup(task.model, optimizer)
-    train_mode(model)
     rates, losses, mean = [], [], 0.0
     batches = _batches(task)
     for step in tqdm(range(steps), desc="find_lr", unit="step", leave=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / max(1, steps - 1))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
+        batch = fabric.to_device(next(batches))
+        train_mode(model)  # here, since a task may compute with the model to make its batches
         with fabric.autocast():
-            objective = task.step(model, fabric.to_device(next(batches)))["objective"]
+            objective = task.step(model, batch)["objective"]
         if not torch.isfinite(objective):
             break
         fabric.backward(objective)
@@ -91,10 +93,14 @@ def chart(rates: list[float], losses: list[float], lines: int = 24, width: int =
 
 
 def _batches(task: Task) -> Iterator[dict[str, Any]]:
-    """The batches of as many epochs as are asked for, without those that cannot be read."""
-    epoch = 0
-    while True:
+    """The batches of as many epochs as are asked for, without what cannot be read. Raises UserError if nothing can."""
+    for epoch in itertools.count():
+        some = False
         for indices in task.train_batches(epoch):
             if (batch := task.collate([task.train_set[i] for i in indices])) is not None:
+                some = True
                 yield batch
-        epoch += 1
+        if not some:
+            raise UserError(
+                f"none of the {len(task.train_set)} samples can be read; the first: {task.train_set.fault(0)}"
+            )

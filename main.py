@@ -12,6 +12,7 @@ import config
 from utils.errors import UserError, did_you_mean
 
 Option = str | bool  # as written; True where an option has no value: --json
+CLASSIFIER = config.ClassifyConfig.load
 NETWORK_ONLY = ("style", "strength", "load", "tile", "memory_limit")  # options of stylize
 OPTIMIZE_ONLY = "style_image style_size steps loss_network vgg content_weight style_weight tv_weight".split()
 
@@ -154,17 +155,23 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
         raise UserError("--method=optimize needs the picture of a style: --style_image=FILE")
     from infer.stylize import optimizing, style_label
     from models.perceptual import PerceptualLoss
+    from models.vgg import choose_network
     from utils.hardware import choose_precision, pick_device
     from utils.images import read_image, to_tensor
 
     device = pick_device(cfg.use_gpu)
     style = read_image(cfg.style_image, max_side=cfg.style_size).rgb
-    loss = PerceptualLoss(cfg.loss_network, [to_tensor(style)], cfg.vgg).to(device)
+    network, file, reason = choose_network(cfg.loss_network, cfg.vgg, str(Path(__file__).parent / CLASSIFIER))
+    loss = PerceptualLoss(network, [to_tensor(style)], file).to(device)
     precision, why = choose_precision(cfg.precision, device == "cuda")
     names = ("steps", "content_weight", "style_weight", "tv_weight")
     paint = optimizing(loss, precision=precision, **{name: getattr(cfg, name) for name in names})
     name = Path(cfg.style_image).stem
-    return paint, style_label([name]), f"{name}, {cfg.steps} steps; precision {precision} ({why})"
+    return (
+        paint,
+        style_label([name]),
+        f"{name}, {cfg.steps} steps; judged by {network} ({reason}); precision {precision} ({why})",
+    )
 
 
 def classify(*args: str, **options: Option) -> None:

@@ -1,26 +1,32 @@
-"""Makes the pictures of the README with the project's own painter: `python docs/make_pictures.py`.
+"""Makes the pictures of the README with the project's own networks: `python docs/make_pictures.py [NAME …]`.
 
 The photographs come with scikit-image (a development dependency): coffee (CC0, Rachel Michetti), Chelsea the cat (CC0,
 Stefan van der Walt), the astronaut Eileen Collins and a rocket (public domain, NASA and SpaceX).
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import skimage.data
 from PIL import Image, ImageOps
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
+from config import DogCatConfig  # noqa: E402
+from infer.classify import explained, open_model  # noqa: E402
 from infer.paint import Painter  # noqa: E402
 from infer.stylize import load_network  # noqa: E402
+from tasks.dogcat import DogCatTask  # noqa: E402
 from utils.hardware import choose_precision  # noqa: E402
-from utils.images import grid, save_image  # noqa: E402
+from utils.images import grid, read_image, save_image  # noqa: E402
 
 PHOTOS = ("coffee", "chelsea", "astronaut", "rocket")
 SIDE = 512  # pixels that are painted
 SHOWN = 240  # pixels in the sheet
+DRAWN = ("cat.0.jpg", "dog.0.jpg")  # of the embedded sample
 PICTURES = Path(__file__).parent / "pictures"
 
 
@@ -31,7 +37,7 @@ def shown(rgb: np.ndarray) -> np.ndarray:
 
 def contact_sheet() -> None:
     """A row for each style, a column for each photograph; the photographs themselves on top."""
-    model = load_network(Path(__file__).parents[1] / "checkpoints" / "style.safetensors")
+    model = load_network(ROOT / "checkpoints" / "style.safetensors")
     photos = np.stack([
         np.asarray(ImageOps.fit(Image.fromarray(getattr(skimage.data, name)()), (SIDE, SIDE))) for name in PHOTOS
     ])  # fmt: skip
@@ -46,7 +52,7 @@ def contact_sheet() -> None:
 
 def strengths() -> None:
     """One photograph from strength 0 to 1.5, and a mixture."""
-    model = load_network(Path(__file__).parents[1] / "checkpoints" / "style.safetensors")
+    model = load_network(ROOT / "checkpoints" / "style.safetensors")
     photo = np.asarray(ImageOps.fit(Image.fromarray(skimage.data.chelsea()), (SIDE, SIDE)))[None]
     precision, _ = choose_precision("auto", gpu=False)
     first, second = "great_wave", "the_scream"
@@ -57,6 +63,39 @@ def strengths() -> None:
     save_image(PICTURES / "strength.jpg", sheet, quality=88)
 
 
+def explanations() -> None:
+    """A photograph and drawn animals, each with what speaks for the class that it is of."""
+    model = open_model(ROOT / "checkpoints" / "dogcat.safetensors")
+    sample = ROOT / "dataset" / "sample" / "dogcat" / "train"
+    pictures = [
+        (skimage.data.chelsea(), 0),
+        *((read_image(sample / name).rgb, number) for number, name in enumerate(DRAWN)),
+    ]
+    row = []
+    for rgb, target in pictures:
+        row += [
+            np.asarray(ImageOps.fit(Image.fromarray(p), (SHOWN, SHOWN))) for p in (rgb, explained(model, rgb, target))
+        ]
+    save_image(PICTURES / "dogcat.jpg", grid([row]), quality=88)
+
+
+def report() -> None:
+    """The first screen of the report about the embedded test pictures."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        cfg = DogCatConfig(task="dogcat", load=str(ROOT / "checkpoints" / "dogcat.safetensors"), out=folder)
+        DogCatTask(cfg).report("test")
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1100, "height": 900})
+        page.goto(Path(folder, "report.html").as_uri())
+        page.screenshot(path=PICTURES / "report.jpg", type="jpeg", quality=80)
+        browser.close()
+
+
 if __name__ == "__main__":
-    contact_sheet()
-    strengths()
+    for make in (contact_sheet, strengths, explanations, report):
+        if not sys.argv[1:] or make.__name__ in sys.argv[1:]:
+            make()

@@ -3,6 +3,7 @@
 It reads files and knows no task and no command line.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from utils.images import open_image, read_image, save_image
 
 UNSURE = 0.01  # share of the validation pictures that may be called neither
 MARGIN = 256 / 224  # a picture's shorter side, in sides of the crop: what torchvision's networks were judged with
-EXPLAINED = 512  # longest side of an explanation, in pixels
+VIEWS = (1, 2, 4, 6)  # crops and mirror images of a picture that `crops` can make
+EXPLAINED = 512  # shorter side of an explanation of a larger picture, in pixels
+LONGEST = 4  # sides of the crop, at most, that the network looks at to explain a long picture
 
 
 def open_model(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
@@ -66,9 +69,13 @@ class Pictures(Dataset):
         size: S, the side of the crops in pixels.
         views: V, see `crops`.
         max_megapixels: larger pictures are refused before they are decoded; 0: the limit of utils/images.py.
+
+    Raises UserError for a number of views that `crops` cannot make.
     """
 
     def __init__(self, sources: Sequence[Source], size: int, views: int, max_megapixels: float = 0):
+        if views not in VIEWS:
+            raise UserError(f"--tta={views}: choose one of {', '.join(map(str, VIEWS))}")
         self.sources, self.size, self.views, self.max_megapixels = sources, size, views, max_megapixels
 
     def __len__(self) -> int:
@@ -77,8 +84,10 @@ class Pictures(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
             rgb = read_rgb(self.sources[index], 2 * self.size, self.max_megapixels)
-        except (UserError, OSError) as error:
+        except UserError as error:
             return {"index": index, "fault": str(error)}
+        except OSError as error:
+            return {"index": index, "fault": f"cannot read {self.sources[index].name}: {error.strerror or error}"}
         views = crops(rgb, self.size, self.views)  # (V, S, S, 3)
         return {"index": index, "views": torch.from_numpy(views).permute(0, 3, 1, 2)}
 
@@ -134,29 +143,22 @@ def logits_of(model: Classifier, image: Tensor, precision: str = "fp32") -> Tens
 def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """(temperature, threshold) from the logits (N, K) and labels (N) of pictures that were not trained on.
 
-    The temperature is what the logits are divided by to make the log loss smallest (Guo et al. 2017, section 4.2). A
-    class of n pictures has the target (n + 1) / (n + 2) instead of 1 (Platt 1999, section 2.2): of few pictures, all
-    of them right, it must not follow that the network never errs. Below the threshold of confidence, which 1 % of these
-    pictures do not reach, a picture is called neither.
+    The temperature, 0.01 to 100, is what the logits are divided by to make the log loss smallest (Guo et al. 2017,
+    section 4.2). A class of n pictures has the target (n + 1) / (n + 2) instead of 1 (Platt 1999, section 2.2): of few
+    pictures, all of them right, it must not follow that the network never errs. Below the threshold of confidence,
+    which 1 % of these pictures do not reach, a picture is called neither.
     """
     logits, classes = logits.double(), logits.shape[1]
     counts = torch.bincount(labels, minlength=classes)[labels, None]  # (N, 1)
     rest = 1 / (counts + 2).double()
     target = torch.where(F.one_hot(labels, classes).bool(), 1 - rest, rest / (classes - 1))  # (N, K)
-    inverse = torch.ones((), dtype=torch.float64, requires_grad=True)  # of the temperature: the loss is convex in it
-    optimizer = torch.optim.LBFGS([inverse], max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(logits * inverse.clamp(1e-2, 1e2), target)
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    temperature = 1 / inverse.detach().clamp(1e-2, 1e2)
-    confidence = (logits / temperature).softmax(1).amax(1)
-    # A right answer of the least sure kind is still above chance: 1 / K.
-    return temperature.item(), max(confidence.quantile(UNSURE).item(), 1 / classes)
+    low, high = 1e-2, 1e2  # the inverse of the temperature is between; the loss is convex in it
+    while high > low * (1 + 1e-9):
+        middle = math.sqrt(low * high)
+        slope = (((logits * middle).softmax(1) - target) * logits).sum()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    confidence = (logits * low).softmax(1).amax(1)  # (N)
+    return 1 / low, confidence.quantile(UNSURE).item()
 
 
 def probabilities(model: Classifier, logits: Tensor) -> Tensor:
@@ -190,13 +192,17 @@ def find_pictures(paths: Sequence[str]) -> list[Source]:
     """The pictures at `paths`: files, folders and .tar files. Raises UserError for a path where nothing is."""
     found = []
     for path in paths:
+        name = path.encode(errors="replace").decode()  # bytes that are no UTF-8 cannot be written in a table
         if not Path(path).exists():
             raise UserError(f"{path} does not exist: give pictures, folders of pictures or a .tar")
         if Path(path).is_dir() or Path(path).suffix.lower() == ".tar":
-            inside = list_pictures(path, "PATH")
-            found += [Source(str(Path(path) / s.name), s.path, s.offset, s.size) for s in inside]
+            try:
+                inside = list_pictures(path, "PATH")
+            except UserError as error:
+                raise UserError(str(error).replace("--PATH=", "")) from None  # it is no option
+            found += [Source(str(Path(name) / s.name), s.path, s.offset, s.size) for s in inside]
         else:
-            found.append(Source(str(path), Path(path)))
+            found.append(Source(name, Path(path)))
     return found
 
 
@@ -221,7 +227,7 @@ def classify(
     size = int(model.metadata.get("image_size", 160))
     threshold = float(model.metadata.get("threshold", 0.0)) if threshold < 0 else threshold
     pictures = Pictures(sources, size, views, max_megapixels)
-    taken: set[Path] = set()
+    taken = {source.path.resolve() for source in sources}  # and what is written here
     for index, logits, fault in predict(model, pictures, precision, workers=workers):
         source = sources[index]
         if logits is None:
@@ -241,11 +247,12 @@ def classify(
 def explained(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
     """(H, W, 3) uint8 with what speaks for class number `target` in warm colours.
 
-    The whole picture is looked at, with its shorter side as long as in training.
+    The whole picture is looked at, with its shorter side as long as in training; very long ones are squeezed.
     """
     height, width = rgb.shape[:2]
-    scale = int(model.metadata.get("image_size", 160)) * MARGIN / min(width, height)
-    small = Image.fromarray(rgb).resize((max(1, round(width * scale)), max(1, round(height * scale))))
+    side = int(model.metadata.get("image_size", 160)) * MARGIN
+    scale = side / min(width, height)
+    small = Image.fromarray(rgb).resize(tuple(round(min(x * scale, LONGEST * side)) for x in (width, height)))
     image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255  # (1, 3, H', W')
     heat = grad_cam(model, image.to(model.device), torch.tensor([target]))[0].cpu().numpy()  # (H', W')
     heat = np.array(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)
@@ -253,9 +260,9 @@ def explained(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
 
 
 def _free(folder: Path, stem: str, taken: set[Path]) -> Path:
-    """The file for an overlay: NAME_explained.png, numbered where pictures of several folders have one name."""
+    """The file for an overlay: NAME_explained.png, numbered where that is another picture's, or a picture to judge."""
     path, number = folder / f"{stem}_explained.png", 2
-    while path in taken:
+    while path.resolve() in taken:
         path, number = folder / f"{stem}_explained_{number}.png", number + 1
-    taken.add(path)
+    taken.add(path.resolve())
     return path

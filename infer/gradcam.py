@@ -29,14 +29,14 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     torch.no_grad and torch.inference_mode.
     """
     with torch.inference_mode(False):
-        # Autograd takes no tensor that was made in inference mode; a copy made here is none.
-        image = image.clone() if image.is_inference() else image
         with torch.no_grad():
             maps = model.feature_maps(image)  # (B, C, h, w)
         with torch.enable_grad():
             maps.requires_grad_()
             logits = model.classify(maps)  # (B, K)
-            score = logits.gather(1, target.to(logits.device, torch.int64, copy=True)[:, None]).sum()
+            # A copy, since autograd keeps no tensor that was made in inference mode.
+            index = target.to(logits.device, torch.int64, copy=True)[:, None]  # (B, 1)
+            score = logits.gather(1, index).sum()
             # No picture's score depends on another's maps, so the gradient of the sum holds that of each.
             (gradient,) = torch.autograd.grad(score, maps)
     maps, gradient = maps.detach().float(), gradient.float()

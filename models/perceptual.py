@@ -14,11 +14,12 @@ from torch.autograd.function import once_differentiable
 
 from models.vgg import FeatureNetwork
 
-CONTENT_LAYER = {"vgg16": "relu3_3", "vgg19": "relu3_3", "squeezenet": "fire2"}
+CONTENT_LAYER = {"vgg16": "relu3_3", "vgg19": "relu3_3", "squeezenet": "fire2", "classifier": "relu3"}
 STYLE_LAYERS = {
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_1"),
     "vgg19": ("relu1_2", "relu2_2", "relu3_3", "relu4_1"),
     "squeezenet": ("relu1", "fire3", "fire4", "fire5"),
+    "classifier": ("relu0", "relu2", "relu4", "relu7"),
 }
 # Share of the style pictures' mean square: a plain grey photograph has hardly any features, and a loss relative to them
 # would be thousands of times that of others. The plainest of 250 photographs still had twice this share.

@@ -1,35 +1,66 @@
 """Loss networks: frozen, pretrained features by layer name. They judge pictures; nothing here is trained.
 
 VGG-16 and VGG-19 (Simonyan & Zisserman 2015) and SqueezeNet 1.1 (Iandola et al. 2016), in torchvision's key names, from
-torchvision's download or a local file. Which layers a loss looks at is the task's business.
+torchvision's download or a local file, and `classifier`: MobileNetV2 (Sandler et al. 2018), such as the classifier that
+comes with the project, where there is neither. Which layers a loss looks at is the task's business.
 
 Shapes: B pictures, C channels, H x W pixels.
 """
 
-import http.client
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from models.basemodule import read_state_dict, unwrap
+from models.classifier import IMAGENET_MEAN, IMAGENET_STD, download, kept_download
 from utils.errors import UserError, did_you_mean
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block
 CHANNELS = (64, 128, 256, 512, 512)
-NETWORKS = (*CONVOLUTIONS, "squeezenet")
-DOWNLOADS = {"vgg16": "VGG16_Weights", "vgg19": "VGG19_Weights", "squeezenet": "SqueezeNet1_1_Weights"}
+NETWORKS = (*CONVOLUTIONS, "squeezenet", "classifier")
+DOWNLOADS = {
+    "vgg16": "VGG16_Weights",
+    "vgg19": "VGG19_Weights",
+    "squeezenet": "SqueezeNet1_1_Weights",
+    "classifier": "MobileNet_V2_Weights",
+}
 SMALLEST = 17  # pixels: of a shorter side the pooling leaves nothing
 
 
+def choose_network(wanted: str, path: str, classifier: str) -> tuple[str, str, str]:
+    """(network, its weight file, why this one).
+
+    Args:
+        wanted: one of NETWORKS, or auto: vgg16 if `path` is given or torchvision's download is there already, else the
+            classifier, which needs no download.
+        path: a weight file; empty: none given.
+        classifier: the classifier's file if there is one; it need not exist.
+    """
+    at_hand = Path(classifier).is_file()
+    if wanted != "auto":
+        return wanted, path or (classifier if wanted == "classifier" and at_hand else ""), "asked for"
+    if path:
+        return "vgg16", path, "--vgg gives its weights"
+    if kept_download(DOWNLOADS["vgg16"])[1].exists():
+        return "vgg16", "", "its weights have been downloaded before"
+    if at_hand:
+        return "classifier", classifier, "no VGG-16 is at hand; --loss_network=vgg16 downloads it"
+    return "vgg16", "", "the default"
+
+
 def layer_names(network: str) -> dict[str, int]:
-    """{name: index in torchvision's `features`}: relu1_1, relu1_2 …; of SqueezeNet relu1, fire2 … fire9."""
+    """{name: index in torchvision's `features`}: relu1_1, relu1_2 …; of SqueezeNet relu1, fire2 … fire9.
+
+    Of the classifier relu0, relu2 … relu17: the wide layer that a block begins with, see `_expansion`.
+    """
     if network == "squeezenet":
         return {"relu1": 1} | {f"fire{i}": index for i, index in enumerate((3, 4, 6, 7, 9, 10, 11, 12), 2)}
+    if network == "classifier":
+        return {f"relu{index}": index for index in (0, *range(2, 18))}
     names, index = {}, 0
     for block, count in enumerate(CONVOLUTIONS[network], 1):
         for number in range(1, count + 1):
@@ -63,15 +94,20 @@ class FeatureNetwork(nn.Module):
         with torch.device("meta"):  # the weights come from the file: no time for random ones
             self.features = _features(network)[: max(self.taps) + 1]
         self._load(network, path)
+        self.classifier = network == "classifier"
+        if self.classifier:
+            self.expansions = nn.ModuleDict({name: _expansion(self.features[i]) for i, name in self.taps.items()})
+            self.features[-1] = nn.Identity()  # of the last block only the expansion is looked at
+            _fold(self.features)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
         self.to(memory_format=torch.channels_last)
 
     def _load(self, network: str, path: str) -> None:
-        path = path or str(_download(network))
+        path = path or str(download(network, DOWNLOADS[network], "--vgg=FILE"))
         tensors = unwrap(read_state_dict(path), path)
-        own = self.features.state_dict()
+        own = {k: v for k, v in self.features.state_dict().items() if not k.endswith("num_batches_tracked")}
         found = {k: tensors[f"features.{k}"].float() for k in own if f"features.{k}" in tensors}
         wrong = [k for k, v in own.items() if k not in found or found[k].shape != v.shape]
         if wrong:
@@ -79,7 +115,7 @@ class FeatureNetwork(nn.Module):
                 f"{path} does not hold {network} up to {self.taps[max(self.taps)]}: features.{wrong[0]} is missing or "
                 f"of another shape; give the name of the network that it holds by --loss_network"
             )
-        self.features.load_state_dict(found, assign=True)
+        self.features.load_state_dict(found, strict=False, assign=True)
 
     def train(self, mode: bool = True) -> "FeatureNetwork":
         """Stays in eval mode: a loss must not change while something else is trained."""
@@ -94,22 +130,28 @@ class FeatureNetwork(nn.Module):
         if min(height, width) < SMALLEST:
             raise UserError(f"a picture of {width} x {height} pixels is too small to judge: {SMALLEST} a side at least")
         x = (image - self.mean) / self.std
+        if self.classifier:
+            # Its first convolution looks at every other pixel, and what is made to please it gets a pattern of that
+            # width. Of the enlarged picture it looks at all of them.
+            x = F.interpolate(x, scale_factor=2, mode="bilinear")  # (B, 3, 2 H, 2 W)
         x = x.contiguous(memory_format=torch.channels_last)
         result = {}
         for index, layer in enumerate(self.features):
-            x = layer(x)
+            before, x = x, layer(x)
             if index in self.taps:
-                result[self.taps[index]] = x
-                if self.taps[index] == last:
+                name = self.taps[index]
+                result[name] = self.expansions[name](before) if self.classifier else x
+                if name == last:
                     break
         return result
 
 
 def _features(network: str) -> nn.Sequential:
-    if network == "squeezenet":
-        import torchvision
+    if network in ("squeezenet", "classifier"):
+        import torchvision  # takes a second: only if it is needed
 
-        return torchvision.models.squeezenet1_1(weights=None).features
+        builders = {"squeezenet": torchvision.models.squeezenet1_1, "classifier": torchvision.models.mobilenet_v2}
+        return builders[network](weights=None).features
     layers, inputs = [], 3
     for outputs, count in zip(CHANNELS, CONVOLUTIONS[network], strict=True):
         for _ in range(count):
@@ -120,20 +162,34 @@ def _features(network: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _download(network: str) -> Path:
-    """Where torchvision keeps the network's weights; downloaded, and its hash checked, if they are not there yet."""
-    import torchvision
+def _expansion(block: nn.Module) -> nn.Sequential:
+    """(B, C, H, W), what goes into a block of MobileNetV2 -> (B, 6 C, H, W): its wide first layer, for a loss.
 
-    url = getattr(torchvision.models, DOWNLOADS[network]).DEFAULT.url
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    if kept.exists():
-        return kept
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(kept), hash_prefix=kept.stem.split("-")[-1])
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise UserError(
-            f"cannot download {network} from {url} ({error}): give a weight file by --vgg=FILE, "
-            f"or put the download at {kept}"
-        ) from error
-    return kept
+    The channels are as BatchNorm measured them in training, mean 0 and variance 1, and then a ReLU: they count alike.
+    The block's own, scaled and shifted and cut off at 6, have large means, and pictures of equal means little of the
+    style. Nor do the narrow layers between blocks, which have no ReLU, serve (docs/decisions.md).
+    """
+    first = block.conv[0] if hasattr(block, "conv") else block  # convolution, BatchNorm, ReLU6
+    return nn.Sequential(_folded(first[0], first[1], affine=False), nn.ReLU(inplace=True))
+
+
+def _fold(features: nn.Sequential) -> None:
+    """Makes one convolution of each convolution and the BatchNorm behind it: the same function, in less time."""
+    for sequence in [module for module in features.modules() if isinstance(module, nn.Sequential)]:
+        for i in range(len(sequence) - 1):
+            if isinstance(sequence[i], nn.Conv2d) and isinstance(sequence[i + 1], nn.BatchNorm2d):
+                sequence[i], sequence[i + 1] = _folded(sequence[i], sequence[i + 1]), nn.Identity()
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, affine: bool = True) -> nn.Conv2d:
+    """conv and norm as one, in eval mode; without `affine` the norm's own scale and shift are left out."""
+    scale, shift = (norm.weight, norm.bias) if affine else (None, None)
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, scale, shift
+    )
+    result = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups,
+        device="meta",
+    )  # fmt: skip
+    result.weight, result.bias = weight, bias
+    return result

@@ -3,6 +3,9 @@
 import csv
 import io
 import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchnet.meter import AUCMeter, ConfusionMeter
 from tqdm import tqdm
 
 from config import DogCatConfig
-from data.dogcat import DogCatDataset, Sample, choose_split, class_names, collate, list_samples
+from data.dogcat import DogCatDataset, Sample, choose_split, class_names, list_samples
+from data.dogcat import collate as collate_pictures
 from data.photos import choose_split as choose_photos
 from data.photos import list_pictures
 from infer.classify import Pictures, calibrate, explained, predict, probabilities, read_rgb
@@ -36,6 +40,12 @@ CLIP = 0.005  # one wrong answer of probability 0 would make Kaggle's log loss i
 VAL_BATCH = 64
 
 
+def collate(samples: Sequence[dict[str, Any] | None]) -> dict[str, Tensor] | None:
+    """As data/dogcat.py does it; of KeptFeatures "maps" (B, C, h, w) instead of "image"."""
+    there = [sample for sample in samples if sample is not None]
+    return default_collate(there) if there and "maps" in there[0] else collate_pictures(there)
+
+
 class DogCatTask(Task):
     """Trains a Classifier on the labelled pictures under cfg.data_root."""
 
@@ -46,7 +56,9 @@ class DogCatTask(Task):
     def __init__(self, cfg: DogCatConfig, arguments: dict[str, Any] | None = None):
         super().__init__(cfg, arguments)
         if arguments:
-            self.model = BACKBONES[cfg.backbone](**arguments)
+            known = Path(cfg.load).exists()  # a run that began with a model file need not have its --backbone
+            network = type(Classifier.load(cfg.load)) if known else BACKBONES[cfg.backbone]
+            self.model = network(**arguments)
         elif cfg.load:
             self.model = Classifier.load(cfg.load)
         else:
@@ -70,7 +82,7 @@ class DogCatTask(Task):
 
     @cached_property
     def samples(self) -> list[Sample]:
-        return list_samples(self.cfg.data_root or EMBEDDED / "train")
+        return list_samples(self.cfg.data_root or EMBEDDED / "train", self.cfg.labels)
 
     def _dataset(self, samples: list[Sample], **training: Any) -> DogCatDataset:
         return DogCatDataset(samples, self.model.classes, self.cfg.image_size, cache=self.cfg.cache, **training)
@@ -91,7 +103,12 @@ class DogCatTask(Task):
 
     @cached_property
     def val_pictures(self) -> DogCatDataset:
-        return self._dataset(choose_split(self.samples, "val") + self._others("val"))
+        pictures = self._dataset(choose_split(self.samples, "val") + self._others("val"))
+        if self.cfg.monitor == "auc":
+            for number, name in enumerate(self.model.classes):
+                if number not in pictures.labels:
+                    raise UserError(f"--monitor=auc needs validation pictures of every class; there is none of {name}")
+        return pictures
 
     @property
     def body_frozen(self) -> bool:
@@ -100,8 +117,8 @@ class DogCatTask(Task):
         return not self.cfg.unfreeze_epoch and not any(p.requires_grad for p in body)
 
     def __str__(self) -> str:
-        counts = [sum(sample.label == name for sample in self.samples) for name in self.model.classes]
-        found = ", ".join(f"{count:,} {name}" for name, count in zip(self.model.classes, counts, strict=True))
+        counts = Counter(sample.label.casefold() for sample in self.samples if sample.label is not None)
+        found = ", ".join(f"{counts[name.casefold()]:,} {name}" for name in self.model.classes)
         return (
             f"pictures from {self.cfg.data_root or 'the embedded sample'}: {found}; "
             f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
@@ -190,8 +207,8 @@ class DogCatTask(Task):
     def report(self, split: str) -> dict[str, Any]:
         """Judges a split with cfg.tta views of each picture, and writes a report about it into cfg.out.
 
-        Of pictures without a class, and of the split test of two classes, a file for Kaggle is written as well. Returns
-        the figures of utils/report.py, and where the report is.
+        Of the split test, a file for Kaggle is written as well if there are pictures whose names do not tell the class.
+        Returns the figures of utils/report.py, and where the report is.
         """
         cfg, model = self.cfg, self.model.eval()
         model.metadata.setdefault("image_size", cfg.image_size)
@@ -200,27 +217,33 @@ class DogCatTask(Task):
         if not cfg.data_root and split == "test":
             labels = labels or str(EMBEDDED / "test_labels.csv")
         samples = choose_split(list_samples(root, labels), split)
-        if strange := sorted({s.label for s in samples if s.label is not None} - set(model.classes)):
-            raise UserError(f"{root} has pictures of {strange[0]}; {cfg.load} knows {', '.join(model.classes)}")
+        size = model.metadata["image_size"]
+        numbers = DogCatDataset(samples, model.classes, size).labels  # -1: unknown
         precision, _ = choose_precision(cfg.precision, model.device.type == "cuda")
-        pictures = Pictures([sample.source for sample in samples], model.metadata["image_size"], cfg.tta)
-        found, faults = [], []
+        pictures = Pictures([sample.source for sample in samples], size, cfg.tta)
+        found: dict[int, np.ndarray] = {}  # probabilities (K)
+        faults = []
         with tqdm(desc="judging", total=len(samples), unit="picture", leave=False) as bar:
             for index, logits, fault in predict(model, pictures, precision, workers=cfg.num_workers):
-                found += [] if logits is None else [(index, probabilities(model, logits))]
-                faults += [fault] if fault else []
+                if logits is None:
+                    faults.append(fault)
+                else:
+                    found[index] = probabilities(model, logits).numpy()
                 bar.update()
         for fault in faults:
             tqdm.write(f"left out: {fault}", file=sys.stderr)
         if not found:
             raise UserError(f"none of the {len(samples)} pictures can be read; the first: {faults[0]}")
-        kept = [samples[index] for index, _ in found]
-        chances = torch.stack([row for _, row in found]).numpy()  # (N, K)
-        known = all(sample.label is not None for sample in kept)
-        label = np.array([model.classes.index(s.label) for s in kept]) if known else None
+        kept = [samples[index] for index in found]
+        chances = np.stack(list(found.values()))  # (N, K)
+        label = np.array([numbers[index] for index in found])  # (N)
+        if unknown := int((label < 0).sum()):
+            if unknown < len(label):
+                tqdm.write(f"{unknown} of {len(label)} pictures have no label: there are no figures", file=sys.stderr)
+            label = None
 
         def picture(number: int) -> np.ndarray:
-            return read_rgb(kept[number].source, model.metadata["image_size"])
+            return read_rgb(kept[number].source, size)
 
         def explain(numbers: list[int], targets: list[int]) -> list[np.ndarray]:
             return [explained(model, picture(n), target) for n, target in zip(numbers, targets, strict=True)]
@@ -231,9 +254,11 @@ class DogCatTask(Task):
         names = [sample.source.name for sample in kept]
         figures = write_report(out, "Dogs vs. Cats", names, label, chances, model.classes, picture, explain, notes)
         result = {"data": notes["pictures"], "split": split, "pictures": len(kept), "broken": len(faults), **figures}
-        if split == "test":
-            missing = [s for s in samples if s not in kept]  # Kaggle wants a line for each: as likely this as that
-            write_submission(out / "submission.csv", kept, chances, missing, model.classes)
+        asked = [i for i, sample in enumerate(samples) if sample.label is None or sample.listed]
+        if split == "test" and asked:
+            as_likely = np.full(len(model.classes), 1 / len(model.classes))  # Kaggle wants a line for the broken, too
+            table = {samples[i].id: found.get(i, as_likely) for i in asked}
+            write_submission(out / "submission.csv", table, model.classes)
             result["submission"] = str(out / "submission.csv")
         return result | {"report": str(out / "report.html")}
 
@@ -256,7 +281,13 @@ class KeptFeatures(Dataset):
         model.eval()
         order = list(range(len(pictures)))
         batches = [order[i : i + VAL_BATCH] for i in range(0, len(order), VAL_BATCH)]
-        loader = DataLoader(pictures, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+        loader = DataLoader(
+            pictures,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=workers,
+            generator=torch.Generator(),  # the global one is for the training: a resumed one computes this once more
+        )
         with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
             for batch in tqdm(loader, desc="features", unit="batch", leave=False):
                 if batch is None:
@@ -302,21 +333,22 @@ def area_under_roc(chances: Tensor, label: Tensor) -> float:
         return float("nan")
     areas = []
     for index in range(1, 2) if classes == 2 else range(classes):
-        meter = AUCMeter()
-        meter.add(chances[:, index], (label == index).long())
-        areas.append(float(meter.value()[0]))
+        positive = label == index  # (N)
+        for first in (positive, ~positive):  # the meter takes equal scores as they come; they are to count half
+            rank = np.empty(len(label))
+            rank[np.lexsort((first, chances[:, index]))] = np.arange(len(label))
+            with warnings.catch_warnings(action="ignore"):  # the meter uses what PyTorch is going to remove
+                meter = AUCMeter()
+            meter.add(rank, positive.long())
+            areas.append(float(meter.value()[0]))
     return sum(areas) / len(areas)
 
 
-def write_submission(
-    path: Path, samples: list[Sample], chances: np.ndarray, missing: list[Sample], classes: list[str]
-) -> None:
+def write_submission(path: Path, table: Mapping[str, np.ndarray], classes: list[str]) -> None:
     """Kaggle's CSV, by id: `id,label` with the probability of the last of two classes, else one column for each.
 
-    Probabilities are kept CLIP away from 0 and 1. Pictures that could not be read have the same for all classes.
+    `table` has the probabilities (K) of each id; they are kept CLIP away from 0 and 1.
     """
-    table = {s.id: row for s, row in zip(samples, chances, strict=True)}
-    table |= {s.id: np.full(len(classes), 1 / len(classes)) for s in missing}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "label"] if len(classes) == 2 else ["id", *classes])

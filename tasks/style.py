@@ -16,12 +16,14 @@ from models.basemodule import BaseModule
 from models.lpips import LPIPS
 from models.perceptual import PerceptualLoss, total_variation
 from models.transformer_net import TransformerNet
+from models.vgg import choose_network
 from tasks.base import Task
 from utils.errors import UserError
 from utils.images import grid, read_image, save_image, to_tensor, to_uint8
 from utils.recorder import Recorder
 
 EMBEDDED_STYLES = EMBEDDED.parent / "styles"
+CLASSIFIER = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
 CHANNELS = (32, 64, 128)  # at width 1
 SHEET_SIDE = 256  # pixels, of a cell of the sheet: strokes are not to be judged on less
 SHIFT, NOISE = 4, 0.02  # of the photograph for the temporal loss: pixels, standard deviation
@@ -37,6 +39,8 @@ class StyleTask(Task):
     def __init__(self, cfg: StyleConfig, arguments: dict[str, Any] | None = None):
         super().__init__(cfg, arguments)
         self.photos = list_pictures(cfg.data_root or EMBEDDED)
+        network = choose_network(cfg.loss_network, cfg.vgg, str(CLASSIFIER))
+        self.loss_network, self.loss_file, self.why = network
         pictures = _style_pictures(cfg)
         if arguments:
             self.model = TransformerNet(**arguments)
@@ -58,7 +62,7 @@ class StyleTask(Task):
     def loss(self) -> PerceptualLoss:
         """Read when it is needed: the command summary does without."""
         images = [to_tensor(read_image(path, max_side=self.cfg.style_size).rgb) for path in self.pictures]
-        return PerceptualLoss(self.cfg.loss_network, images, self.cfg.vgg)
+        return PerceptualLoss(self.loss_network, images, self.loss_file)
 
     def to(self, device: str | torch.device) -> None:
         super().to(device)
@@ -77,7 +81,8 @@ class StyleTask(Task):
     def __str__(self) -> str:
         return (
             f"{len(self.photos):,} photographs from {self.cfg.data_root or 'the embedded sample'}, "
-            f"{len(self.model.styles)} styles: {', '.join(self.model.styles)}; judged by {self.cfg.loss_network}; "
+            f"{len(self.model.styles)} styles: {', '.join(self.model.styles)}; "
+            f"judged by {self.loss_network} ({self.why}); "
             f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
         )
 
@@ -229,7 +234,7 @@ class StyleTask(Task):
         return {"image": torch.zeros(1, 3, size, size), "style": torch.eye(rows)[:1]}
 
     def model_metadata(self) -> dict[str, Any]:
-        return {"loss_network": self.cfg.loss_network}
+        return {"loss_network": self.loss_network}
 
 
 def in_8_bits(picture: Tensor) -> Tensor:

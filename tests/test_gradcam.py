@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from infer.gradcam import OPACITY, grad_cam, overlay
 from models.classifier import Classifier
 from models.mobilenet_v2 import MobileNetV2
+from models.squeezenet import SqueezeNet
 
 CLASSES = ["cat", "dog", "bird"]
 
@@ -22,7 +23,7 @@ def blocks(count: int, height: int = 96, width: int = 96, seed: int = 1) -> Tens
 
 @pytest.fixture(scope="module")
 def model() -> Classifier:
-    """A random network whose maps are of some strength, as those of one that has learnt: BatchNorm has seen pictures."""
+    """A random network whose maps are of some strength, as if it had learnt: BatchNorm has seen pictures."""
     torch.manual_seed(0)
     model = MobileNetV2(CLASSES)
     for module in model.modules():
@@ -52,18 +53,21 @@ class Channels(Classifier):
         return self.pool(maps).flatten(1) @ self.weight.T
 
 
-def by_hooks(model: MobileNetV2, image: Tensor, target: Tensor) -> Tensor:
-    """(B, H, W): Grad-CAM as it is told in the paper, picture by picture, on torchvision's own network."""
-    network = torchvision.models.mobilenet_v2(num_classes=len(model.classes)).eval()
-    network.load_state_dict(model.state_dict())
+def by_hooks(network: nn.Module, model: Classifier, image: Tensor, target: Tensor) -> Tensor:
+    """(B, H, W): Grad-CAM as it is told in the paper, picture by picture, on torchvision's own `network`."""
+    network.eval().load_state_dict(model.state_dict())
     kept = {}
-    network.features.register_forward_hook(lambda module, inputs, output: kept.update(maps=output))
-    network.features.register_full_backward_hook(lambda module, inputs, outputs: kept.update(gradient=outputs[0]))
+
+    def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        output.retain_grad()
+        kept["maps"] = output
+
+    network.features.register_forward_hook(keep)
     normalise = torchvision.transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     heats = []
     for picture, k in zip(image, target.tolist(), strict=True):
         network(normalise(picture)[None])[0, k].backward()
-        maps, gradient = kept["maps"][0].detach(), kept["gradient"][0]  # (C, h, w)
+        maps, gradient = kept["maps"][0].detach(), kept["maps"].grad[0]  # (C, h, w)
         heat = torch.zeros(maps.shape[1:])
         for channel in range(len(maps)):
             heat += gradient[channel].mean() * maps[channel]
@@ -81,7 +85,19 @@ def test_equals_hooks_on_torchvisions_network(model, size):
     assert heat.shape == (3, *size) and heat.dtype == torch.float32
     assert heat.amax((1, 2)).tolist() == [1, 1, 1] and heat.min() >= 0
     assert heat.std() > 0.1  # something is to be seen
-    torch.testing.assert_close(heat, by_hooks(model, image, target), rtol=1e-4, atol=1e-5)
+    network = torchvision.models.mobilenet_v2(num_classes=3)
+    torch.testing.assert_close(heat, by_hooks(network, model, image, target), rtol=1e-4, atol=1e-5)
+
+
+def test_equals_hooks_where_the_gradient_differs_from_place_to_place():
+    torch.manual_seed(0)
+    model = SqueezeNet(CLASSES).eval()  # its head pools after a ReLU
+    nn.init.normal_(model.classifier[1].weight)
+    image, target = blocks(3, 144, 112), torch.tensor([0, 2, 1])
+    heat = grad_cam(model, image, target)
+    assert heat.amax((1, 2)).tolist() == [1, 1, 1] and heat.std() > 0.1
+    network = torchvision.models.squeezenet1_1(num_classes=3)
+    torch.testing.assert_close(heat, by_hooks(network, model, image, target), rtol=1e-4, atol=1e-5)
 
 
 def test_heat_is_where_the_class_is():

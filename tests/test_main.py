@@ -17,7 +17,7 @@ from data.poetry import FORMS, SPECIALS, verses
 from models.poet import Poet
 
 MAIN = Path(main.__file__)
-COMMANDS = ("train", "val", "test", "generate", "stylize", "export", "visdom", "download", "summary", "help")
+COMMANDS = tuple("train val test find_lr generate stylize classify export visdom download summary help".split())
 
 
 def run(*words: str, **options) -> subprocess.CompletedProcess:
@@ -106,7 +106,7 @@ def test_help_in_an_ascii_locale_from_another_folder(tmp_path):
 
 SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("trian", ["unknown command 'trian'", "did you mean train?"]),
-    ("xyz", ["unknown command 'xyz'", "train, val, test, generate"]),
+    ("xyz", ["unknown command 'xyz'", "train, val, test, find_lr, generate"]),
     ("--lr=1e-3 train", ["unknown command '--lr=1e-3'", "train"]),
     ("help trian", ["did you mean train?"]),
     ("help train val", ["help: unexpected 'val'"]),

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models import MobileNetV2
 from models.perceptual import (
     CONTENT_FLOOR,
     CONTENT_LAYER,
@@ -212,6 +213,22 @@ def test_real_weights_rank_pictures_as_people_do():
     other = judge(photo.flip(1, 3).roll(20, 2), content, zero)
     assert 0.5 < empty["content"] < 1.5 and 0.5 < empty["style"] < 1.1
     assert noisy["content"] < other["content"] / 3 and noisy["style"] < empty["style"]
+
+
+def test_a_classifier_judges_too(tmp_path):
+    """Random weights: a perfect picture costs nothing, and a step down the gradient lowers both losses."""
+    torch.manual_seed(0)
+    MobileNetV2(["cat", "dog"]).save(tmp_path / "classifier.safetensors")
+    judge = PerceptualLoss("classifier", styles(), str(tmp_path / "classifier.safetensors"))
+    content, one = judge.content(styles()[1]), torch.tensor([1])
+    perfect = judge(styles()[1], content, one)
+    assert perfect["content"].item() < 1e-10 and perfect["style"].item() < 1e-10
+    for name in ("content", "style"):
+        picture = random(1, 3, 33, 64, seed=4).requires_grad_()
+        value = judge(picture, content, one)[name]
+        gradient = torch.autograd.grad(value.sum(), picture)[0]
+        better = judge(picture.detach() - 0.01 * gradient / gradient.abs().max(), content, one)[name]
+        assert 1e-3 < value.item() and better < value
 
 
 # ------------------------------------------------------------------------------------------------ total variation

@@ -14,7 +14,9 @@ import torch
 from safetensors import safe_open
 
 from config import PoetConfig, parse
+from data.dogcat import list_samples
 from data.poetry import FORMS, SPECIALS, verses
+from infer.classify import classify, find_pictures, open_model
 from infer.compose import compose
 from infer.paint import Painter
 from models.poet import Poet
@@ -25,6 +27,8 @@ from utils.images import read_image, save_image
 ROOT = Path(__file__).parent.parent
 POET = ROOT / "checkpoints" / "poet.safetensors"
 STYLE = ROOT / "checkpoints" / "style.safetensors"
+DOGCAT = ROOT / "checkpoints" / "dogcat.safetensors"
+PETS = ROOT.parent / "shared" / "dogcat"
 TANG = ROOT.parent / "shared" / "poetry" / "tang.jsonl.xz"
 
 
@@ -168,3 +172,35 @@ def test_stylize_paints_from_the_shipped_file_in_any_folder(tmp_path):
     assert told["ok"] and told["out"] == "cat_starry_night.png"
     assert read_image(tmp_path / told["out"]).rgb.shape == (101, 150, 3)
     assert sorted(os.listdir(tmp_path)) == ["cat.png", "cat_starry_night.png"]
+
+
+# ------------------------------------------------------------------------------------------------ the classifier
+
+
+def test_the_classifier_is_small_and_knows_itself():
+    model = open_model(DOGCAT)
+    assert DOGCAT.stat().st_size < 6e6
+    assert model.classes == ["cat", "dog"] and model.metadata["image_size"] == 224
+    assert 0.1 < model.metadata["temperature"] < 10 and 0.5 < model.metadata["threshold"] < 0.9
+    with safe_open(DOGCAT, framework="pt") as file:
+        assert not re.search(r"/(work|tmp|home|root)/|shared", json.dumps(file.metadata()))
+
+
+def test_a_cat_is_a_cat_and_coffee_is_neither(tmp_path):
+    for name in ("chelsea", "coffee"):
+        save_image(tmp_path / f"{name}.png", getattr(skimage.data, name)())
+    cat, coffee = classify(open_model(DOGCAT), find_pictures([str(tmp_path)]))
+    assert cat.label == "cat" and cat.probabilities["cat"] > 0.95
+    assert coffee.label == "neither"
+
+
+@pytest.mark.skipif(not PETS.exists(), reason="needs the test pictures in ../shared/dogcat")
+def test_the_card_tells_the_truth_about_the_classifier():
+    """Accuracy and log loss on the first 120 test pictures; the card's are of all 400."""
+    samples = list_samples(PETS / "test.tar", PETS / "test_labels.csv")
+    samples = sorted(samples, key=lambda sample: int(sample.id))[:120]
+    model = open_model(DOGCAT)
+    answers = list(classify(model, [sample.source for sample in samples], views=2, threshold=0))
+    right = [answer.label == sample.label for answer, sample in zip(answers, samples, strict=True)]
+    losses = [-np.log(a.probabilities[s.label]) for a, s in zip(answers, samples, strict=True)]
+    assert np.mean(right) >= 0.97 and np.mean(losses) < 0.08

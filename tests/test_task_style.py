@@ -369,7 +369,7 @@ def test_summary_needs_neither_pictures_nor_a_loss_network(folder):
         ({"vgg": "nowhere"}, "cannot read nowhere"),
         ({"vgg": "styles/ink.png"}, "styles/ink.png"),
         ({"loss_network": "vgg19"}, "squeezenet.pth does not hold vgg19"),
-        ({"loss_network": "vgg"}, "--loss_network=vgg: choose one of vgg16, vgg19, squeezenet"),
+        ({"loss_network": "vgg"}, "--loss_network=vgg: choose one of auto, vgg16, vgg19, squeezenet, classifier"),
         ({"identity": False, "identity_epochs": 1}, "--identity_epochs needs --identity"),
         ({"image_size": 16}, "--image_size=16: must be at least 32"),
     ],

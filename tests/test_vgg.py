@@ -10,8 +10,18 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.vgg import IMAGENET_MEAN, IMAGENET_STD, NETWORKS, SMALLEST, FeatureNetwork, layer_names
+from models import MobileNetV2
+from models.vgg import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NETWORKS,
+    SMALLEST,
+    FeatureNetwork,
+    choose_network,
+    layer_names,
+)
 from utils.errors import UserError
 
 BUILDERS = {
@@ -90,7 +100,7 @@ def test_known_indices():
     assert (names["relu1_2"], names["relu2_2"], names["relu3_3"], names["relu4_3"]) == (3, 8, 15, 22)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", BUILDERS)
 def test_the_layers_of_the_whole_network_have_torchvisions_shapes(network, monkeypatch):
     with torch.device("meta"):
         theirs = {f"features.{k}": v for k, v in BUILDERS[network](weights=None).features.state_dict().items()}
@@ -103,7 +113,7 @@ def test_the_layers_of_the_whole_network_have_torchvisions_shapes(network, monke
 # ---------------------------------------------------------------------------------------------------- features
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", BUILDERS)
 def test_features_equal_torchvisions(network, tmp_path):
     path, part = weight_file(tmp_path, network)
     image = torch.rand(2, 3, 41, 37)
@@ -176,6 +186,120 @@ def test_smallest_picture(network, tmp_path):
     assert features(torch.rand(1, 3, SMALLEST, 40))[deepest].numel() > 0
     with pytest.raises(UserError, match=f"a picture of 40 x {SMALLEST - 1} pixels is too small"):
         features(torch.rand(1, 3, SMALLEST - 1, 40))
+
+
+# ---------------------------------------------------------------------------------------------- the classifier
+
+
+def random_classifier() -> MobileNetV2:
+    """With random statistics, as after a training."""
+    torch.manual_seed(0)
+    model = MobileNetV2(["cat", "dog"])
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (module.bias, module.running_mean):
+                nn.init.uniform_(tensor, -0.3, 0.3)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> str:
+    """A model file of this project."""
+    path = tmp_path_factory.mktemp("weights") / "classifier.safetensors"
+    random_classifier().save(path)
+    return str(path)
+
+
+def test_classifier_names_are_the_blocks_that_begin_wide():
+    features = random_classifier().features
+    wide = [0] + [i for i, block in enumerate(features) if hasattr(block, "conv") and len(block.conv) == 4]
+    assert layer_names("classifier") == {f"relu{i}": i for i in wide}
+    assert set(NETWORKS) == {*BUILDERS, "classifier"}
+
+
+@torch.no_grad()
+def test_features_of_a_classifier_equal_its_own_first_convolutions_normalised(classifier):
+    """Seen by hooks in the network itself, which is given the enlarged picture."""
+    model, names, seen = random_classifier(), layer_names("classifier"), {}
+    for name, index in names.items():
+        block = model.features[index]
+        conv, norm = list(block.conv[0] if index else block)[:2]
+
+        def look(module: nn.Module, inputs: Any, output: Tensor, name: str = name, norm: nn.Module = norm) -> None:
+            mean, std = norm.running_mean.view(1, -1, 1, 1), (norm.running_var + norm.eps).sqrt().view(1, -1, 1, 1)
+            seen[name] = ((output - mean) / std).clamp(min=0)
+
+        conv.register_forward_hook(look)
+    image = torch.rand(2, 3, 41, 37)
+    model(F.interpolate(image, scale_factor=2, mode="bilinear"))
+    ours = FeatureNetwork("classifier", list(names), classifier)(image)
+    assert list(ours) == list(names) == list(seen)
+    for name, value in seen.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-4, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+        assert value.std() > 0.01
+    until = FeatureNetwork("classifier", ["relu0", "relu2", "relu4"], classifier)(image, last="relu2")
+    assert list(until) == ["relu0", "relu2"] and all(torch.equal(until[k], ours[k]) for k in until)
+
+
+def test_a_classifier_is_frozen_and_can_be_moved_and_judges_small_pictures(classifier):
+    before = torch.get_rng_state()
+    network = FeatureNetwork("classifier", ["relu0", "relu7"], classifier).double().train()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(p.requires_grad or p.is_meta for p in (*network.parameters(), *network.buffers()))
+    assert not any(m.training or isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    deepest = FeatureNetwork("classifier", ["relu17"], classifier)
+    assert deepest(torch.rand(1, 3, SMALLEST, 40))["relu17"].numel() > 0
+
+
+def test_what_a_classifier_wants_changed_has_no_pattern(classifier):
+    """A convolution that looks at every other pixel would change the even ones far more than the odd ones."""
+    image = torch.rand(4, 3, 64, 64, requires_grad=True)
+    FeatureNetwork("classifier", ["relu0"], classifier)(image)["relu0"].square().sum().backward()
+    inner = image.grad[:, :, 2:-2, 2:-2]
+    energy = [inner[:, :, y::2, x::2].square().mean().item() for y in (0, 1) for x in (0, 1)]
+    assert max(energy) < 1.2 * min(energy)
+
+
+def test_files_of_a_classifier(classifier, tmp_path):
+    bare = {k: v.half() for k, v in load_file(classifier).items() if not k.endswith("num_batches_tracked")}
+    save_file(bare, tmp_path / "bare.safetensors")
+    image = torch.rand(1, 3, 24, 24)
+    a, b = (FeatureNetwork("classifier", ["relu2"], str(p))(image) for p in (classifier, tmp_path / "bare.safetensors"))
+    torch.testing.assert_close(a["relu2"], b["relu2"], atol=0.02, rtol=0.02)
+    del bare["features.2.conv.0.1.running_var"]
+    save_file(bare, tmp_path / "bare.safetensors")
+    with pytest.raises(
+        UserError, match="does not hold classifier up to relu2: features.2.conv.0.1.running_var is miss"
+    ):
+        FeatureNetwork("classifier", ["relu2"], str(tmp_path / "bare.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "wanted, path, there, downloaded, expected",
+    [
+        ("auto", "", True, False, ("classifier", "C")),
+        ("auto", "", True, True, ("vgg16", "")),
+        ("auto", "my.pth", True, False, ("vgg16", "my.pth")),
+        ("auto", "", False, False, ("vgg16", "")),
+        ("classifier", "", True, True, ("classifier", "C")),
+        ("classifier", "", False, True, ("classifier", "")),
+        ("classifier", "my.pth", True, True, ("classifier", "my.pth")),
+        ("squeezenet", "", True, True, ("squeezenet", "")),
+        ("vgg19", "my.pth", True, True, ("vgg19", "my.pth")),
+    ],
+)
+def test_choice_of_the_network(monkeypatch, tmp_path, wanted, path, there, downloaded, expected):
+    download_from(monkeypatch, "http://127.0.0.1:9/vgg16-397923af.pth", tmp_path)
+    kept, shipped = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth", tmp_path / "C"
+    kept.parent.mkdir(parents=True)
+    if downloaded:
+        kept.touch()
+    if there:
+        shipped.touch()
+    network, file, why = choose_network(wanted, path, str(shipped))
+    assert (network, file.replace(str(shipped), "C")) == expected and why
 
 
 # ------------------------------------------------------------------------------------------ what is not possible

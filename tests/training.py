@@ -19,7 +19,7 @@ from utils.recorder import read_log
 from utils.runs import read_state
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["main", "trainer", "tasks.poet", "tasks.style", "torchvision", "fire"])
+CONTEXT.set_forkserver_preload(["main", "trainer", "tasks.poet", "tasks.style", "tasks.dogcat", "torchvision", "fire"])
 CHARACTERS = "春江花月夜山水风云雨雪天地人心情思君不见来去归故乡明日长相忆"
 
 
