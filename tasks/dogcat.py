@@ -26,10 +26,10 @@ from data.photos import list_pictures
 from infer.classify import Pictures, calibrate, explained, predict, probabilities, read_rgb
 from models import BACKBONES, Classifier
 from models.basemodule import BaseModule
+from models.classifier import fold_batchnorm
 from tasks.base import Task
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.hardware import choose_precision
 from utils.images import grid, save_image
 from utils.recorder import Recorder
 from utils.report import write_report
@@ -208,9 +208,11 @@ class DogCatTask(Task):
         """Judges a split with cfg.tta views of each picture, and writes a report about it into cfg.out.
 
         Of the split test, a file for Kaggle is written as well if there are pictures whose names do not tell the class.
-        Returns the figures of utils/report.py, and where the report is.
+        Returns the figures of utils/report.py, and where the report is. Computed in float32, so that figures can be
+        compared between machines; the model cannot be trained any more afterwards.
         """
         cfg, model = self.cfg, self.model.eval()
+        fold_batchnorm(model)
         model.metadata.setdefault("image_size", cfg.image_size)
         embedded = EMBEDDED / ("test" if split == "test" else "train")
         root, labels = cfg.data_root or embedded, cfg.labels
@@ -219,12 +221,11 @@ class DogCatTask(Task):
         samples = choose_split(list_samples(root, labels), split)
         size = model.metadata["image_size"]
         numbers = DogCatDataset(samples, model.classes, size).labels  # -1: unknown
-        precision, _ = choose_precision(cfg.precision, model.device.type == "cuda")
         pictures = Pictures([sample.source for sample in samples], size, cfg.tta)
         found: dict[int, np.ndarray] = {}  # probabilities (K)
         faults = []
         with tqdm(desc="judging", total=len(samples), unit="picture", leave=False) as bar:
-            for index, logits, fault in predict(model, pictures, precision, workers=cfg.num_workers):
+            for index, logits, fault in predict(model, pictures, workers=cfg.num_workers):
                 if logits is None:
                     faults.append(fault)
                 else:

@@ -1,5 +1,6 @@
 """models/classifier.py and the networks on it: torchvision's networks are the oracle; which weights are taken over."""
 
+import copy
 import socket
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from models import BACKBONES, Classifier, LeNet, MobileNetV2, ResNet34
 from models.basemodule import BaseModule
-from models.classifier import IMAGENET_MEAN, IMAGENET_STD, download
+from models.classifier import IMAGENET_MEAN, IMAGENET_STD, download, fold_batchnorm
+from models.mobilenet_v2 import StridedDepthwise
 from utils.errors import UserError
 from utils.images import read_image, to_tensor
 
@@ -321,3 +323,42 @@ def test_real_weights_know_what_they_see(name):
     for photo, answer in (("brown_bear", "brown bear"), ("school_bus", "school bus")):
         image = to_tensor(read_image(photos / f"{photo}.jpg", max_side=288).rgb)
         assert names[model.eval()(image)["logits"].argmax()] == answer
+
+
+def test_strided_depthwise_layers_train_under_autocast_as_without_it():
+    """bf16 in and out, the gradient nearer to fp32's than bf16 alone would be."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, 3, 2, 1, groups=8, bias=False)
+    layer = StridedDepthwise(copy.deepcopy(plain))
+    x = torch.randn(2, 8, 9, 9).bfloat16()
+    target = x.float().requires_grad_()
+    plain(target).square().sum().backward()
+    own = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(own)
+    assert y.dtype == torch.bfloat16
+    y.float().square().sum().backward()
+    torch.testing.assert_close(own.grad.float(), target.grad, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(layer.weight.grad, plain.weight.grad, rtol=0.01, atol=0.05)
+    assert [m.stride for m in MobileNetV2(["cat", "dog"]).modules() if isinstance(m, StridedDepthwise)] == [(2, 2)] * 4
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_folding_batchnorm_changes_no_answer(name):
+    torch.manual_seed(0)
+    model = BACKBONES[name](["cat", "dog"])
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after a training: else folding it wrongly would not be seen
+            for tensor, low, high in (
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.2, 0.2),
+                (module.running_var, 0.5, 2),
+            ):
+                tensor.data.uniform_(low, high)
+            module.running_mean.uniform_(-0.2, 0.2)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.eval()(image)["logits"]
+        fold_batchnorm(model)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        torch.testing.assert_close(model(image)["logits"], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

@@ -1,0 +1,150 @@
+"""lr_finder.py: the rate that it suggests trains a network, one 1000 times as large does not; faults."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import main
+from config import DogCatConfig, PoetConfig, parse
+from lr_finder import chart, find_lr, steepest
+from tests.training import log_of, options, write_corpus
+from utils.errors import UserError
+
+HUES = {"cat": (200, 70, 60), "dog": (60, 80, 200)}
+
+
+def write_pictures(root: Path, count: int) -> Path:
+    """Coloured noise; a class has more of red, the other more of blue."""
+    for number, (name, hue) in enumerate(HUES.items()):
+        for i in range(count):
+            random = np.random.default_rng(100 * number + i)
+            pixels = np.array(hue) + random.integers(-55, 56, (24, 30, 3))
+            (root / "train").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / "train" / f"{name}.{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("data"), 24)
+
+
+def dogcat(folder: Path, data: Path, **more) -> dict:
+    small = {"task": "dogcat", "backbone": "lenet", "image_size": 32, "batch_size": 8, "precision": "fp32"}
+    place = {"data_root": data, "save_path": folder, "debug_file": folder / "debug"}
+    return {**small, **place, "use_visdom": False, "use_gpu": False, **more}
+
+
+def words(command: str, given: dict) -> list[str]:
+    return [command, *(f"--{name}={value}" for name, value in given.items())]
+
+
+def test_steepest_by_hand():
+    rates = [10.0**i for i in range(-6, 1)]  # 7 rates: slopes over one step to each side
+    assert steepest(rates, [1, 1, 1, 0.9, 0.4, 0.3, 9]) == 1e-3  # from 1 at 1e-4 to 0.4 at 1e-2
+    assert steepest(rates, [3, 2.9, 2.8, 2.7, 2.6, 2.0, 9]) == 1e-2
+    with pytest.raises(UserError, match="falls at no learning rate"):
+        steepest(rates, [1, 1, 1.1, 1.2, 1.3, 2, 4])
+    with pytest.raises(UserError, match="falls at no learning rate"):
+        steepest(rates[:2], [2, 1])  # too few to tell
+    with pytest.raises(UserError, match="falls at no learning rate"):
+        steepest([], [])
+    # 40 rates: slopes over 4 steps to each side; one noisy step does not decide
+    rates = np.geomspace(1e-6, 1, 40).tolist()
+    losses = [1 - 0.9 / (1 + math.exp(-(i - 25))) for i in range(40)]  # steepest between 21 and 29
+    losses[8] -= 0.6
+    assert steepest(rates, losses) == pytest.approx(rates[25], rel=1e-6)
+
+
+def test_chart_has_a_line_for_every_few_rates():
+    lines = chart([1e-3 * (i + 1) for i in range(100)], [2 - i / 99 for i in range(100)]).splitlines()
+    assert len(lines) == 25 and lines[0].split() == ["1.0e-03", "2.0000", "#" * 50]
+    assert [line.count("#") for line in lines] == sorted((line.count("#") for line in lines), reverse=True)
+    assert chart([1e-3], [1.0]).split() == ["1.0e-03", "1.0000"]
+
+
+@pytest.mark.parametrize("more", [{}, {"freeze": "conv*,fc1.*,fc2.*"}], ids=["all", "frozen"])
+def test_the_suggested_rate_trains_and_a_much_larger_one_does_not(pictures, tmp_path, capfd, more):
+    given = dogcat(tmp_path, pictures, **more)
+    found = find_lr(parse(DogCatConfig, given), 60)
+    assert len(found["lr"]) == len(found["loss"]) <= 60 and found["lr"][0] == pytest.approx(1e-6)
+    ratios = np.diff(np.log(found["lr"]))
+    assert ratios == pytest.approx(np.full(len(ratios), math.log(1e6) / 59))
+    assert found["suggestion"] in found["lr"]
+    losses = []
+    for name, factor in (("good", 1), ("bad", 1000)):
+        more = {"run": name, "lr": found["suggestion"] * factor, "max_epoch": 5, "lr_schedule": "constant", "ema": 0}
+        assert main.main(words("train", {**given, **more})) == 0
+        losses.append([r["loss"] for r in log_of(tmp_path / name) if r["kind"] == "epoch" and r["split"] == "val"][-1])
+    assert losses[0] < 0.35, (found["suggestion"], losses)
+    assert "freeze" in given or losses[1] > 2 * losses[0], losses  # the last layer alone bears any rate here
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_network_is_in_training_mode(pictures, monkeypatch, tmp_path):
+    """Also where features are computed with the network in between."""
+    from tasks.dogcat import DogCatTask
+
+    modes, step = [], DogCatTask.step
+
+    def noting(self, model, batch):
+        modes.append((self.model.training, self.model.dropout.training, self.model.conv1.training))
+        return step(self, model, batch)
+
+    monkeypatch.setattr(DogCatTask, "step", noting)
+    find_lr(parse(DogCatConfig, dogcat(tmp_path, pictures, freeze="conv*,fc1.*,fc2.*")), 40)
+    assert set(modes) == {(True, True, False)}
+
+
+def test_the_poet_has_its_rate_too(tmp_path):
+    write_corpus(tmp_path / "corpus.jsonl")
+    found = find_lr(parse(PoetConfig, options(tmp_path)), 40)
+    assert 1e-5 < found["suggestion"] < 1
+    assert not list(tmp_path.glob("*/last.pt"))
+
+
+def test_the_command(pictures, tmp_path, capfd):
+    given = {**dogcat(tmp_path, pictures), "steps": 40}
+    assert main.main(words("find_lr", given)) == 0
+    out, err = capfd.readouterr()
+    suggestion = float(out.splitlines()[-1].split("--lr=")[1])
+    assert 1e-6 < suggestion < 1 and out.splitlines()[0].split() == ["lr", "loss"] and "LeNet of" in err
+    assert main.main(words("find_lr", {**given, "json": True})) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert set(found) == {"lr", "loss", "suggestion"} and f"{found['suggestion']:.1e}" == f"{suggestion:.1e}"
+    assert not (tmp_path / "checkpoints").exists() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "more, line",
+    [
+        ({"devices": 2}, "find_lr uses one device"),
+        ({"num_nodes": 2}, "find_lr uses one device"),
+        ({"steps": 5}, "--steps=5: must be at least 10"),
+        ({"freeze": "nothing.*"}, "--freeze=nothing.* fits no parameter"),
+        ({"data_root": "nowhere"}, "--data_root=nowhere does not exist"),
+        ({"lr_scale": "conv1"}, "--lr_scale=conv1: expected PATTERN:FACTOR"),
+    ],
+)
+def test_mistakes_are_one_line(pictures, tmp_path, capfd, more, line):
+    assert main.main(words("find_lr", {**dogcat(tmp_path, pictures), "steps": 12, **more})) == 2
+    err = capfd.readouterr().err
+    assert line in err.splitlines()[-1] and err.count("error: ") == 1 and "Traceback" not in err
+
+
+def test_pictures_that_cannot_be_read(tmp_path, capfd):
+    """Some: it does without. All: it says so, and does not look for one for ever."""
+    write_pictures(tmp_path / "data", 12)
+    files = sorted((tmp_path / "data" / "train").iterdir())
+    files[0].write_bytes(b"<html>")
+    given = {**dogcat(tmp_path, tmp_path / "data"), "steps": 30}
+    assert main.main(words("find_lr", given)) == 0
+    for file in files:
+        file.write_bytes(b"<html>")
+    assert main.main(words("find_lr", given)) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: none of the 22 samples can be read; the first: train/")
