@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchnet.meter import AUCMeter, ConfusionMeter
@@ -64,6 +64,9 @@ class DogCatTask(Task):
         else:
             self.model = self._new_model(class_names(self.samples))
         self.model.to(memory_format=torch.channels_last)
+        if cfg.image_size <= 32 and any(isinstance(layer, nn.BatchNorm2d) for layer in self.model.modules()):
+            # Its maps have one place then, of which BatchNorm cannot tell the variance in a batch of one picture.
+            raise UserError(f"--image_size={cfg.image_size}: {type(self.model).__name__} needs 33 or more")
         self.calibration: dict[str, float] = {}
         self.kept: dict[int, KeptFeatures] = {}  # by view; -1: of the validation pictures
         self.judged: dict[str, Tensor] = {}  # the last validation's samples

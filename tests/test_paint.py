@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from infer.paint import Painter, in_blocks, upsampled
+import infer.paint
+from infer.paint import Painter, _Painting, _unfold, in_blocks, upsampled
 from models.transformer_net import TransformerNet
 from utils.errors import UserError
 
@@ -88,6 +89,34 @@ def test_layers_in_a_file_change_nothing():
         assert (in_memory == in_file).all()
 
 
+@pytest.mark.parametrize(
+    "tile, memory_limit, times", [(-1, 1000, 1), (0, 1000, 1), (80, 1000, 1), (72, 1000, 2 * 2 + 2 * 2), (0, 0, 2)]
+)
+def test_a_picture_of_one_tile_is_computed_once_if_memory_allows(monkeypatch, tile, memory_limit, times):
+    """Of larger ones the layers of full resolution are computed again; what is painted is the same."""
+    model, rgb = network(), pictures(80, 75)
+    style = model.mixture({"one": 1})
+    painter = Painter(model, style, tile=tile, memory_limit=memory_limit)
+    conv, weights = infer.paint._conv, []
+    monkeypatch.setattr(infer.paint, "_conv", lambda x, w, *stride: weights.append(w) or conv(x, w, *stride))
+    assert difference(painter.paint(rgb), plain(model, rgb, style)).max() <= 1
+    assert [sum(w is each for w in weights) for each in (painter.conv1, painter.up2)] == [times, times]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("tile", [0, 16])
+def test_statistics_are_exact(tile, precision):
+    """Far from zero too, of tiles of unequal sizes, and of values in bf16."""
+    painter = Painter(network(), torch.eye(3)[:1], precision, tile=tile)
+    painting = _Painting(painter, pictures(40, 35, 2), print)
+    layer = painting.new_layer(5, (40, 35), 1, painter.dtype)
+    values = 3 + torch.randn(2, 5, 40, 35, generator=torch.Generator().manual_seed(0)).to(painter.dtype)
+    painting.fill(layer, lambda box: values[:, :, box[0] : box[1], box[2] : box[3]], (torch.ones(5), torch.zeros(5)))
+    for i, moments in enumerate(layer.norm.moments):
+        expected = torch.var_mean(values[i].double(), (1, 2), correction=0)[::-1]
+        torch.testing.assert_close(moments, tuple(e.float() for e in expected), atol=1e-5, rtol=1e-5)
+
+
 def test_bf16_is_close():
     """Random weights amplify rounding more than trained ones do; of these, see test_shipped.py."""
     model, rgb = network((16, 32, 64), 5), pictures(120, 100, 2)
@@ -133,10 +162,20 @@ def test_the_caller_keeps_his_picture():
     assert (rgb == before).all()
 
 
-def test_progress_rises_to_one():
+@pytest.mark.parametrize("n", [1, 3])
+def test_progress_rises_to_one(monkeypatch, n):
+    monkeypatch.setattr(infer.paint, "TILE", 60)  # two pictures at a time
     model, told = network(), []
-    Painter(model, model.mixture({"one": 1}), tile=16).paint(pictures(40, 40), told.append)
-    assert told == sorted(told) and len(told) >= 5 and told[-1] == 1.0
+    Painter(model, model.mixture({"one": 1}), tile=16).paint(pictures(40, 40, n), told.append)
+    assert told == sorted(told) and len(told) >= 5 * (n + 1) // 2 and told[-1] == 1.0
+
+
+def test_a_batch_is_painted_in_parts_of_a_tiles_size(monkeypatch):
+    model, rgb = network(), pictures(40, 40, 5)
+    painter = Painter(model, model.mixture({"one": 0.5, "two": 0.5}, 0.8))
+    together = painter.paint(rgb)
+    monkeypatch.setattr(infer.paint, "TILE", 60)  # two pictures at a time
+    assert (painter.paint(rgb) == together).all()
 
 
 def test_no_room_for_the_file_is_one_line(monkeypatch):
@@ -156,14 +195,14 @@ def test_four_small_kernels_do_what_upsampling_and_a_large_one_do(height, width)
     enlarged = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode="reflect")
     expected = F.conv2d(enlarged, weight)
     small = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), upsampled(weight))
-    torch.testing.assert_close(F.pixel_shuffle(small, 2)[:, :, 1:-1, 1:-1], expected)
+    torch.testing.assert_close(_unfold(small).permute(0, 3, 1, 2)[:, :, 1:-1, 1:-1], expected)
 
 
 def test_a_kernel_for_four_pixels_at_a_time():
     torch.manual_seed(2)
     x, weight = torch.randn(2, 4, 18, 22), torch.randn(3, 4, 9, 9)
-    blocks = F.pixel_shuffle(F.conv2d(x, in_blocks(weight), stride=2), 2)
-    torch.testing.assert_close(blocks, F.conv2d(x, weight))
+    blocks = _unfold(F.conv2d(x, in_blocks(weight), stride=2))
+    torch.testing.assert_close(blocks.permute(0, 3, 1, 2), F.conv2d(x, weight))
 
 
 PEAK = """

@@ -528,6 +528,7 @@ PLACES = ("data_root", "load", "pretrained", "labels", "others", "cache", "out")
         ("train", {"pretrained": "nowhere"}, "cannot read nowhere"),
         ("train", {"backbone": "lent"}, "--backbone=lent: choose one of mobilenet_v2"),
         ("train", {"image_size": 16}, "--image_size=16: must be at least 32"),
+        ("train", {"backbone": "mobilenet_v2", "pretrained": "none"}, "--image_size=32: MobileNetV2 needs 33 or more"),
         ("train", {"labels": "nowhere"}, "cannot read --labels=nowhere"),
         ("train", {"others": "nowhere"}, "--others=nowhere does not exist"),
         ("train", {"cache": "text"}, "--cache=text: cannot make this folder"),
