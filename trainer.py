@@ -105,7 +105,10 @@ def train(cfg: DefaultConfig) -> dict[str, float]:
     seed_everything(cfg.seed)
     # A run that began with --load has all of that file in its own state.
     task = make_task(cfg, state["arguments"] if state and cfg.load else None)
-    task.val_batches()  # now, not after an epoch: there may be no data to validate with
+    # Now, before there is a folder: there may be no data to validate with, or a pattern that fits nothing.
+    task.val_batches()
+    freeze(task.model, cfg.freeze)
+    parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale)
     if cfg.monitor and cfg.monitor not in task.monitors:
         hint = did_you_mean(cfg.monitor, task.monitors)
         raise UserError(f"--monitor={cfg.monitor}: choose one of {', '.join(task.monitors)}{hint}")

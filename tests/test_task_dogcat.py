@@ -548,7 +548,7 @@ PLACES = ("data_root", "load", "pretrained", "labels", "others", "cache", "out")
 )
 def test_a_mistake_is_one_line_before_anything_is_learnt(place, capfd, command, more, line):
     given = {**options(place, place / "pictures", run="a"), **more}
-    given |= {k: place / v for k, v in more.items() if k in PLACES}
+    given |= {k: place / v for k, v in more.items() if k in PLACES and v != "none"}
     err = cli(capfd, command, 2, **given)[1].replace(f"{place}/", "")
     told = err.splitlines()[-1]
     assert told.startswith("error: ") and line in told and err.count("error: ") == 1
