@@ -145,7 +145,7 @@ class StyleConfig(DefaultConfig):
         ("plateau", "cosine", "constant"),
     )
     weight_decay: float = option(0.0, "AdamW's weight decay")
-    max_epoch: int = option(12, "epochs to train")
+    max_epoch: int = option(30, "epochs to train")
 
 
 @dataclass(frozen=True)
