@@ -120,3 +120,24 @@ def test_to_picture():
     assert np.asarray(to_picture(np.array([[-3.0, 0.5, 7.0, np.nan]]))).tolist() == [[0, 128, 255, 0]]
     with pytest.raises(ValueError, match="shape"):
         to_picture(np.zeros((2, 5, 7)))
+
+
+def test_a_table_is_a_heat_map_of_shares_with_its_numbers():
+    """Rows of unlike size are comparable; the first row is on top; many classes have no numbers."""
+    board = Board()
+    rows, labels = [[3, 1], [0, 40]], ["<cat>", "dog"]
+    board.handle({"kind": "matrix", "step": 5, "epoch": 0, "name": "confusion", "rows": rows, "labels": labels})
+    message = board.message("matrix confusion")
+    (data,) = message["data"]
+    assert data["z"] == [[0.75, 0.25], [0.0, 1.0]] and data["x"] == data["y"] == ["&lt;cat&gt;", "dog"]
+    numbers = {(note["y"], note["x"]): note["text"] for note in message["layout"]["annotations"]}
+    assert numbers == {
+        ("&lt;cat&gt;",) * 2: "3",
+        ("&lt;cat&gt;", "dog"): "1",
+        ("dog", "&lt;cat&gt;"): "0",
+        ("dog",) * 2: "40",
+    }
+    assert message["layout"]["yaxis"]["autorange"] == "reversed"
+    many = [[0] * 13 for _ in range(13)]
+    board.handle({"kind": "matrix", "step": 6, "epoch": 1, "name": "c", "rows": many, "labels": list("abcdefghijklm")})
+    assert board.message("matrix c")["layout"]["annotations"] == []
