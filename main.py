@@ -179,6 +179,8 @@ def classify(*args: str, **options: Option) -> None:
     cfg = config.parse(config.ClassifyConfig, options)
     if not all(args) or not args:
         raise UserError("classify needs pictures: python main.py classify photo.jpg")
+    if cfg.out and not cfg.explain:
+        raise UserError(f"--out={cfg.out} is the folder for --explain; for a table give --csv=FILE")
     path = _model_file(cfg.load)
     import csv
     import io
@@ -197,6 +199,8 @@ def classify(*args: str, **options: Option) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", *model.classes])
+    if cfg.csv:  # now, too: a place that cannot be written should be known before the work
+        atomic_write(cfg.csv, table.getvalue())
     names = ("threshold", "max_megapixels", "explain", "out")
     more = {name: getattr(cfg, name) for name in names}
     bad = 0

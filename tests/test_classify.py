@@ -385,6 +385,7 @@ def test_an_explanation_never_takes_the_place_of_a_picture_to_judge(tmp_path, mo
         (["a.png"], {"csv": "a.png/answers.csv"}, "cannot write a.png/answers.csv"),
         (["a.png"], {"csv": "EMPTY"}, "cannot write EMPTY"),
         (["a.png"], {"explain": True, "out": "a.png"}, "cannot write a.png/a_explained.png"),
+        (["a.png"], {"out": "folder"}, "--out=folder is the folder for --explain"),
         (["a.png"], {"batch": 3}, "unknown option --batch"),
     ],
 )
@@ -393,8 +394,9 @@ def test_a_mistake_is_one_line(tmp_path, model_file, capfd, monkeypatch, words, 
     write_picture(Path("a.png"), 0)
     Path("EMPTY").mkdir()
     Path("text.tar").write_text("no archive")
-    err = cli(capfd, *words, code=2, **{"load": model_file, **more})[1]
+    out, err = cli(capfd, *words, code=2, **{"load": model_file, **more})
     assert line in err[-1] and len(err) == 1 and err[0].startswith("error: ")
+    assert not out or "explain" in more  # it is said before the work, not after it
 
 
 def test_a_name_that_is_no_text_does_not_stop_the_table(tmp_path, model_file, capfd):
