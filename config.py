@@ -22,6 +22,11 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+OPTIMIZERS = ("adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad")
+SCHEDULES = ("plateau", "step", "multistep", "cosine", "one_cycle", "constant")
+SCHEDULE_HELP = "plateau: times lr_decay if an epoch brings nothing"
+
+
 @dataclass(frozen=True)
 class Options:
     """Base of all option sets."""
@@ -53,12 +58,11 @@ class DefaultConfig(Options):
     # training
     max_epoch: int = option(20, "epochs to train")
     lr: float = option(2e-3, "learning rate")
-    lr_schedule: str = option(
-        "plateau",
-        "plateau: times lr_decay after an epoch without improvement; cosine: down to 2 %",
-        ("plateau", "cosine", "constant"),
-    )
-    lr_decay: float = option(0.5, "factor of the plateau schedule")
+    optimizer: str = option("adamw", "how the weights are changed", OPTIMIZERS)
+    momentum: float = option(0.9, "of sgd and rmsprop", maximum=1)
+    lr_schedule: str = option("plateau", SCHEDULE_HELP, SCHEDULES)
+    lr_epochs: str = option("10", "step: every so many epochs the rate decays; multistep: after these, as in 10,15")
+    lr_decay: float = option(0.5, "factor of the plateau, step and multistep schedules")
     warmup: int = option(20, "steps in which the learning rate rises from zero")
     weight_decay: float = option(0.01, "AdamW's weight decay; not of biases and normalisations")
     lr_scale: str = option("", "factors of the learning rate by parameter names, such as features.*:0.1")
@@ -68,13 +72,23 @@ class DefaultConfig(Options):
     monitor: str = option("", "validation figure that decides which weights are best; empty: the task's own")
     patience: int = option(0, "epochs without improvement after which training ends; 0: it goes on to the last")
     grad_clip: float = option(1.0, "largest norm of the gradient; 0: no clipping")
+    clip_value: float = option(0.0, "largest entry of the gradient; 0: no clipping")
+    l1: float = option(0.0, "weight of the sum of all weights' absolute values in the loss")
     accumulate: int = option(1, "batches whose gradients are added up before a step", minimum=1)
+    checkpoint_layers: str = option("", "layers that are computed again in the backward pass, by name: saves memory")
     seed: int = option(0, "of everything random")
     # machine
     use_gpu: bool = option(True, "train on the GPU if there is one")
-    devices: int = option(1, "processes (GPUs, or CPU processes) to train with", minimum=1)
+    devices: str = option("1", "how many GPUs (or CPU processes) to train with, or which GPUs: 0,2")
     num_nodes: int = option(1, "machines to train with (start the same command on each with torchrun)", minimum=1)
-    precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", choices=("auto", "fp32", "bf16"))
+    precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", ("auto", "fp32", "bf16", "fp16"))
+    compile: bool = option(False, "compile the network first (torch.compile): minutes at the start, faster steps")
+    sync_bn: bool = option(False, "GPUs: BatchNorm's statistics over the batch of all devices")
+    deterministic: bool = option(False, "the same bits each time on a GPU, too; slower")
+    # finding what is wrong
+    fast_dev_run: bool = option(False, "one batch of everything, in a folder that is removed: does it run?")
+    overfit_batches: int = option(0, "train on these few batches of the first epoch only: can it learn them?")
+    profile: int = option(0, "measure so many steps by torch.profiler: profile.txt and trace.json in the run's folder")
     # files
     save_path: str = option("checkpoints", "folder in which a run makes its own folder")
     run: str = option("", "name of the run's folder; empty: task and time")
@@ -85,6 +99,7 @@ class DefaultConfig(Options):
     env: str = option("", "visdom environment; empty: the run's name")
     use_visdom: bool = option(True, "send figures to a visdom server if one answers")
     vis_port: int = option(8097, "port of the visdom server on this machine", minimum=1, maximum=65535)
+    tensorboard: bool = option(False, "write all figures for TensorBoard, too, in the run's folder")
     debug_file: str = option("tmp/debug", "while this file exists a training run is in debug mode")
     samples: int = option(2, "examples (poems, pictures) shown after each epoch")
     # judging
@@ -98,10 +113,14 @@ class PoetConfig(DefaultConfig):
 
     batch_size: int = option(8, "rows of characters in a batch (of all devices together)", minimum=1)
     lr: float = option(5e-3, "learning rate")
-    embed: int = option(192, "width of the character embedding", minimum=1)
-    hidden: int = option(384, "width of the LSTM", minimum=1)
-    layers: int = option(2, "layers of the LSTM", minimum=1)
-    dropout: float = option(0.2, "dropout at the inputs and outputs of the LSTM layers", maximum=1)
+    backbone: str = option("lstm", "the network between embedding and output", ("lstm", "transformer"))
+    embed: int = option(192, "width of the character embedding, and of a Transformer", minimum=1)
+    hidden: int = option(384, "width of the LSTM, or of a Transformer's feed-forward layers", minimum=1)
+    layers: int = option(2, "layers of the LSTM or the Transformer", minimum=1)
+    attention: int = option(192, "width of the attention that looks back, after the LSTM; 0: none")
+    dropout: float = option(0.2, "dropout at the inputs and outputs of the layers", maximum=1)
+    init: str = option("", "poet's file whose weights to start from where they fit; sizes, characters may differ")
+    rhymes: str = option("", "JSON file with tones and rhyme groups of characters; empty: the shipped poet's")
     min_count: int = option(
         2, "rarer characters become the unknown sign (in corpora of 100,000 characters up)", minimum=1
     )
@@ -139,11 +158,7 @@ class StyleConfig(DefaultConfig):
     squeezenet: str = option("", "val, test: file with SqueezeNet's weights, for LPIPS; empty: torchvision's download")
     optimize_steps: int = option(0, "val, test: compare with optimising each painting for so many steps; 0: do not")
     lr: float = option(2e-3, "learning rate")
-    lr_schedule: str = option(
-        "cosine",
-        "plateau: times lr_decay after an epoch without improvement; cosine: down to 2 %",
-        ("plateau", "cosine", "constant"),
-    )
+    lr_schedule: str = option("cosine", SCHEDULE_HELP, SCHEDULES)
     weight_decay: float = option(0.0, "AdamW's weight decay")
     max_epoch: int = option(30, "epochs to train")
 
@@ -178,11 +193,7 @@ class DogCatConfig(DefaultConfig):
     batch_size: int = option(16, "pictures in a batch (of all devices together)", minimum=1)
     warmup: int = option(10, "steps in which the learning rate rises from zero")
     lr: float = option(5e-4, "learning rate")
-    lr_schedule: str = option(
-        "cosine",
-        "plateau: times lr_decay after an epoch without improvement; cosine: down to 2 %",
-        ("plateau", "cosine", "constant"),
-    )
+    lr_schedule: str = option("cosine", SCHEDULE_HELP, SCHEDULES)
     ema: float = option(
         0.99, "judge and keep a moving average of the weights, such as 0.998; 0: the weights", maximum=1
     )
@@ -202,7 +213,18 @@ class GenerateConfig(Options):
     title: str = option("", "title to write to")
     author: str = option("", "poet to write like")
     acrostic: str = option("", "藏头诗: the verses begin with these characters")
+    keywords: str = option("", "words that the poem is about, such as 春江,月")
+    poem: str = option("", "a poem of which only the verses of --lock are kept, the others written anew")
+    lock: str = option("", "the verses of --poem to keep, such as 1,3")
+    regular: bool = option(True, "keep tones and rhyme of regulated verse, in its four forms")
+    pattern: str = option(
+        "auto",
+        "tone pattern; auto: what fits",
+        ("auto", "平起首句入韵", "平起首句不入韵", "仄起首句入韵", "仄起首句不入韵"),
+    )
+    rhyme: str = option("", "平水韵 group of the rhymes, such as 先; empty: what fits")
     n: int = option(1, "poems, written in one batch", minimum=1)
+    candidates: int = option(16, "versions of each poem, of which the best is shown", minimum=1, maximum=256)
     temperature: float = option(0.8, "below 1: safer, above 1: bolder; 0: always the likeliest")
     top_k: int = option(0, "only the k likeliest characters; 0: all")
     top_p: float = option(
@@ -210,7 +232,8 @@ class GenerateConfig(Options):
     )
     max_chars: int = option(200, "length at which a free poem is cut", minimum=1, maximum=10_000)
     seed: int = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
-    json: bool = option(False, "one JSON object a line: form, title, lines, score")
+    explain: bool = option(False, "print tones, pattern and rhyme with each poem")
+    json: bool = option(False, "one JSON object a line: form, title, lines, score, rating, pattern, rhyme, remarks")
     load: str = option("checkpoints/poet.safetensors", "the poet's file")
     use_gpu: bool = option(False, "write on the GPU if there is one")
 
@@ -252,6 +275,35 @@ class StylizeConfig(Options):
 
 
 @dataclass(frozen=True)
+class PostcardConfig(Options):
+    """Options of postcard."""
+
+    poem: str = option("", "the poem, or a text file with it; empty: the poet writes one")
+    title: str = option("", "its title, in a column of its own; the poet writes to it")
+    keywords: str = option("", "words for the poet to write about, with commas")
+    form: str = option("auto", "form of the poem that is written", ("auto", "五绝", "七绝", "五律", "七律"))
+    seed: int = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
+    signature: str = option("", "small column after the poem: a name, a date")
+    seal: str = option("诗画", "one to four characters on the red seal; empty: no seal")
+    font: str = option("", "font file; empty: a Kai or Song font of the system, else the one that comes along")
+    place: str = option(
+        "auto",
+        "picture: the poem stands on it; paper: beside it, on paper; auto: on it where it can be read there",
+        ("auto", "picture", "paper"),
+    )
+    style: str = option("great_wave", "a style of the painter, or a mixture; none: the photograph as it is")
+    strength: float = option(1.0, "0: the photograph, 1: the style, up to 1.5: more than it", maximum=1.5)
+    max_side: int = option(0, "reduce a larger photograph to this longer side, in pixels; 0: as it is")
+    max_megapixels: float = option(100.0, "a larger photograph is refused before it is decoded", minimum=1e-6)
+    out: str = option("", "file to write: .jpg, .png, .pdf; empty: NAME_postcard beside the photograph")
+    quality: int = option(95, "of JPEG, WebP and PDF, 1 to 100", minimum=1, maximum=100)
+    json: bool = option(False, "one JSON object: path, out, title, lines, seed, font, place, contrast, width, height")
+    load: str = option("checkpoints/style.safetensors", "the painter's file")
+    poet: str = option("checkpoints/poet.safetensors", "the poet's file")
+    use_gpu: bool = option(False, "on the GPU if there is one")
+
+
+@dataclass(frozen=True)
 class ClassifyConfig(Options):
     """Options of classify."""
 
@@ -268,6 +320,21 @@ class ClassifyConfig(Options):
     load: str = option("checkpoints/dogcat.safetensors", "the classifier's file")
     precision: str = option("fp32", "bf16: sooner on some CPUs, a little less exact", choices=("auto", "fp32", "bf16"))
     use_gpu: bool = option(False, "on the GPU if there is one")
+
+
+@dataclass(frozen=True)
+class SummaryConfig(Options):
+    """Options of summary, besides those of train."""
+
+    graph: str = option("", "summary: file for a picture of the network's graph, graph.svg")
+
+
+@dataclass(frozen=True)
+class CheckConfig(Options):
+    """Options of check."""
+
+    json: bool = option(False, "one JSON object a line: form, verses, tones, wants, pattern, rhyme, faults, remarks")
+    load: str = option(GenerateConfig.load, "the poet's file, which has the rhyme table")
 
 
 @dataclass(frozen=True)
@@ -290,6 +357,36 @@ class VisdomConfig(Options):
     """Options of visdom."""
 
     port: int = option(8097, "port on this machine", minimum=1, maximum=65535)
+
+
+@dataclass(frozen=True)
+class DemoConfig(Options):
+    """Options of demo."""
+
+    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0: whoever reaches this machine may use the page")
+    port: int = option(7860, "port to listen at", minimum=1, maximum=65535)
+    save_path: str = option("checkpoints", "folder whose runs can be watched")
+    poet: str = option(GenerateConfig.load, "the poet's file")
+    style: str = option(StylizeConfig.load, "the painter's file")
+    classifier: str = option(ClassifyConfig.load, "the classifier's file")
+    max_side: int = option(2048, "larger pictures are reduced to this longer side, in pixels", minimum=64)
+    max_megapixels: float = option(50.0, "larger pictures are refused before they are decoded", minimum=1e-6)
+    max_file_size: float = option(25.0, "MB of the largest file that is accepted", minimum=1e-3)
+
+
+@dataclass(frozen=True)
+class RunsConfig(Options):
+    """Options of runs."""
+
+    save_path: str = option(DefaultConfig.save_path, "folder with the folders of runs")
+    json: bool = option(False, "one JSON object a line: run, task, state, epochs, seconds, best, config")
+
+
+@dataclass(frozen=True)
+class InfoConfig(Options):
+    """Options of info."""
+
+    json: bool = option(False, "one JSON object")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tasks import make_task
 from tasks.base import Task
 from trainer import make_fabric
 from utils.errors import UserError
+from utils.optimization import make_optimizer
 from utils.parameters import freeze, parameter_groups, train_mode
 from utils.seed import seed_everything
 
@@ -31,7 +32,7 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
     Returns {"lr": [...], "loss": [...] (smoothed), "suggestion": where the loss falls fastest}. Raises UserError if the
     loss never falls.
     """
-    if cfg.devices * cfg.num_nodes > 1:
+    if (cfg.devices, cfg.num_nodes) != ("1", 1):
         raise UserError("find_lr uses one device: leave --devices and --num_nodes out")
     fabric, _, machine = make_fabric(cfg)
     seed_everything(cfg.seed)
@@ -39,9 +40,8 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
     print(f"{task}\n{machine}", file=sys.stderr)
     task.to(fabric.device)
     freeze(task.model, cfg.freeze)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale), lr=LOWEST, betas=(0.9, 0.99)
-    )
+    groups = parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale)
+    optimizer = make_optimizer(cfg.optimizer, groups, LOWEST, cfg.momentum)
     model, optimizer = fabric.setup(task.model, optimizer)
     rates, losses, mean = [], [], 0.0
     batches = _batches(task)
@@ -52,14 +52,16 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
         batch = fabric.to_device(next(batches))
         train_mode(model)  # here, since a task may compute with the model to make its batches
         with fabric.autocast():
-            objective = task.step(model, batch)["objective"]
+            output = task.step(model, batch)
+        objective = output["objective"]
         if not torch.isfinite(objective):
             break
         fabric.backward(objective)
         torch.nn.utils.clip_grad_norm_(task.model.parameters(), cfg.grad_clip or math.inf)
         optimizer.step()
         optimizer.zero_grad()
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * objective.item()
+        # The loss, not the objective: that of the poet also varies with how full the rows of a batch are.
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * output["loss"].item()
         rates.append(rate)
         losses.append(mean / (1 - SMOOTHING ** (step + 1)))  # the running mean starts at 0
         if losses[-1] > EXPLODED * min(losses):

@@ -73,12 +73,17 @@ def generate(*args: str, **options: Option) -> None:
     import secrets
 
     from data.poetry import Vocabulary
-    from infer.compose import compose
+    from infer.compose import compose, locked
+    from infer.prosody import RhymeTable
+    from infer.prosody import check as judge
     from models.poet import Poet
     from utils.hardware import pick_device
 
     model = Poet.load(path, pick_device(cfg.use_gpu))
-    for name in ("prompt", "title", "author", "acrostic"):
+    table = RhymeTable.of(model.metadata)
+    if cfg.explain and not table:
+        raise UserError(f"--explain: {path} has no rhyme table")
+    for name in ("prompt", "title", "author", "acrostic", "keywords"):
         given = getattr(cfg, name)
         folded, unknown = Vocabulary(model.vocab).fold(given)
         for old, new in sorted({(a, b) for a, b in zip(given, folded, strict=True) if a != b}):
@@ -86,14 +91,56 @@ def generate(*args: str, **options: Option) -> None:
         if unknown:
             _say(f"--{name}: the poet does not know {unknown} and reads over it")
     seed = cfg.seed if cfg.seed >= 0 else secrets.randbelow(2**31)
-    names = ("n", "form", "prompt", "title", "author", "acrostic", "temperature", "top_k", "top_p", "max_chars")
-    poems = compose(model, seed=seed, **{name: getattr(cfg, name) for name in names})
+    names = "n form prompt title author acrostic regular pattern rhyme candidates temperature top_k top_p max_chars"
+    poems = compose(
+        model,
+        seed=seed,
+        keywords=[word for word in re.split("[,，、 ]+", cfg.keywords) if word],
+        lines=locked(cfg.poem, cfg.lock),
+        **{name: getattr(cfg, name) for name in names.split()},
+    )
     if cfg.json:
         for poem in poems:
             print(json.dumps(poem.as_dict(), ensure_ascii=False))
+        return
+    for remark in dict.fromkeys(remark for poem in poems for remark in poem.remarks):
+        _say(remark)
+    if cfg.explain:
+        for poem in poems:
+            head = f"《{poem.title}》\n" if poem.title else ""
+            marked = judge(poem.lines, table) if poem.pattern else "\n".join(poem.lines)
+            print(f"{head}{marked}\nscore {poem.score:.2f}, rating {poem.rating:.2f}\n")
     else:
         print("\n\n".join(map(str, poems)))
-        _say(f"(--seed={seed} writes this again)")
+    _say(f"(--seed={seed} writes this again)")
+
+
+def check(*args: str, **options: Option) -> None:
+    """POEM|FILE|-  mark the tones of verse, and what breaks the rules of the regulated forms"""
+    cfg = config.parse(config.CheckConfig, options)
+    if len(args) != 1 or not args[0]:
+        raise UserError("check needs one poem, or file of poems: python main.py check 白日依山尽，黄河入海流。…")
+    path = _model_file(cfg.load)
+    text = args[0]
+    if text == STDIN:
+        text = sys.stdin.read()
+    elif os.path.isfile(text):
+        try:
+            text = Path(text).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError(f"{text} is not UTF-8, convert it first") from None
+    from infer.prosody import RhymeTable
+    from infer.prosody import check as judge
+    from models.poet import Poet
+
+    table = RhymeTable.of(Poet.load(path).metadata)
+    if not table:
+        raise UserError(f"--load={path} has no rhyme table: give a poet that was trained with one")
+    found = [judge(poem, table) for poem in re.split(r"\n\s*\n", text.strip())]
+    if cfg.json:
+        print("\n".join(json.dumps(poem.as_dict(), ensure_ascii=False) for poem in found))
+    else:
+        print("\n\n".join(map(str, found)))
 
 
 def stylize(*args: str, **options: Option) -> None:
@@ -172,6 +219,76 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
         style_label([name]),
         f"{name}, {cfg.steps} steps; judged by {network} ({reason}); precision {precision} ({why})",
     )
+
+
+def postcard(*args: str, **options: Option) -> None:
+    """PHOTO  paint a photograph and write a poem on it, in vertical script with a seal"""
+    cfg = config.parse(config.PostcardConfig, options)
+    if not args or not args[0]:
+        raise UserError("postcard needs a photograph: python main.py postcard photo.jpg")
+    _no_arguments("postcard", args[1:])
+    from infer.postcard import check_words, destination, on_paper, read_poem, save_postcard
+    from infer.postcard import postcard as set_poem
+    from utils.fonts import choose_face
+
+    out = destination(args[0], cfg.out, (cfg.poem if len(cfg.poem) < 256 else "", cfg.font, cfg.load, cfg.poet))
+    title, lines = read_poem(cfg.poem) if cfg.poem else ("", [])
+    title, seed = cfg.title or title, None
+    check_words(title, cfg.signature, cfg.seal)
+    if not lines:
+        (_, lines), seed = _written(cfg)
+    face, remarks = choose_face("".join(lines) + title + cfg.signature + cfg.seal, cfg.font)
+    for remark in remarks:
+        _say(remark)
+    from utils.images import read_image
+
+    picture = read_image(args[0], cfg.max_megapixels, cfg.max_side)
+    if cfg.style != "none" and cfg.strength > 0:
+        picture = _painted(cfg, picture)
+    card = set_poem(on_paper(picture), lines, face, title, cfg.signature, cfg.seal, cfg.place)
+    save_postcard(out, card.rgb, cfg.quality)
+    _say("\n".join(([f"《{title}》"] if title else []) + lines))
+    if seed is not None:
+        _say(f"(--seed={seed} writes this again)")
+    if cfg.json:
+        height, width = card.rgb.shape[:2]
+        place = "paper" if card.on_paper else "picture"
+        facts = {"path": args[0], "out": str(out), "title": title, "lines": lines, "seed": seed, "font": face.name}
+        facts |= {"place": place, "contrast": round(card.contrast, 2), "width": width, "height": height}
+        print(json.dumps(facts, ensure_ascii=False))
+    else:
+        print(out)
+
+
+def _written(cfg: config.PostcardConfig) -> tuple[tuple[str, list[str]], int]:
+    """((title, verses), seed) of a poem by the poet, for a postcard."""
+    path = _model_file(cfg.poet, "poet")
+    import secrets
+
+    from infer.compose import compose
+    from infer.postcard import read_poem
+    from models.poet import Poet
+    from utils.hardware import pick_device
+
+    model = Poet.load(path, pick_device(cfg.use_gpu))
+    seed = cfg.seed if cfg.seed >= 0 else secrets.randbelow(2**31)
+    keywords = [word for word in re.split("[,，、 ]+", cfg.keywords) if word]
+    poem = compose(model, form=cfg.form, title=cfg.title, keywords=keywords, seed=seed)[0]
+    return read_poem("\n".join(poem.lines)), seed
+
+
+def _painted(cfg: config.PostcardConfig, picture):
+    """The photograph of a postcard, painted by a network."""
+    names = ("style", "strength", "load", "use_gpu")
+    paint, _, how = _painter(config.StylizeConfig(**{name: getattr(cfg, name) for name in names}))
+    from tqdm import tqdm
+
+    from infer.stylize import stylized
+
+    _say(how)
+    with tqdm(total=1.0, desc="painting", bar_format="{desc}: {percentage:3.0f}%|{bar}|", leave=False) as bar:
+        painting = stylized(picture.rgb[None], paint, progress=lambda share: bar.update(share - bar.n))[0]
+    return dataclasses.replace(picture, rgb=painting)
 
 
 def classify(*args: str, **options: Option) -> None:
@@ -271,6 +388,15 @@ def visdom(*args: str, **options: Option) -> None:
     show(Path(args[0]) if args else None, cfg.port)
 
 
+def demo(*args: str, **options: Option) -> None:
+    """poems, paintings, postcards, dogs and cats, and training, on a page in the browser"""
+    _no_arguments("demo", args)
+    cfg = config.parse(config.DemoConfig, options)
+    from demo.server import serve
+
+    serve(cfg)
+
+
 def download(*args: str, **options: Option) -> None:
     """[NAME]  get real data; without a name: what there is; visdom: the files of its page, by npm"""
     cfg = config.parse(config.DownloadConfig, options)
@@ -289,6 +415,8 @@ def download(*args: str, **options: Option) -> None:
 def summary(*args: str, **options: Option) -> None:
     """the layers of a task's network, or of the model file that --load names"""
     _no_arguments("summary", args)
+    own = {name: options.pop(name) for name in ("graph",) if name in options}
+    graph = config.parse(config.SummaryConfig, own).graph
     cfg = config.task_config(options)
     from tasks import make_task
 
@@ -297,6 +425,36 @@ def summary(*args: str, **options: Option) -> None:
 
     columns = ("input_size", "output_size", "num_params", "mult_adds")
     print(torchinfo.summary(task.model, input_data=task.example(), col_names=columns, verbose=0))
+    if graph:
+        from utils.graph import draw_graph
+
+        draw_graph(graph, task.model, task.example())
+        _say(f"the graph: {graph}")
+
+
+def runs(*args: str, **options: Option) -> None:
+    """[RUN …]  the runs so far, or those named, side by side: figures, and the settings in which they differ"""
+    cfg = config.parse(config.RunsConfig, options)
+    from utils.compare_runs import read_runs, table
+
+    found = read_runs(cfg.save_path)
+    if unknown := set(args) - {run["run"] for run in found}:
+        raise UserError(f"no run {min(unknown)} in {cfg.save_path}; there are {', '.join(run['run'] for run in found)}")
+    found = [run for run in found if not args or run["run"] in args]
+    print("\n".join(json.dumps(run, ensure_ascii=False) for run in found) if cfg.json else table(found))
+
+
+def info(*args: str, **options: Option) -> None:
+    """versions, processor, GPUs and precision here: what a report of a bug needs"""
+    _no_arguments("info", args)
+    cfg = config.parse(config.InfoConfig, options)
+    from utils.info import info as facts
+
+    found = facts()
+    if cfg.json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        print("\n".join(f"{name:17} {value}" for name, value in found.items()))
 
 
 def help(*args: str, **options: Option) -> None:  # noqa: A001  the command's name
@@ -317,17 +475,41 @@ def help(*args: str, **options: Option) -> None:  # noqa: A001  the command's na
 # A new command is a function above, its name here, and its options (classes of config.py) in OPTIONS, for help.
 COMMANDS = {
     f.__name__: f
-    for f in (train, val, test, find_lr, generate, stylize, classify, export, visdom, download, summary, help)
+    for f in (
+        train,
+        val,
+        test,
+        find_lr,
+        generate,
+        check,
+        stylize,
+        postcard,
+        classify,
+        export,
+        visdom,
+        demo,
+        download,
+        summary,
+        runs,
+        info,
+        help,
+    )
 }
 OPTIONS = {
-    **dict.fromkeys(("train", "val", "test", "summary"), (config.DefaultConfig, *config.TASKS.values())),
+    **dict.fromkeys(("train", "val", "test"), (config.DefaultConfig, *config.TASKS.values())),
+    "summary": (config.SummaryConfig, config.DefaultConfig, *config.TASKS.values()),
     "find_lr": (config.FindLrConfig, config.DefaultConfig, *config.TASKS.values()),
     "generate": (config.GenerateConfig,),
+    "check": (config.CheckConfig,),
     "stylize": (config.StylizeConfig,),
+    "postcard": (config.PostcardConfig,),
     "classify": (config.ClassifyConfig,),
     "export": (config.ExportConfig,),
     "visdom": (config.VisdomConfig,),
+    "demo": (config.DemoConfig,),
     "download": (config.DownloadConfig,),
+    "runs": (config.RunsConfig,),
+    "info": (config.InfoConfig,),
     "help": (),
 }
 
@@ -355,12 +537,12 @@ def _no_arguments(command: str, args: tuple[str, ...]) -> None:
         raise UserError(f"{command}: unexpected {args[0]!r}; options are written --name=value")
 
 
-def _model_file(path: str) -> str:
+def _model_file(path: str, option: str = "load") -> str:
     shipped = (config.GenerateConfig.load, config.StylizeConfig.load, config.ClassifyConfig.load)
     if path in shipped and not Path(path).exists():  # started in another folder
         path = str(Path(__file__).parent / path)
     if not Path(path).exists():
-        raise UserError(f"--load={path} does not exist: give a model file; python main.py train makes one")
+        raise UserError(f"--{option}={path} does not exist: give a model file; python main.py train makes one")
     return path
 
 
@@ -368,7 +550,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-NO_VALUE = "<no value>"
+NO_VALUE, STDIN = "<no value>", "<stdin>"
 FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
 
 
@@ -380,6 +562,8 @@ def _spelled_out(argv: list[str]) -> list[str]:
     words = []
     switches = {f.name for cls in OPTIONS[argv[0]] for f in dataclasses.fields(cls) if f.type is bool}
     for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        if word == "-" and argv[0] == "check":
+            word = STDIN
         if word in ("-", "--"):  # signs of Fire's own, which would end the arguments without a word
             raise UserError(f"unexpected {word!r}; options are written --name=value")
         name = word.lstrip("-").replace("-", "_")

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch.utils.data import DataLoader, Dataset
 from torchnet.meter import AverageValueMeter
 from tqdm import tqdm
@@ -30,12 +32,12 @@ from utils.debug import dump, first_bad_tensor, gradient_range
 from utils.errors import UserError, did_you_mean
 from utils.files import atomic_save
 from utils.hardware import choose_precision, pick_device
-from utils.parameters import MovingAverage, freeze, parameter_groups, train_mode
+from utils.optimization import add_l1_gradient, learning_rate, lr_epochs, make_optimizer
+from utils.parameters import MovingAverage, checkpoint_layers, freeze, parameter_groups, train_mode
+from utils.profiler import StepProfiler
 from utils.recorder import Recorder
 from utils.runs import STATE_VERSION, git_revision, lock, read_state, run_folder
 from utils.seed import rng_state, seed_everything, set_rng_state
-
-COSINE_FLOOR = 0.02  # share of the learning rate that is left at the end of the cosine
 
 
 @dataclass
@@ -50,37 +52,46 @@ class Progress:
     lr_factor: float = 1.0  # what the plateau schedule has come to
     seconds: float = 0.0  # trained so far
     meters: dict[str, dict[str, float]] = field(default_factory=dict)  # running figures of this epoch
+    extremes: dict[str, list[float]] = field(default_factory=dict)  # loss and number of its best and worst batch
 
 
 class Stopped(Exception):
     """The process was asked to end, by SIGINT or SIGTERM."""
 
 
-def learning_rate(cfg: DefaultConfig, progress: Progress, total_steps: int) -> float:
-    """The learning rate of the next step: a function of the step and of what the plateau schedule has come to."""
-    warm = min(1.0, (progress.step + 1) / max(1, cfg.warmup))
-    if cfg.lr_schedule == "cosine":
-        share = min(1.0, progress.step / max(1, total_steps))
-        return cfg.lr * warm * (COSINE_FLOOR + (1 - COSINE_FLOOR) * 0.5 * (1 + math.cos(math.pi * share)))
-    return cfg.lr * warm * progress.lr_factor
-
-
 def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str, str]:
-    """The devices to compute on, the precision ("fp32" or "bf16"), and a sentence about both."""
-    gpu = pick_device(cfg.use_gpu) == "cuda"
-    if gpu and cfg.devices > torch.cuda.device_count():
-        raise UserError(f"--devices={cfg.devices}: there are {torch.cuda.device_count()} GPUs here")
-    precision, why = choose_precision(cfg.precision, gpu)
-    several = cfg.devices * cfg.num_nodes > 1
+    """The devices to compute on, the precision ("fp32", "bf16" or "fp16"), and a sentence about both."""
+    kind = pick_device(cfg.use_gpu)
+    devices = _devices(cfg.devices, kind == "cuda")
+    precision, why = choose_precision(cfg.precision, kind == "cuda")
+    count = cfg.num_nodes * (devices if isinstance(devices, int) else len(devices))
+    # Fabric itself would make bf16 of fp16 on a CPU. fp16 needs its losses scaled, which the plugin does.
+    plugins = {"bf16": [MixedPrecision("bf16-mixed", kind)], "fp16": [MixedPrecision("16-mixed", kind)]}
     fabric = Fabric(
-        accelerator="cuda" if gpu else "cpu",
-        devices=cfg.devices,
+        accelerator=kind,
+        devices=devices,
         num_nodes=cfg.num_nodes,
-        strategy="ddp" if several else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        strategy="ddp" if count > 1 else "auto",
+        plugins=plugins.get(precision),
     )
-    name = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-    return fabric, precision, f"{cfg.devices * cfg.num_nodes} x {name}; precision {precision} ({why})"
+    name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return fabric, precision, f"{count} x {name}; precision {precision} ({why})"
+
+
+def _devices(text: str, gpu: bool) -> int | list[int]:
+    """--devices as Fabric wants it: how many, or which GPUs."""
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        raise UserError(f"--devices={text}: expected a number of devices, or the numbers of GPUs as in 0,2") from None
+    here = torch.cuda.device_count() if gpu else 0
+    if "," not in text:
+        if numbers[0] < 1 or (gpu and numbers[0] > here):
+            raise UserError(f"--devices={text}: " + (f"there are {here} GPUs here" if gpu else "at least one"))
+        return numbers[0]
+    if not set(numbers) <= set(range(here)) or len(set(numbers)) < len(numbers):
+        raise UserError(f"--devices={text} names GPUs, and those here are {', '.join(map(str, range(here))) or 'none'}")
+    return numbers
 
 
 def train(cfg: DefaultConfig) -> dict[str, float]:
@@ -89,6 +100,15 @@ def train(cfg: DefaultConfig) -> dict[str, float]:
     Leaves in the run's folder: log.jsonl, last.pt (all that is needed to go on), best.safetensors (the model alone).
     Raises UserError for whatever the user can mend, before other processes (cfg.devices) are started if possible.
     """
+    if cfg.fast_dev_run and not cfg.resume:
+        with TemporaryDirectory() as folder:
+            once = dataclasses.replace(cfg, fast_dev_run=False, max_epoch=1, save_path=folder, run="fast_dev_run")
+            return _train(once, batches=1)
+    return _train(cfg)
+
+
+def _train(cfg: DefaultConfig, batches: int | None = None) -> dict[str, float]:
+    """The same, with so many batches in an epoch."""
     folder = run_folder(cfg)
     state = read_state(folder / "last.pt") if cfg.resume else None
     if state and state["progress"]["epoch"] >= cfg.max_epoch:
@@ -102,13 +122,18 @@ def train(cfg: DefaultConfig) -> dict[str, float]:
         if state["progress"]["batch"] and (moved := [k for k in ("batch_size", "accumulate", "seed") if k in changes]):
             raise UserError(f"--{moved[0]} can be changed between two epochs only: go on without it to the epoch's end")
         say(f"changed since the run was saved: {', '.join(changes.values())}")
-    seed_everything(cfg.seed)
+    seed_everything(cfg.seed, cfg.deterministic)
     # A run that began with --load has all of that file in its own state.
     task = make_task(cfg, state["arguments"] if state and cfg.load else None)
     # Now, before there is a folder: there may be no data to validate with, or a pattern that fits nothing.
     task.val_batches()
     freeze(task.model, cfg.freeze)
     parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale)
+    checkpoint_layers(task.model, cfg.checkpoint_layers)
+    if cfg.lr_schedule in ("step", "multistep"):
+        lr_epochs(cfg)
+    if cfg.sync_bn and fabric.device.type != "cuda":
+        raise UserError("--sync_bn is for several GPUs; on a CPU leave it out")
     if cfg.monitor and cfg.monitor not in task.monitors:
         hint = did_you_mean(cfg.monitor, task.monitors)
         raise UserError(f"--monitor={cfg.monitor}: choose one of {', '.join(task.monitors)}{hint}")
@@ -117,7 +142,7 @@ def train(cfg: DefaultConfig) -> dict[str, float]:
         if fabric.world_size > 1:
             fabric.launch()
             folder = Path(fabric.broadcast(str(folder)))
-        run = Run(task, cfg, fabric, folder, state, say)
+        run = Run(task, cfg, fabric, folder, state, say, batches)
         state = None  # a second copy of the weights
         return run.train()
 
@@ -133,8 +158,10 @@ class Run:
         folder: Path,
         state: dict | None,
         say: Callable[[str], None],
+        batches: int | None = None,
     ):
         self.task, self.cfg, self.fabric, self.folder, self.say = task, cfg, fabric, folder, say
+        self.limit = batches  # in an epoch, of training and of validation; None: all
         self.monitor = cfg.monitor or next(iter(task.monitors))
         self.progress = Progress(**state["progress"]) if state else Progress()
         self.meters = {name: _meter(values) for name, values in self.progress.meters.items()}
@@ -143,7 +170,7 @@ class Run:
         self.step_weight = 0.0  # of the batches since the last step
         task.to(fabric.device)
         groups = parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale)
-        self.raw_optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
+        self.raw_optimizer = make_optimizer(cfg.optimizer, groups, cfg.lr, cfg.momentum, fused=cfg.precision != "fp16")
         self._set_up()
         self.average = MovingAverage(task.model, cfg.ema) if cfg.ema else None
         if state:
@@ -151,6 +178,7 @@ class Run:
         if fabric.global_rank:  # each process has its own dropout; the first one's is exact after a resume
             seed_everything(cfg.seed + fabric.global_rank + 1000 * self.progress.step)
         self.recorder = self._make_recorder(state)
+        self.profiler = StepProfiler(folder, cfg.profile, say)
         self.signal = 0
         self.saved_at = time.monotonic()
 
@@ -159,7 +187,12 @@ class Run:
         cfg = self.cfg
         self.frozen = bool(cfg.freeze) and not 0 < cfg.unfreeze_epoch <= self.progress.epoch
         freeze(self.task.model, cfg.freeze if self.frozen else "")
-        self.model, self.optimizer = self.fabric.setup(self.task.model, self.raw_optimizer)
+        model = self.task.model
+        if cfg.sync_bn:
+            model = self.task.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        # task.model is the network itself, self.model what a step calls: compiled, averaging over processes
+        model = torch.compile(model) if cfg.compile else model
+        self.model, self.optimizer = self.fabric.setup(model, self.raw_optimizer)
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -198,7 +231,7 @@ class Run:
         if self.frozen and 0 < cfg.unfreeze_epoch <= progress.epoch:
             self._set_up()
             self.say(f"--freeze={cfg.freeze} ends: everything learns now")
-        batches = task.train_batches(progress.epoch)
+        batches = self.batches = self._train_batches()
         total_steps = cfg.max_epoch * math.ceil(len(batches) / cfg.accumulate)
         train_mode(self.model)
         with self._bar(f"epoch {progress.epoch + 1}/{cfg.max_epoch}", len(batches), progress.batch) as bar:
@@ -217,6 +250,7 @@ class Run:
                     self.fabric.backward(output["objective"] * weight)
                 self.step_weight += weight
                 figures = self._count(self.meters, output, weight)
+                self._note_extremes(figures)
                 if debugging:
                     self._debug(batch, output)
                 if ends_step:
@@ -228,10 +262,23 @@ class Run:
                 bar.set_postfix_str(" ".join(f"{k} {m.value()[0]:.3f}" for k, m in self.meters.items()), refresh=False)
                 bar.update()
                 if ends_step:
+                    self.profiler.step()
                     self._stop_if_asked()
                     if time.monotonic() - self.saved_at >= cfg.save_every:
                         self.save()
                 mark = time.perf_counter()
+
+    def _train_batches(self) -> list[list[int]]:
+        """The batches of this epoch; with --overfit_batches the first ones of the first epoch, again and again."""
+        epoch = 0 if self.cfg.overfit_batches else self.progress.epoch
+        return self.task.train_batches(epoch)[: self.cfg.overfit_batches or self.limit]
+
+    def _note_extremes(self, figures: dict[str, float]) -> None:
+        """Remembers the last batch if its loss is the lowest or the highest of the epoch so far."""
+        for name, sign in (("best", 1), ("worst", -1)):
+            loss, extremes = figures.get("loss"), self.progress.extremes
+            if loss is not None and (name not in extremes or sign * loss < sign * extremes[name][0]):
+                extremes[name] = [loss, self.progress.batch - 1]
 
     def _update(self, lr: float, batch: dict[str, Any]) -> dict[str, float]:
         """Clips the gradient and takes one step; returns the gradient's norm before clipping."""
@@ -241,9 +288,16 @@ class Run:
         self.step_weight = 0.0
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        limit = self.cfg.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.task.model.parameters(), limit)
-        self._stop_if_bad(norm, batch)
+        precision = self.fabric.strategy.precision
+        precision.unscale_gradients(self.raw_optimizer)  # fp16 only
+        parameters = list(self.task.model.parameters())
+        if self.cfg.l1:
+            add_l1_gradient(self.task.model, self.cfg.l1)
+        if self.cfg.clip_value:
+            torch.nn.utils.clip_grad_value_(parameters, self.cfg.clip_value)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.grad_clip or math.inf)
+        if not precision.state_dict():  # fp16's scaler leaves a step out whose gradients overflow
+            self._stop_if_bad(norm, batch)
         self.progress.step += 1
         if self.progress.step % 100 == 1:
             self.recorder.gradients(self.progress.step, self.progress.epoch, gradient_range(self.task.model))
@@ -258,6 +312,7 @@ class Run:
         """The figures on the validation set."""
         self.model.eval()
         dataset, batches = self.task.val_batches()
+        batches = batches[: self.limit]
         meters: dict[str, AverageValueMeter] = {}
         samples: list[dict[str, torch.Tensor]] = []
         with self.fabric.autocast(), self._bar("val", len(batches)) as bar:
@@ -298,7 +353,11 @@ class Run:
         """Examples of what the model can do now."""
         if self.fabric.is_global_zero:
             state = rng_state()  # what the examples draw must not change the training
-            self.task.show(self.recorder, self.progress.step, self.progress.epoch)
+            where = self.recorder, self.progress.step, self.progress.epoch
+            self.task.show(*where)
+            for name, (loss, number) in self.progress.extremes.items() if self.cfg.samples else ():
+                samples = [self.task.train_set[i] for i in self.batches[int(number)]]  # the same again
+                self.task.show_batch(*where, f"{name} batch", self.task.collate(samples), loss)
             set_rng_state(state)
 
     def finish_epoch(self, figures: dict[str, float]) -> None:
@@ -315,6 +374,7 @@ class Run:
                 self.recorder.histogram(progress.step, progress.epoch, name, parameter.detach().float().cpu().numpy())
         self._tell_faults(set().union(*self._gathered(self.faults)))
         self.meters.clear()
+        progress.extremes.clear()
         progress.epoch, progress.batch = progress.epoch + 1, 0
         self.save()
 
@@ -334,6 +394,7 @@ class Run:
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else {},
+            "scaler": self.fabric.strategy.precision.state_dict(),
             "rng": rng_state(),
             "log_size": self.recorder.size,
         }
@@ -358,6 +419,7 @@ class Run:
             group.update(options)
         if self.average:
             self.average.load_state_dict(state["average"] or state["model"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
         set_rng_state(state["rng"])
 
     def _stop_if_asked(self) -> None:
@@ -413,6 +475,7 @@ class Run:
                 raise SystemExit(1) from None
             raise
         finally:
+            self.profiler.close()
             self.recorder.close()
             torch.autograd.set_detect_anomaly(False)
             for number, handler in before.items():
@@ -529,6 +592,10 @@ class Run:
             from utils.visualize import Visualizer
 
             sinks = [Visualizer(env=self.cfg.env or self.folder.name, port=self.cfg.vis_port, folder=self.folder)]
+        if self.cfg.tensorboard:
+            from utils.tensorboard import TensorBoard
+
+            sinks.append(TensorBoard(self.folder))
         recorder = Recorder(self.folder, sinks, resume_size=state["log_size"] if state else 0)
         recorder.config(self.cfg.as_dict())
         return recorder

@@ -1,7 +1,7 @@
 """Poems: reading them from files, characters to ids, and rows without waste. No network and no GPU here.
 
-A poem becomes [form] [author …] [title …] <bos> body <eos>. The part before <bos> is a condition and is left out at
-random in training, so that one network writes with and without it.
+A poem becomes [form] [author …] [title …] [keywords …] <bos> body <eos>. The part before <bos> is a condition and is
+left out at random in training, so that one network writes with and without it.
 """
 
 import gzip
@@ -26,10 +26,11 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 
-PAD, UNKNOWN, BOS, EOS, MORE, AUTHOR, TITLE = "<pad>", "<unk>", "<bos>", "<eos>", "<more>", "<author>", "<title>"
+PAD, UNKNOWN, BOS, EOS, MORE = "<pad>", "<unk>", "<bos>", "<eos>", "<more>"
+AUTHOR, TITLE, KEYWORD = "<author>", "<title>", "<keyword>"
 FORMS = {"五绝": (4, 5), "七绝": (4, 7), "五律": (8, 5), "七律": (8, 7)}  # verses, characters in each
 OTHER_FORMS = ("五言", "七言", "杂言")
-SPECIALS = [PAD, UNKNOWN, BOS, EOS, MORE, AUTHOR, TITLE, *(f"<{form}>" for form in (*FORMS, *OTHER_FORMS))]
+SPECIALS = [PAD, UNKNOWN, BOS, EOS, MORE, AUTHOR, TITLE, KEYWORD, *(f"<{form}>" for form in (*FORMS, *OTHER_FORMS))]
 PAUSES, STOPS = "，、", "。？！；"  # a pause ends a verse, a stop may end a couplet
 TITLE_LENGTH = 30  # characters; the longest titles are longer than their poems
 IGNORE = -1  # target of positions that are not counted: padding and condition
@@ -319,17 +320,18 @@ class Vocabulary:
         ids, unknown = self.ids, self.unknown
         return [ids.get(c, unknown) for c in text]
 
-    def condition(self, form: str, author: str, title: str) -> tuple[list[int], list[int], list[int]]:
-        """What a poem is conditioned on, as ids: form, author, title; an empty one has none."""
-        return (
+    def condition(self, form: str, author: str, title: str, keywords: Iterable[str] = ()) -> list[list[int]]:
+        """What a poem is conditioned on, as ids: form, author, title, keywords; what is empty has none."""
+        return [
             [self.ids[f"<{form}>"]] if form else [],
             [self.ids[AUTHOR], *self.encode(author)] if author else [],
             [self.ids[TITLE], *self.encode(title[:TITLE_LENGTH])] if title else [],
-        )
+            [i for word in keywords for i in (self.ids[KEYWORD], *self.encode(word))],
+        ]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids to text; special signs are left out."""
-        return "".join(self.characters[i] for i in ids if i >= len(SPECIALS))
+        return "".join(c for i in ids if (c := self.characters[i]) not in SPECIALS)
 
     def fold(self, text: str) -> tuple[str, str]:
         """`text` with characters it lacks replaced by their simplified or traditional form, and those still lacking."""
@@ -378,7 +380,8 @@ class PoetryDataset(Dataset):
         row_length: signs in a row; longer poems are cut into stretches at the ends of lines, a later stretch starts
             with <more> instead of <bos>. 0: one whole poem a row, in the order given; for judging.
         condition: "none" (text alone), "all" (form, author and title given) or "random": in training half of the poems
-            get none, in the others each of the three is there with probability 0.7.
+            get none, in the others form, author and title are each there with probability 0.7, and one to four
+            keywords, words of the poem itself, with probability 0.5.
         seed: which conditions are drawn and which poems share a row is a function of (seed, epoch), so that a resumed
             run sees what the uninterrupted one would have seen.
     """
@@ -388,7 +391,7 @@ class PoetryDataset(Dataset):
     ):
         self.vocabulary, self.condition, self.row_length, self.seed = vocabulary, condition, row_length, seed
         # ids of form, author and title of each poem
-        self.conditions = [vocabulary.condition(p.form, p.author, p.title) for p in poems]
+        self.conditions = [vocabulary.condition(p.form, p.author, p.title)[:3] for p in poems]
         self.stretches: list[tuple[int, np.ndarray]] = []  # (poem, ids with <bos> or <more> in front)
         for number, poem in enumerate(poems):
             body = np.array([vocabulary.bos, *vocabulary.encode(poem.text), vocabulary.eos], np.int32)
@@ -397,40 +400,45 @@ class PoetryDataset(Dataset):
                 ids[0] = vocabulary.bos if start == 0 else vocabulary.ids[MORE]
                 self.stretches.append((number, ids))
         self.characters = sum(len(ids) - 1 for _, ids in self.stretches)  # counted ones: bodies and end marks
+        self.keyword = _KeywordChoice(vocabulary, [ids for _, ids in self.stretches])
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draws the conditions and the rows of that epoch."""
         n = len(self.stretches)
         random = np.random.default_rng((self.seed, epoch, 0))
+        self.given = [self.conditions[poem] if self.condition == "all" else [] for poem, _ in self.stretches]
         if self.condition == "random":
-            self.given = (random.random((n, 1)) < 0.5) & (random.random((n, 3)) < 0.7)
-        else:
-            self.given = np.full((n, 3), self.condition == "all")
+            chosen = random.random(n) < 0.5
+            parts = random.random((n, 4)) < (0.7, 0.7, 0.7, 0.5)
+            for i in chosen.nonzero()[0]:
+                poem, body = self.stretches[i]
+                keywords = self.keyword.draw(body, random) if parts[i, 3] else []
+                whole = (*self.conditions[poem], keywords)
+                self.given[i] = [part for part, there in zip(whole, parts[i], strict=True) if there]
         if self.row_length:
-            self.rows = _pack(self._lengths(), random.permutation(n), self.row_length)
+            lengths = [
+                len(ids) + sum(map(len, given)) for (_, ids), given in zip(self.stretches, self.given, strict=True)
+            ]
+            self.rows = _pack(lengths, random.permutation(n), self.row_length)
         else:
             self.rows = [[i] for i in range(n)]
-
-    def _lengths(self) -> np.ndarray:
-        parts = np.array([[len(c) for c in self.conditions[poem]] for poem, _ in self.stretches]).reshape(-1, 3)
-        return (parts * self.given).sum(1) + np.array([len(ids) for _, ids in self.stretches], int)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """{"ids": (n,), "counted": (n,) whether the loss counts the sign: bodies and end marks, not conditions}."""
-        ids, counted = [], []
+        """A row of n signs: {"ids": (n,), "counted": (n,) whether the loss counts the sign (bodies and end marks, not
+        conditions), "poem": (n,) the number of its poem in the row}."""
+        ids, counted, poem = [], [], []
         for number in self.rows[row]:
-            poem, body = self.stretches[number]
-            condition = [
-                i for c, given in zip(self.conditions[poem], self.given[number], strict=True) if given for i in c
-            ]
+            body = self.stretches[number][1]
+            condition = [i for part in self.given[number] for i in part]
             room = max(0, self.row_length - len(body)) if self.row_length else len(condition)
+            poem += [self.rows[row].index(number)] * (min(len(condition), room) + len(body))
             ids += [*condition[:room], *body]
             counted += [False] * (min(len(condition), room) + 1) + [True] * (len(body) - 1)
-        return {"ids": np.array(ids), "counted": np.array(counted)}
+        return {"ids": np.array(ids), "counted": np.array(counted), "poem": np.array(poem)}
 
     def batches(self, batch_size: int, epoch: int, shuffle: bool = True) -> list[list[int]]:
         """The epoch's batches of row numbers; without shuffle rows of equal length together, for judging."""
@@ -441,7 +449,43 @@ class PoetryDataset(Dataset):
         return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
 
 
-def _pack(lengths: np.ndarray, order: np.ndarray, row_length: int, open_rows: int = 32) -> list[list[int]]:
+class _KeywordChoice:
+    """Draws words of a poem: single characters, and pairs that start at an even place of their verse.
+
+    Common characters are drawn less often, by the square root of their frequency as in word2vec (Mikolov et al. 2013):
+    nobody asks for a poem about 不.
+    """
+
+    COMMON = 1e-3  # frequency from which on a character is drawn less often
+
+    def __init__(self, vocabulary: Vocabulary, bodies: list[np.ndarray]):
+        counts = np.bincount(np.concatenate(bodies), minlength=len(vocabulary))
+        self.word = np.array([c not in SPECIALS and c.isalnum() for c in vocabulary.characters])
+        frequency = np.maximum(counts, 1) / max(1, counts[self.word].sum())
+        self.share = np.minimum(1, (self.COMMON / frequency) ** 0.5)
+        self.sign = vocabulary.ids[KEYWORD]
+
+    def draw(self, body: np.ndarray, random: np.random.Generator) -> list[int]:
+        """Up to four words of the body, as ids, each behind a <keyword>."""
+        keywords: list[int] = []
+        letters = self.word[body]
+        tries = random.integers(0, len(body), 2 * random.integers(1, 5))
+        for place, pair, luck in zip(tries, random.random(len(tries)) < 0.5, random.random(len(tries)), strict=True):
+            if not letters[place] or luck > self.share[body[place]]:
+                continue
+            start = place
+            if pair:
+                verse = place - int(letters[place::-1].argmin())  # the sign before the verse
+                start -= (place - verse - 1) % 2
+                if start + 1 >= len(body) or not letters[start + 1]:
+                    start -= 1  # the last of an odd number: with the one before
+            word = body[start : start + 1 + pair]
+            if letters[start : start + 1 + pair].all() and self.word[word].all():
+                keywords += [self.sign, *word.tolist()]
+        return keywords
+
+
+def _pack(lengths: list[int], order: np.ndarray, row_length: int, open_rows: int = 32) -> list[list[int]]:
     """Fills rows of `row_length` with items in that order: each goes into the fullest open row that it fits in."""
     done: list[list[int]] = []
     rows: list[list[int]] = [[] for _ in range(open_rows)]
@@ -475,13 +519,15 @@ def _stretches(text: str, row_length: int) -> list[tuple[int, int]]:
 
 
 def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Rows -> {"ids": (B, T), "targets": (B, T), the next sign at each position or IGNORE}, padded on the right."""
+    """Rows -> {"ids": (B, T), "targets": (B, T), the next sign at each position or IGNORE, "poem": (B, T)}, padded."""
     length = max(len(s["ids"]) for s in samples) - 1
     ids = torch.zeros(len(samples), length, dtype=torch.long)
     targets = torch.full((len(samples), length), IGNORE, dtype=torch.long)
+    poem = torch.full((len(samples), length), -1)
     for row, sample in enumerate(samples):
         sequence, counted = torch.from_numpy(sample["ids"]).long(), torch.from_numpy(sample["counted"])
         n = len(sequence) - 1
         ids[row, :n] = sequence[:-1]
         targets[row, :n] = sequence[1:].where(counted[1:], IGNORE)
-    return {"ids": ids, "targets": targets}
+        poem[row, :n] = torch.from_numpy(sample["poem"][:-1])
+    return {"ids": ids, "targets": targets, "poem": poem}

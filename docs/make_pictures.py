@@ -17,9 +17,14 @@ sys.path.insert(0, str(ROOT))
 
 from config import DogCatConfig  # noqa: E402
 from infer.classify import explained, open_model  # noqa: E402
+from infer.compose import compose  # noqa: E402
 from infer.paint import Painter  # noqa: E402
+from infer.postcard import postcard as set_poem  # noqa: E402
+from infer.postcard import read_poem  # noqa: E402
 from infer.stylize import load_network  # noqa: E402
+from models.poet import Poet  # noqa: E402
 from tasks.dogcat import DogCatTask  # noqa: E402
+from utils.fonts import choose_face  # noqa: E402
 from utils.hardware import choose_precision  # noqa: E402
 from utils.images import grid, read_image, save_image  # noqa: E402
 
@@ -27,6 +32,9 @@ PHOTOS = ("coffee", "chelsea", "astronaut", "rocket")
 SIDE = 512  # pixels that are painted
 SHOWN = 240  # pixels in the sheet
 DRAWN = ("cat.0.jpg", "dog.0.jpg")  # of the embedded sample
+# Photograph, style, title, form of the postcards.
+CARDS = (("camera", "great_wave", "秋郊", "七绝"), ("coffee", "starry_night", "茶烟", "五绝"))
+SEAL = "诗画"
 PICTURES = Path(__file__).parent / "pictures"
 
 
@@ -79,6 +87,28 @@ def explanations() -> None:
     save_image(PICTURES / "dogcat.jpg", grid([row]), quality=88)
 
 
+def postcard() -> None:
+    """Postcards with the poet's own verse: one with room for it, one without."""
+    painter = load_network(ROOT / "checkpoints" / "style.safetensors")
+    poet = Poet.load(ROOT / "checkpoints" / "poet.safetensors")
+    precision, _ = choose_precision("auto", gpu=False)
+    cards = []
+    for name, style, title, form in CARDS:
+        photo = np.asarray(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"))
+        painting = Painter(painter, painter.mixture({style: 1.0}), precision).paint(photo[None])[0]
+        _, lines = read_poem("\n".join(compose(poet, form=form, title=title, seed=1)[0].lines))
+        face, _ = choose_face("".join(lines) + title + SEAL)
+        cards.append(set_poem(painting, lines, face, title, seal=SEAL).rgb)
+    height, gap = 420, 12
+    row = [Image.fromarray(c).resize((round(c.shape[1] * height / len(c)), height), Image.LANCZOS) for c in cards]
+    sheet = Image.new("RGB", (sum(card.width + gap for card in row) - gap, height), "white")
+    left = 0
+    for card in row:
+        sheet.paste(card, (left, 0))
+        left += card.width + gap
+    save_image(PICTURES / "postcard.jpg", np.asarray(sheet), quality=88)
+
+
 def report() -> None:
     """The first screen of the report about the embedded test pictures."""
     from playwright.sync_api import sync_playwright
@@ -96,6 +126,6 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    for make in (contact_sheet, strengths, explanations, report):
+    for make in (contact_sheet, strengths, explanations, postcard, report):
         if not sys.argv[1:] or make.__name__ in sys.argv[1:]:
             make()

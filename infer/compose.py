@@ -1,31 +1,54 @@
-"""Writing poems: decoding one character at a time, many poems in one batch. Form is kept here; tones and rhyme are not.
+"""Writing poems: decoding one character at a time, many in one batch, each the best of several candidates.
 
-Shapes: B poems, V characters in the vocabulary.
+Candidates are written side by side; at the end of a verse those that the rules (or verses that are given) have led into
+something unlikely give way to copies of the others, and at last they are ranked. Which characters the rules allow is
+infer/constraints.py's business.
+
+Shapes: R rows (poems x candidates), T signs of a poem, V characters in the vocabulary.
 """
 
+import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.poetry import EOS, FORMS, PAUSES, SPECIALS, STOPS, Vocabulary, form_of, to_lines
+from data.poetry import EOS, FORMS, KEYWORD, PAUSES, SPECIALS, STOPS, Vocabulary, form_of, to_lines
+from infer.constraints import Progress, Rules
+from infer.prosody import RhymeTable, check, split_verses
 from models.poet import Poet
 from utils.errors import UserError
+
+BATCH = 256  # rows; more at once are no faster, but need more memory
+THEME, PARALLEL = 1.0, 2.0  # weights in the rating of poems, see _rate
+RESAMPLE = 0.5  # how much of the likelihood decides which candidates go on: 0 none, 1 all of it
 
 
 @dataclass
 class Composition:
-    """A written poem; `score` is its mean log-probability per character in nats under the network, conditions given."""
+    """A written poem.
+
+    `score` is its mean log-probability per character in nats under the network, conditions given; `rating` is what the
+    candidates are ranked by. `pattern` and `rhyme` are empty where the rules were off; `remarks` name the given
+    characters that break them.
+    """
 
     form: str
     title: str
     lines: list[str]
     score: float
+    rating: float
+    pattern: str = ""
+    rhyme: str = ""
+    remarks: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict:
-        return {"form": self.form, "title": self.title, "lines": self.lines, "score": round(self.score, 4)}
+        facts = {"form": self.form, "title": self.title, "lines": self.lines}
+        numbers = {"score": round(self.score, 4), "rating": round(self.rating, 4)}
+        return {**facts, **numbers, "pattern": self.pattern, "rhyme": self.rhyme, "remarks": self.remarks}
 
     def __str__(self) -> str:
         head = f"《{self.title}》\n" if self.title else ""
@@ -40,6 +63,12 @@ def compose(
     title: str = "",
     author: str = "",
     acrostic: str = "",
+    keywords: Sequence[str] = (),
+    lines: Sequence[str] = (),
+    regular: bool = True,
+    pattern: str = "auto",
+    rhyme: str = "",
+    candidates: int = 16,
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 0.95,
@@ -47,31 +76,196 @@ def compose(
     seed: int = 0,
     forms: list[str] | None = None,
 ) -> list[Composition]:
-    """Writes `n` poems, BATCH at a time. Poem i depends on seed + i alone, whatever n is.
+    """Writes `n` poems, each the best of `candidates`. Poem i depends on seed + i alone, whatever n is.
 
-    With a form every poem has its number of verses and characters by construction. The characters of `prompt` and
-    `acrostic` are kept as they are, also those the network does not know (it then reads the unknown sign). `forms`
-    are the forms the network has learnt (None: as its file says). Raises UserError where prompt or acrostic do not
-    fit the form.
+    With a form every poem has its number of verses and characters by construction. What is given is kept as it is, also
+    characters that the network does not know (it then reads the unknown sign).
+
+    Args:
+        prompt, acrostic: how the poem begins; how its verses begin.
+        keywords: words that the poem should be about.
+        lines: the verses, without punctuation; an empty one is to be written.
+        regular: keep the rules of regulated verse, repeat little, copy no verse of the training corpus; where the form
+            is one of FORMS and the network has a rhyme table.
+        pattern: name of a tone pattern; auto: what fits the given characters, and what the network likes.
+        rhyme: a rhyme group, such as 先; empty: what the network likes.
+        forms: the forms that the network has learnt (None: as its file says).
+
+    Raises UserError where these do not fit each other or the form.
     """
     vocabulary = Vocabulary(model.vocab)
     forms = model.metadata.get("forms", []) if forms is None else forms
-    shape, form = _shape(form, acrostic, forms)
-    plan = _plan(shape, prompt, acrostic, max_chars)
-    readable = [vocabulary.fold(text)[0] for text in (author, title)]
-    parts = vocabulary.condition(form if form in forms else "", *readable)
-    condition = [*(i for part in parts for i in part), vocabulary.bos]
+    shape, form = _shape(form, acrostic, lines, forms)
+    masks = _masks(vocabulary, model.device)
+    # a line break where the corpus has no punctuation
+    plan = [
+        "\n" if slot in (PAUSE, STOP) and slot not in masks else slot
+        for slot in _plan(shape, prompt, acrostic, lines, max_chars)
+    ]
+    table = RhymeTable.of(model.metadata)
+    rules = None
+    if regular and table and form in FORMS:
+        given = ["" if slot in (*KINDS, "\n") else vocabulary.fold(slot)[0] for slot in plan]
+        rules = Rules(vocabulary, table, shape, given, pattern, rhyme, model.device)
+    elif pattern != "auto" or rhyme:
+        option = f"--rhyme={rhyme}" if rhyme else f"--pattern={pattern}"
+        raise UserError(f"{option} needs a poet with a rhyme table, one of the forms {' '.join(FORMS)}, and --regular")
+    conditions = _conditions(vocabulary, form if form in forms else "", author, title, keywords)
+    if shape is None or temperature < COLD:
+        candidates = 1  # free poems differ in length, and without chance there is no choice
     poems = []
-    for first in range(0, n, BATCH):
-        seeds = range(seed + first, seed + min(first + BATCH, n))
-        random = torch.stack([torch.rand(len(plan), generator=torch.Generator().manual_seed(s)) for s in seeds])
-        for text, score in _write(model, vocabulary, plan, condition, random, temperature, top_k, top_p):
-            lines = to_lines(text.split("\n"))
-            poems.append(Composition(form or form_of(lines), title, lines, score))
+    at_once = max(1, BATCH // candidates)
+    for first in range(0, n, at_once):
+        seeds = range(seed + first, seed + min(first + at_once, n))
+        chance = [torch.rand(candidates + 1, len(plan), generator=torch.Generator().manual_seed(s)) for s in seeds]
+        sampling = Sampling(temperature, top_k, top_p)
+        draft = _write(model, vocabulary, plan, masks, conditions[0], rules, torch.stack(chance), sampling)
+        texts = _texts(vocabulary, plan, draft.ids)
+        ratings = _rate(model, draft, conditions, shape).view(-1, candidates)
+        for poem, best in enumerate(ratings.argmax(1).tolist()):
+            row = poem * candidates + best
+            lines_of = to_lines(texts[row].split("\n"))
+            facts = {}
+            if regular and form in FORMS and not table:
+                facts = {"remarks": ["the poet has no rhyme table: the form is kept, tones and rhyme are not"]}
+            if rules:
+                found = check(lines_of, table)
+                facts = {"pattern": found.pattern, "rhyme": found.rhyme, "remarks": draft.progress.remarks(row)}
+            score, rating = draft.scores[row].item(), ratings[poem, best].item()
+            poems.append(Composition(form or form_of(lines_of), title, lines_of, score, rating, **facts))
     return poems
 
 
-BATCH = 256  # more at once are no faster, but need more memory
+def locked(poem: str, lock: str) -> list[str]:
+    """The verses of `poem` that `lock` ("1,3", from 1) names, and "" for each other one.
+
+    Raises UserError for verses that are not there, or a poem without `lock` or the other way round.
+    """
+    if bool(poem) != bool(lock):
+        raise UserError(
+            "--poem and --lock belong together: --poem=床前明月光，… --lock=1,3 writes all but 1 and 3 anew"
+        )
+    verses = split_verses(poem) if poem else []
+    numbers = {str(i) for i in range(1, len(verses) + 1)}
+    kept = {word for word in re.split("[,，、 ]+", lock) if word}
+    if not kept <= numbers:
+        raise UserError(f"--lock={lock}: expected numbers of verses from 1 to {len(verses)}, such as 1,3")
+    return [verse if str(i) in kept else "" for i, verse in enumerate(verses, 1)]
+
+
+def _conditions(
+    vocabulary: Vocabulary, form: str, author: str, title: str, keywords: Sequence[str]
+) -> tuple[list[int], list[int]]:
+    """What stands before the poem, as ids: everything; and without the theme, which is title and keywords."""
+    if keywords and KEYWORD not in vocabulary.ids:
+        raise UserError("--keywords need a poet that has learnt them: train it anew")
+    author, title, *words = (vocabulary.fold(text)[0] for text in (author, title, *keywords))
+    parts = vocabulary.condition(form, author, title, words)
+    whole, plain = ([i for part in chosen for i in part] for chosen in (parts, parts[:2]))
+    return [*whole, vocabulary.bos], [*plain, vocabulary.bos]
+
+
+@torch.inference_mode()
+def _rate(
+    model: Poet, draft: "_Draft", conditions: tuple[list[int], list[int]], shape: tuple[int, int] | None
+) -> Tensor:
+    """What the candidates are ranked by (R): fluency + THEME x theme + PARALLEL x parallelism, in nats per character.
+
+    Fluency is 0 or, where the poem is more surprising than the network expects of its own, the difference. More
+    likelihood is not better: the likeliest poems are the dullest (Zhang et al. 2021, Meister et al. 2023).
+    Theme is log p(poem | title, keywords) - log p(poem): of two poems equally likely under a title, the one that is
+    less likely without it is more about it (Li et al. 2016).
+    """
+    rating = -((-draft.log_p - draft.entropy) * draft.counted).sum(1).clamp(min=0) / draft.counted.sum(1)
+    if conditions[0] != conditions[1]:
+        rating = rating + THEME * (draft.scores - _scores(model, draft, conditions[1]))
+    if shape and shape[0] == 8:
+        rating = rating + PARALLEL * parallelism(model, draft.ids, shape[1])
+    return rating
+
+
+def parallelism(model: Poet, ids: Tensor, width: int) -> Tensor:
+    """How parallel the second and the third couplet of poems of eight verses are (R), ids (R, T) with punctuation.
+
+    Mean cosine of the embeddings at the same place of the two verses, -1 for the same character: about 0.11 in real
+    poems, 0.01 if the second verse is another poem's.
+    """
+    verses = ids.view(len(ids), 8, width + 1)[:, 2:6, :-1]  # (R, 4, width)
+    first, second = verses[:, 0::2], verses[:, 1::2]  # (R, 2, width)
+    cosine = torch.cosine_similarity(model.embed(first), model.embed(second), -1)
+    return torch.where(first == second, -1.0, cosine).mean((1, 2))
+
+
+def _scores(model: Poet, draft: "_Draft", condition: list[int]) -> Tensor:
+    """Mean log-probability per sign (R) under another condition."""
+    head = torch.tensor([condition], device=model.device).expand(len(draft.ids), -1)
+    features = model(torch.cat([head, draft.ids], 1)[:, :-1])["features"][:, -draft.ids.shape[1] :]  # (R, T, E)
+    log_p = [
+        model.logits(features[:, t]).float().log_softmax(-1).gather(1, draft.ids[:, t : t + 1])
+        for t in range(draft.ids.shape[1])
+    ]
+    return (torch.cat(log_p, 1) * draft.counted).sum(1) / draft.counted.sum(1)
+
+
+# ------------------------------------------------------------------------------------------------------- decoding
+
+CHARACTER, PAUSE, STOP, ANY = KINDS = "<character>", "<pause>", "<stop>", "<any>"  # what a slot of the plan may take
+COLD = 1e-3  # temperatures below would overflow: the likeliest is taken
+
+
+@dataclass(frozen=True)
+class Sampling:
+    temperature: float
+    top_k: int
+    top_p: float
+
+    def draw(self, logits: Tensor, random: Tensor) -> Tensor:
+        return _sample(logits, self.temperature, self.top_k, self.top_p, random)
+
+
+@dataclass
+class _Draft:
+    """R poems as far as they are written; of each sign its id, its log-probability, the network's entropy before it in
+    nats, and whether it counts (R, T).
+
+    `weight` (R) is how likely the rules leave a poem: log of the share of the probability that they allowed, so far.
+    """
+
+    ids: Tensor
+    log_p: Tensor
+    entropy: Tensor
+    counted: Tensor
+    weight: Tensor
+    progress: Progress | None
+
+    @classmethod
+    def empty(cls, rows: int, rules: Rules | None, device: torch.device) -> "_Draft":
+        ids = torch.zeros(rows, 0, dtype=torch.long, device=device)
+        progress = Progress(rules, rows) if rules else None
+        empty = torch.zeros(rows, 0, device=device)
+        return cls(ids, empty, empty, ids > 0, torch.zeros(rows, device=device), progress)
+
+    @property
+    def scores(self) -> Tensor:
+        """Mean log-probability per sign (R)."""
+        return (self.log_p * self.counted).sum(1) / self.counted.sum(1)
+
+    def add(self, chosen: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
+        """Goes on with the signs `chosen` (R) out of logits (R, V); returns their log-probabilities (R)."""
+        log_p = logits.log_softmax(-1)  # (R, V)
+        entropy = -(log_p.exp() * log_p).sum(1, keepdim=True)  # (R, 1)
+        log_p = log_p.gather(1, chosen[:, None])
+        self.ids = torch.cat([self.ids, chosen[:, None]], 1)
+        self.log_p, self.entropy = torch.cat([self.log_p, log_p], 1), torch.cat([self.entropy, entropy], 1)
+        self.counted = torch.cat([self.counted, counts[:, None]], 1)
+        return log_p[:, 0]
+
+    def select(self, rows: Tensor) -> None:
+        """Leaves the poems `rows` (R), which may repeat."""
+        for name in ("ids", "log_p", "entropy", "counted", "weight"):
+            setattr(self, name, getattr(self, name)[rows])
+        if self.progress:
+            self.progress.select(rows)
 
 
 @torch.inference_mode()
@@ -79,50 +273,120 @@ def _write(
     model: Poet,
     vocabulary: Vocabulary,
     plan: list[str],
+    masks: dict[str, Tensor],
     condition: list[int],
-    random: Tensor,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-) -> list[tuple[str, float]]:
-    """(text, score) of B poems, sign by sign: `plan` says what may stand where, random (B, len(plan)) draws it."""
-    n, device = len(random), model.device
-    masks = _masks(vocabulary, device)
-    written: list[list[str]] = [[] for _ in range(n)]
-    alive = torch.ones(n, dtype=torch.bool, device=device)
-    score, length = torch.zeros(n, device=device), torch.zeros(n, device=device)
+    rules: Rules | None,
+    chance: Tensor,
+    sampling: Sampling,
+) -> _Draft:
+    """Writes R = poems x candidates, sign by sign: `plan` says what may stand where.
+
+    chance (poems, candidates + 1, T): uniform numbers; the last of each poem's rows decides which candidates go on.
+    """
+    device = model.device
+    chance = chance.to(device)
+    poems, candidates = chance.shape[0], chance.shape[1] - 1
+    random = chance[:, :-1].flatten(0, 1)  # (R, T)
+    draft = _Draft.empty(len(random), rules, device)
+    counts = torch.ones(len(random), dtype=torch.bool, device=device)  # (R) the poem has not ended
     output = model(torch.tensor([condition], device=device))  # the condition is read once, for all poems
-    state = tuple(s.expand(-1, n, -1).contiguous() for s in output["state"])
-    features = output["features"][:, -1].expand(n, -1)  # (B, E)
-    for position, slot in enumerate(plan):
-        logits = model.logits(features).float()  # (B, V)
+    state = model.select(output["state"], torch.zeros(len(random), dtype=torch.long, device=device))
+    features = output["features"][:, -1].expand(len(random), -1)  # (R, E)
+    for place, slot in enumerate(plan):
+        logits = model.logits(features).float()  # (R, V)
         if slot in masks:
             allowed = logits.masked_fill(masks[slot], -torch.inf)
-            chosen = _sample(allowed, temperature, top_k, top_p, random[:, position].to(device))
-            signs = [vocabulary.characters[i] for i in chosen.tolist()]
-        else:  # a character that is given, or a line break where the corpus has no punctuation
-            sign = "\n" if slot in (PAUSE, STOP) else slot
-            chosen = torch.full((n,), vocabulary.encode(vocabulary.fold(sign)[0])[0], device=device)
-            signs = [sign] * n
-        log_p = logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0]
-        score += torch.where(alive, log_p, 0)
-        length += alive
-        alive &= chosen != vocabulary.eos
-        for row in alive.nonzero()[:, 0].tolist():
-            written[row].append(signs[row])
-        if not alive.any():
+
+            def draw(logits: Tensor, rows: Tensor | slice, place: int = place) -> Tensor:
+                return sampling.draw(logits, random[rows, place])
+
+            if rules and slot == CHARACTER:
+                weighed = draft.progress.weigh(allowed, place)
+                chosen = draw(weighed, slice(None))
+                if place % (rules.width + 1) == rules.width - 1:
+                    chosen = _not_copied(model, vocabulary, plan, draft.ids, weighed, chosen, draw)
+                scale = max(sampling.temperature, COLD)
+                draft.weight += (weighed / scale).logsumexp(1) - (allowed / scale).logsumexp(1)
+            else:
+                chosen = draw(allowed, slice(None))
+        else:
+            chosen = torch.full_like(draft.counted.sum(1), vocabulary.encode(vocabulary.fold(slot)[0])[0])
+        log_p = draft.add(chosen, logits, counts)
+        if slot not in masks:
+            draft.weight += log_p
+        if rules:
+            draft.progress.take(chosen, place)
+        counts = counts & (chosen != vocabulary.eos)
+        if not counts.any() or place == len(plan) - 1:
             break
+        if rules and candidates > 1 and place % (rules.width + 1) == rules.width:
+            rows = _survivors(RESAMPLE * draft.weight.view(poems, -1), chance[:, -1, place])
+            draft.select(rows)
+            draft.weight *= 1 - RESAMPLE  # the rest of it still counts
+            state, chosen = model.select(state, rows), chosen[rows]
         output = model(chosen[:, None], state)
         state, features = output["state"], output["features"][:, -1]
-    return [("".join(signs), mean) for signs, mean in zip(written, (score / length).tolist(), strict=True)]
+    return draft
 
 
-CHARACTER, PAUSE, STOP, ANY = "<character>", "<pause>", "<stop>", "<any>"  # what a slot of the plan may take
+def _survivors(weight: Tensor, point: Tensor) -> Tensor:
+    """Rows (poems x candidates) of the candidates that go on: each as often as its share of exp(weight), on average.
+
+    weight (poems, candidates) log, point (poems) uniform numbers. Systematic resampling (Carpenter et al. 1999).
+    """
+    poems, candidates = weight.shape
+    shares = weight.double().softmax(1).cumsum(1)  # (poems, candidates)
+    points = (torch.arange(candidates, device=weight.device) + point[:, None].double()) / candidates
+    chosen = torch.searchsorted(shares, points).clamp(max=candidates - 1)
+    return (chosen + candidates * torch.arange(poems, device=weight.device)[:, None]).flatten()
 
 
-def _shape(form: str, acrostic: str, forms: list[str]) -> tuple[tuple[int, int] | None, str]:
+def _not_copied(
+    model: Poet,
+    vocabulary: Vocabulary,
+    plan: list[str],
+    ids: Tensor,
+    weighed: Tensor,
+    chosen: Tensor,
+    draw: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """`chosen` (R), the last characters of verses, drawn again where the verse stands in the training corpus."""
+    rows = torch.arange(len(chosen), device=chosen.device)
+    for _ in range(4):  # more would be a corpus that has everything
+        texts = _texts(vocabulary, plan, torch.cat([ids[rows], chosen[rows, None]], 1))
+        seen = model.seen([re.split(f"[{PAUSES}{STOPS}\n]", text)[-1] for text in texts])
+        rows = rows[torch.tensor(seen, device=rows.device)]
+        if not len(rows):
+            break
+        weighed[rows, chosen[rows]] = -torch.inf
+        rows = rows[~weighed[rows].isneginf().all(1)]
+        chosen[rows] = draw(weighed[rows], rows)
+    return chosen
+
+
+def _texts(vocabulary: Vocabulary, plan: list[str], ids: Tensor) -> list[str]:
+    """The texts of ids (R, T) to the end mark, with given characters as they were given."""
+    known = [None if slot in KINDS else slot for slot in plan[: ids.shape[1]]]
+    texts = []
+    for row in ids.tolist():
+        row = row[: row.index(vocabulary.eos)] if vocabulary.eos in row else row
+        texts.append("".join(c or vocabulary.characters[i] for i, c in zip(row, known, strict=False)))
+    return texts
+
+
+# ------------------------------------------------------------------------------------------------ what may stand where
+
+
+def _shape(form: str, acrostic: str, lines: Sequence[str], forms: list[str]) -> tuple[tuple[int, int] | None, str]:
     """((verses, characters in each) or None for a free poem, the form's name)."""
     count = len(_characters(acrostic))
+    widths = {len(_characters(verse)) for verse in lines} - {0}
+    if len(widths) > 1 or (widths and form == "free"):
+        raise UserError(f"the verses that are given need one length and a form, not {' and '.join(map(str, widths))}")
+    if widths and form == "auto":
+        form = next((f for f, shape in FORMS.items() if shape == (len(lines), *widths)), "")
+        if not form:
+            raise UserError(f"{len(lines)} verses of {widths.pop()} characters are none of {' '.join(FORMS)}")
     if count and form in ("auto", "free"):
         width = 7 if any(FORMS[f][1] == 7 for f in forms) or not forms else 5
         named = [name for name, shape in FORMS.items() if shape == (count, width)]
@@ -132,12 +396,14 @@ def _shape(form: str, acrostic: str, forms: list[str]) -> tuple[tuple[int, int] 
     if form == "free":
         return None, ""
     verses, width = FORMS[form]
+    if widths and (len(lines) > verses or widths != {width}):
+        raise UserError(f"the verses that are given do not fit {form}: {verses} verses of {width} characters")
     if count > verses:
         raise UserError(f"--acrostic={acrostic}: {form} has {verses} verses, not {count}; leave out --form for {count}")
     return (verses, width), form
 
 
-def _plan(shape: tuple[int, int] | None, prompt: str, acrostic: str, max_chars: int) -> list[str]:
+def _plan(shape: tuple[int, int] | None, prompt: str, acrostic: str, lines: Sequence[str], max_chars: int) -> list[str]:
     """One slot a sign: a given character, or the kind of sign that may stand there."""
     if shape is None:
         given = list(prompt) or [CHARACTER]  # an empty poem is none
@@ -146,18 +412,20 @@ def _plan(shape: tuple[int, int] | None, prompt: str, acrostic: str, max_chars: 
     plan = [
         sign for v in range(verses) for sign in [CHARACTER] * width + [PAUSE if v % 2 == 0 and v < verses - 1 else STOP]
     ]
-    for verse, character in enumerate(_characters(acrostic)):
-        plan[verse * (width + 1)] = character
     given = _characters(prompt)
     if len(given) > verses * width:
         raise UserError(
             f"--prompt has {len(given)} characters, the form only {verses * width}: shorten it, or --form=free"
         )
+    begins = [(v * (width + 1), c) for v, c in enumerate(_characters(acrostic))]
     slots = [i for i, slot in enumerate(plan) if slot not in (PAUSE, STOP)]
-    for i, character in zip(slots, given, strict=False):
-        if plan[i] not in (CHARACTER, character):
-            raise UserError(f"--prompt={prompt} and --acrostic={acrostic} want different characters at the same place")
-        plan[i] = character
+    fixed = [(v * (width + 1) + i, c) for v, verse in enumerate(lines) for i, c in enumerate(_characters(verse))]
+    for place, character in (*begins, *zip(slots, given, strict=False), *fixed):
+        if plan[place] not in (CHARACTER, character):
+            names = [f"--prompt={prompt}" if prompt else "", f"--acrostic={acrostic}" if acrostic else ""]
+            names = [*filter(None, names), *(["the verses that are given"] if fixed else [])]
+            raise UserError(f"{' and '.join(names)} want different characters at the same place")
+        plan[place] = character
     return plan
 
 
@@ -180,7 +448,7 @@ def _masks(vocabulary: Vocabulary, device: torch.device) -> dict[str, Tensor]:
 
 def _sample(logits: Tensor, temperature: float, top_k: int, top_p: float, random: Tensor) -> Tensor:
     """Draws from logits (B, V) with one uniform number a row, so that a row does not depend on the others -> (B)."""
-    if temperature < 1e-3:  # smaller ones overflow
+    if temperature < COLD:
         return logits.argmax(-1)
     p = (logits / temperature).softmax(-1)
     # Only the values are sorted, and by numpy: torch.sort takes 25 times as long (25 ms for 64 x 7,000), topk 10 times.

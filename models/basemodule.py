@@ -119,6 +119,15 @@ class BaseModule(nn.Module):
         return sorted(set(extra + missing + misfit))
 
 
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What a model file carries besides the network, without reading the network."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get("metadata", "{}"))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
 def read_state_dict(path: str | Path) -> Mapping[str, Any]:
     """The tensors of a .safetensors file or of a file written by torch.save, on the CPU; never runs code from it."""
     with _opened(path) as file:

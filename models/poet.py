@@ -1,50 +1,75 @@
-"""The poet: characters -> embedding -> LSTM -> characters. Knows token ids only; text is data/poetry.py's business.
+"""The poet: characters -> embedding -> backbone -> characters. Knows token ids only; text is data/poetry.py's business.
 
-Shapes: B poems, T positions, V characters in the vocabulary, E embedding width, H hidden width, N counted positions.
+Shapes: B poems, T positions, V characters in the vocabulary, E embedding width, H hidden width, A attention width,
+N counted positions.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.basemodule import BaseModule
+from utils.bloom import bloom_add, bloom_has
+from utils.errors import UserError
 
-State = tuple[Tensor, Tensor]  # h and c of the LSTM, each (layers, B, H)
+State = tuple[Tensor, ...]  # what a backbone remembers of the characters so far; its own business
 
 
 class Poet(BaseModule):
-    """Embedding, LSTM, a linear step back to the embedding's width, output tied to the embedding.
+    """Embedding, a backbone (LSTM or Transformer), output tied to the embedding.
 
     Tying (Press & Wolf 2017, Inan et al. 2017) saves V x E parameters and learns faster: with it a vocabulary of
     8,000 characters costs as much as an LSTM layer instead of half the network.
 
     Args:
         vocab: the characters by id; stored here so that the file alone can write poems.
-        embed, hidden, layers, dropout: E, H, number of LSTM layers, dropout on the inputs and outputs of each layer.
+        backbone: "lstm" or "transformer".
+        embed, layers, dropout: E, number of layers, dropout on the inputs and outputs of each layer.
+        hidden: H, width of the LSTM or of the Transformer's feed-forward layers.
+        attention: A of the attention over the poem so far that follows the LSTM; 0: none.
+        seen_bytes: size of the filter that knows the verses of the training corpus.
     """
 
-    def __init__(self, vocab: list[str], embed: int = 192, hidden: int = 384, layers: int = 2, dropout: float = 0.2):
-        super().__init__(vocab=vocab, embed=embed, hidden=hidden, layers=layers, dropout=dropout)
+    def __init__(
+        self,
+        vocab: list[str],
+        embed: int = 192,
+        hidden: int = 384,
+        layers: int = 2,
+        dropout: float = 0.2,
+        backbone: str = "lstm",
+        attention: int = 192,
+        seen_bytes: int = 0,
+    ):
+        super().__init__(
+            vocab=vocab, embed=embed, hidden=hidden, layers=layers, dropout=dropout, backbone=backbone,
+            attention=attention, seen_bytes=seen_bytes,
+        )  # fmt: skip
         self.vocab = vocab
         self.embed = nn.Embedding(len(vocab), embed)
-        self.lstm = nn.LSTM(embed, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
-        self.project = nn.Linear(hidden, embed)
+        if backbone == "lstm":
+            self.backbone = RecurrentBackbone(embed, hidden, layers, dropout, attention)
+        else:
+            self.backbone = TransformerBackbone(embed, hidden, layers, dropout)
         self.output_bias = nn.Parameter(torch.zeros(len(vocab)))
         self.dropout = nn.Dropout(dropout)
+        self.register_buffer("seen_verses", torch.zeros(seen_bytes, dtype=torch.uint8))
         # Wide enough that Adam's first steps (lr each) are small against it; 0.06 and 1 both learn more slowly.
         nn.init.normal_(self.embed.weight, std=0.3)
 
     def forward(
-        self, ids: Tensor, state: State | None = None, targets: Tensor | None = None
+        self, ids: Tensor, state: State | None = None, targets: Tensor | None = None, poem: Tensor | None = None
     ) -> dict[str, Tensor | State]:
         """ids (B, T) and the state so far (none: the start) -> {"features": (B, T, E), "state"}.
 
-        With targets (B, T), negative where nothing is to be predicted, also {"nll": their summed negative
-        log-likelihood in nats, "count": their number}; other positions cost neither time nor loss.
+        `poem` (B, T) numbers the poems of a row: attention stays within each; None: a row is one poem. With targets
+        (B, T), negative where nothing is to be predicted, also {"nll": their summed negative log-likelihood in nats,
+        "count": their number}; other positions cost neither time nor loss.
         """
         x = self.dropout(self.embed(ids))  # (B, T) -> (B, T, E)
-        h, state = self.lstm(x, state)  # (B, T, E) -> (B, T, H)
-        features = self.project(self.dropout(h))  # -> (B, T, E)
+        features, state = self.backbone(x, state, poem)  # -> (B, T, E)
         output = {"features": features, "state": state}
         if targets is not None:
             counted = targets >= 0
@@ -54,14 +79,147 @@ class Poet(BaseModule):
             output |= {"nll": nll, "count": counted.sum()}
         return output
 
+    def logits(self, features: Tensor) -> Tensor:
+        """features (..., E) -> logits (..., V)."""
+        return F.linear(features, self.embed.weight, self.output_bias)
+
+    def select(self, state: State, rows: Tensor) -> State:
+        """The state of poems `rows` (N), which may repeat, leave out and reorder those of `state`."""
+        return self.backbone.select(state, rows)
+
     def start_from_frequencies(self, counts: Tensor) -> None:
         """Sets the output's bias to the log frequency of each character, counts (V): it is learnt first anyway."""
         counts = counts.float() + 0.1  # no character is impossible
         self.output_bias.data.copy_((counts / counts.sum()).log())
 
-    def logits(self, features: Tensor) -> Tensor:
-        """features (..., E) -> logits (..., V)."""
-        return F.linear(features, self.embed.weight, self.output_bias)
+    @torch.no_grad()
+    def start_from(self, other: "Poet") -> list[str]:
+        """Takes over the weights of `other`: by character where there is a row a character, else where names and shapes
+        fit. Returns the names of those that were left as they are."""
+        mine, theirs = self.state_dict(), other.state_dict()
+        ids = {c: i for i, c in enumerate(other.vocab)}
+        pairs = [(i, ids[c]) for i, c in enumerate(self.vocab) if c in ids]
+        rows, other_rows = (torch.tensor(numbers) for numbers in zip(*pairs, strict=True))
+        left = []
+        for name, tensor in mine.items():
+            source = theirs.get(name)
+            if name in ("embed.weight", "output_bias") and source.shape[1:] == tensor.shape[1:]:
+                tensor[rows] = source[other_rows]
+            elif name != "seen_verses" and source is not None and source.shape == tensor.shape:
+                tensor.copy_(source)
+            else:
+                left.append(name)
+        return left
+
+    def remember(self, verses: Iterable[str]) -> None:
+        """Adds verses (without punctuation) to those that stand in the training corpus."""
+        bloom_add(self.seen_verses.cpu().numpy(), verses)  # on the CPU: the same memory
+
+    def seen(self, verses: Iterable[str]) -> list[bool]:
+        """Whether each verse stands in the training corpus; wrong for 2 of 100 that do not."""
+        filter = self.seen_verses.cpu().numpy()
+        return [bloom_has(filter, verse) for verse in verses]
+
+
+class RecurrentBackbone(nn.Module):
+    """An LSTM, attention over its outputs so far, and a linear step back to the embedding's width.
+
+    The attention (one layer, as Merity 2019 adds to an LSTM) looks back at the title, at the keywords and at the verse
+    that the present one answers; the LSTM alone forgets them.
+    """
+
+    def __init__(self, embed: int, hidden: int, layers: int, dropout: float, attention: int):
+        super().__init__()
+        self.lstm = nn.LSTM(embed, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.project = nn.Linear(hidden, embed)
+        self.attention = SelfAttention(hidden, attention, embed) if attention else None
+        self.dropout = nn.Dropout(dropout)
+        if attention:
+            nn.init.zeros_(self.attention.output.weight)  # at first there is the LSTM alone
+
+    def forward(self, x: Tensor, state: State | None, poem: Tensor | None) -> tuple[Tensor, State]:
+        """x (B, T, E) -> features (B, T, E) and the state: h and c of the LSTM, (layers, B, H); keys and values."""
+        h, memory = self.lstm(x, state and state[:2])  # (B, T, E) -> (B, T, H)
+        h = self.dropout(h)
+        features = self.project(h)  # -> (B, T, E)
+        if self.attention is None:
+            return features, memory
+        found, cache = self.attention(h, state and state[2:], poem)
+        return features + self.dropout(found), (*memory, *cache)
+
+    def select(self, state: State, rows: Tensor) -> State:
+        return (*(s[:, rows] for s in state[:2]), *(s[rows] for s in state[2:]))
+
+
+class SelfAttention(nn.Module):
+    """Causal attention with heads of about 64 channels (Vaswani et al. 2017), within each poem of a row.
+
+    Args: channels in, inside (A) and out; `rotary`: turns queries and keys by their position (Su et al. 2021).
+    """
+
+    def __init__(self, channels: int, inside: int, out: int, rotary: bool = False):
+        super().__init__()
+        self.heads = next(h for h in range(max(1, inside // 64), 0, -1) if inside % (2 * h) == 0 or h == 1)
+        self.rotary = rotary
+        self.qkv = nn.Linear(channels, 3 * inside, bias=False)
+        self.output = nn.Linear(inside, out, bias=False)
+
+    def forward(self, x: Tensor, cache: State | None, poem: Tensor | None) -> tuple[Tensor, State]:
+        """x (B, T, C), keys and values of what came before, poem (B, T) -> (B, T, out), keys and values so far."""
+        b, t, _ = x.shape
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each (B, heads, T, A/heads)
+        past = cache[0].shape[2] if cache else 0
+        if self.rotary:
+            q, k = rotate(q, past), rotate(k, past)
+        if cache:
+            k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+        mask = torch.ones(t, past + t, dtype=torch.bool, device=x.device).tril(past)  # (T, past + T)
+        if poem is not None:
+            mask = mask & (poem[:, None, :, None] == poem[:, None, None, :])  # (B, 1, T, T)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, T, A/heads)
+        return self.output(found.transpose(1, 2).reshape(b, t, -1)), (k, v)
+
+
+def rotate(x: Tensor, past: int) -> Tensor:
+    """Rotary position embedding of x (B, heads, T, D), whose first position is number `past`."""
+    half = x.shape[-1] // 2
+    frequency = 1000.0 ** -(torch.arange(half, device=x.device) / half)
+    angle = torch.arange(past, past + x.shape[2], device=x.device)[:, None] * frequency  # (T, D/2)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class TransformerBackbone(nn.Module):
+    """Layers of attention and feed-forward networks, normalised at their inputs (Xiong et al. 2020)."""
+
+    def __init__(self, embed: int, hidden: int, layers: int, dropout: float):
+        super().__init__()
+        if embed % 2:
+            raise UserError(f"--embed={embed}: the width of a Transformer must be even")
+        self.attention = nn.ModuleList(SelfAttention(embed, embed, embed, rotary=True) for _ in range(layers))
+        self.feed_forward = nn.ModuleList(
+            nn.Sequential(nn.Linear(embed, hidden), nn.GELU(), nn.Linear(hidden, embed)) for _ in range(layers)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(embed) for _ in range(2 * layers + 1))
+        self.dropout = nn.Dropout(dropout)
+        nn.init.constant_(self.norms[-1].weight, 0.2)  # the logits are large otherwise
+        for block in (*self.attention, *self.feed_forward):  # so that the sum over all layers starts small
+            last = block.output if isinstance(block, SelfAttention) else block[-1]
+            nn.init.normal_(last.weight, std=0.02 / (2 * layers) ** 0.5)
+
+    def forward(self, x: Tensor, state: State | None, poem: Tensor | None) -> tuple[Tensor, State]:
+        """x (B, T, E) -> features (B, T, E) and the state: keys and values of each layer."""
+        caches: list[Tensor] = []
+        for i, (attention, feed_forward) in enumerate(zip(self.attention, self.feed_forward, strict=True)):
+            found, cache = attention(self.norms[2 * i](x), state and state[2 * i : 2 * i + 2], poem)
+            x = x + self.dropout(found)
+            x = x + self.dropout(feed_forward(self.norms[2 * i + 1](x)))
+            caches += cache
+        return self.norms[-1](x), tuple(caches)
+
+    def select(self, state: State, rows: Tensor) -> State:
+        return tuple(s[rows] for s in state)
 
 
 class LinearCrossEntropy(torch.autograd.Function):

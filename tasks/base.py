@@ -72,6 +72,12 @@ class Task:
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
         """Gives the recorder examples of what the model can do now, cfg.samples of them."""
 
+    def show_batch(
+        self, recorder: Recorder, step: int, epoch: int, name: str, batch: dict[str, Any], loss: float
+    ) -> None:
+        """Gives the recorder what is in a training batch that had this loss: the "best batch" of the epoch, or the
+        "worst batch", which `name` says."""
+
     def report(self, split: str) -> dict[str, Any]:
         """All figures of the model on a split; for the commands val and test."""
         raise NotImplementedError

@@ -207,6 +207,17 @@ class DogCatTask(Task):
         recorder.image(step, epoch, "worst and best", path)
         recorder.text(step, epoch, "losses", "\n".join(lines))
 
+    def show_batch(
+        self, recorder: Recorder, step: int, epoch: int, name: str, batch: dict[str, Tensor], loss: float
+    ) -> None:
+        if recorder.folder is not None:
+            indices = batch["index"][:8].tolist()
+            path = recorder.folder / "pictures" / f"{name.replace(' ', '_')}_{epoch + 1:04}.png"
+            save_image(path, grid([[self.pictures.picture(index) for index in indices]]))
+            recorder.image(step, epoch, name, path)
+            names = ", ".join(self.pictures.samples[index].source.name for index in indices)
+            recorder.text(step, epoch, name, f"loss {loss:.4f}: {names}")
+
     def report(self, split: str) -> dict[str, Any]:
         """Judges a split with cfg.tta views of each picture, and writes a report about it into cfg.out.
 

@@ -1,14 +1,16 @@
 """The poet's task: next-character prediction on poems, judged in bits per character."""
 
 import math
+import sys
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from config import PoetConfig
+from config import GenerateConfig, PoetConfig
 from data.poetry import (
     EMBEDDED,
     FORMS,
@@ -18,18 +20,25 @@ from data.poetry import (
     choose_split,
     collate,
     read_poems,
+    verses,
 )
+from data.rhyme import Rhymes, read_rhymes, restrict
 from infer.compose import compose
-from models.basemodule import BaseModule
+from models.basemodule import BaseModule, read_metadata
 from models.poet import Poet
 from tasks.base import Task
+from utils.bloom import bloom_size
 from utils.errors import UserError
 from utils.recorder import Recorder
+
+SHIPPED = Path(__file__).parent.parent / GenerateConfig.load
+SIZES = ("embed", "hidden", "layers", "dropout", "backbone", "attention")  # options that are arguments of the network
 
 
 class PoetTask(Task):
     """Trains a Poet on the poems under cfg.data_root."""
 
+    paths = (*Task.paths, "init", "rhymes")
     monitors = {"bits_per_char": "min", "loss": "min"}
     collate = staticmethod(collate)
 
@@ -45,15 +54,31 @@ class PoetTask(Task):
             self.model = self._new_model()
         self.vocabulary = Vocabulary(self.model.vocab)
         self.forms = [form for form in FORMS if any(p.form == form for p in self.poems)]
+        self.rhymes = self._rhymes()
 
     def _new_model(self) -> Poet:
         cfg, training = self.cfg, choose_split(self.poems, "train")
         # In a small corpus most characters are rare; all of them are needed.
         large = sum(len(p.text) for p in training) >= 100_000
         vocabulary = Vocabulary.build(training, cfg.min_count if large else 1)
-        model = Poet(vocabulary.characters, cfg.embed, cfg.hidden, cfg.layers, cfg.dropout)
+        regular = {v for p in self.poems for v in verses(p.text) if len(v) in (5, 7)}
+        sizes = {name: getattr(cfg, name) for name in SIZES}
+        model = Poet(vocabulary.characters, **sizes, seen_bytes=bloom_size(len(regular)))
         model.start_from_frequencies(character_counts(training, vocabulary))
+        model.remember(regular)
+        if cfg.init:
+            left = model.start_from(Poet.load(cfg.init))
+            print(f"from {cfg.init}: all weights but {', '.join(left) or 'none'}", file=sys.stderr)
         return model
+
+    def _rhymes(self) -> Rhymes:
+        """The rhyme table of --rhymes, else that of the poet to start from, else the shipped poet's."""
+        if self.cfg.rhymes:
+            return read_rhymes(self.cfg.rhymes, self.model.vocab)
+        for path in filter(None, (self.cfg.load, self.cfg.init, SHIPPED)):
+            if Path(path).exists() and "rhymes" in (metadata := read_metadata(path)):
+                return restrict(metadata, self.model.vocab)
+        return {}
 
     @cached_property
     def train_set(self) -> PoetryDataset:
@@ -85,7 +110,7 @@ class PoetTask(Task):
         The objective divides by the number of rows times the MEAN length of a row, not by the characters of this batch:
         so it is a mean over rows, and processes that share a batch can average their gradients.
         """
-        output = model(batch["ids"], targets=batch["targets"])
+        output = model(batch["ids"], targets=batch["targets"], poem=batch["poem"])
         bits, _ = bits_of_batch(output["nll"].detach(), batch["targets"], self.vocabulary)
         row = self.train_set.characters / len(self.train_set)
         count = output["count"].clamp(min=1)
@@ -109,6 +134,12 @@ class PoetTask(Task):
         recorder.text(step, epoch, "poems", text)
         print(text, flush=True)
 
+    def show_batch(
+        self, recorder: Recorder, step: int, epoch: int, name: str, batch: dict[str, Tensor], loss: float
+    ) -> None:
+        rows = [self.vocabulary.decode(targets[targets >= 0].tolist()) for targets in batch["targets"]]
+        recorder.text(step, epoch, name, f"loss {loss:.4f}\n" + "\n".join(rows))
+
     def report(self, split: str) -> dict[str, Any]:
         """Bits per character of a split: the text alone, and with title, author and form given.
 
@@ -128,12 +159,12 @@ class PoetTask(Task):
         return {"ids": torch.zeros(1, self.cfg.row_length or 128, dtype=torch.long)}
 
     def model_metadata(self) -> dict[str, Any]:
-        return {"forms": self.forms}
+        return {"forms": self.forms, **self.rhymes}
 
 
 def _refuse_other_sizes(cfg: PoetConfig, model: Poet) -> None:
     for name, value in cfg.changed().items():
-        if name in model.arguments and value != model.arguments[name]:
+        if name in SIZES and value != model.arguments[name]:
             raise UserError(f"--{name}={value}: {cfg.load} has {name}={model.arguments[name]}; leave --{name} out")
 
 

@@ -161,6 +161,15 @@ class StyleTask(Task):
         save_image(path, grid(rows))
         recorder.image(step, epoch, "paintings", path)
 
+    def show_batch(
+        self, recorder: Recorder, step: int, epoch: int, name: str, batch: dict[str, Tensor], loss: float
+    ) -> None:
+        if recorder.folder is not None:
+            path = recorder.folder / "pictures" / f"{name.replace(' ', '_')}_{epoch + 1:04}.png"
+            save_image(path, grid([[to_uint8(photo[None] / 255) for photo in batch["image"][:8]]]))
+            recorder.image(step, epoch, name, path)
+            recorder.text(step, epoch, name, f"loss {loss:.4f}")
+
     @torch.no_grad()
     def report(self, split: str) -> dict[str, Any]:
         """Figures of each style, and their means over the styles, on cfg.val_photos photographs of a split.

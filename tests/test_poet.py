@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.poet import LinearCrossEntropy, Poet
+from models.poet import LinearCrossEntropy, Poet, rotate
+from utils.bloom import bloom_size
+from utils.errors import UserError
 
 VOCAB = [chr(0x4E00 + i) for i in range(50)]
 
@@ -64,8 +66,27 @@ def test_linear_cross_entropy_in_bf16_is_near():
     torch.testing.assert_close(loss, expected, rtol=0.01, atol=1)
 
 
-def test_one_step_at_a_time_equals_the_whole_sequence():
-    model = Poet(VOCAB, embed=12, hidden=20).eval()
+BACKBONES = [
+    {"attention": 0},
+    {"attention": 16},
+    {"attention": 128, "layers": 1},
+    {"backbone": "transformer"},
+    {"backbone": "transformer", "embed": 128, "layers": 3},
+]
+
+
+def poet(**sizes) -> Poet:
+    """A poet whose every weight matters, also those that start at zero."""
+    torch.manual_seed(0)
+    model = Poet(VOCAB, **{"embed": 12, "hidden": 20, **sizes})
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@pytest.mark.parametrize("sizes", BACKBONES)
+def test_one_step_at_a_time_equals_the_whole_sequence(sizes):
+    model = poet(**sizes).eval()
     ids = torch.randint(50, (3, 11))
     whole = model(ids)["features"]
     state, steps = None, []
@@ -74,6 +95,95 @@ def test_one_step_at_a_time_equals_the_whole_sequence():
         state = output["state"]
         steps.append(output["features"])
     torch.testing.assert_close(torch.cat(steps, 1), whole)
+    first = model(ids[:, :4])
+    rest = model(ids[:, 4:], first["state"])["features"]
+    torch.testing.assert_close(torch.cat([first["features"], rest], 1), whole)
+
+
+@pytest.mark.parametrize("sizes", BACKBONES)
+def test_the_state_of_chosen_poems(sizes):
+    model, ids, rows = poet(**sizes).eval(), torch.randint(50, (3, 7)), torch.tensor([2, 0, 2, 2])
+    state = model.select(model(ids)["state"], rows)
+    following = torch.randint(50, (4, 2))
+    expected = model(torch.cat([ids[rows], following], 1))["features"][:, -2:]
+    torch.testing.assert_close(model(following, state)["features"], expected)
+
+
+@pytest.mark.parametrize("sizes", BACKBONES)
+def test_what_comes_later_changes_nothing_before(sizes):
+    model, ids = poet(**sizes).eval(), torch.randint(50, (2, 9))
+    changed = ids.clone()
+    changed[:, 6:] = (ids[:, 6:] + 1) % 50
+    torch.testing.assert_close(model(ids)["features"][:, :6], model(changed)["features"][:, :6])
+
+
+@pytest.mark.parametrize("sizes", [{"backbone": "transformer"}, {"backbone": "transformer", "layers": 1, "embed": 64}])
+def test_attention_stays_within_a_poem_of_a_row(sizes):
+    """A row of two poems gives what each of them gives by itself; the Transformer's positions are relative."""
+    model = poet(**sizes).eval()
+    one, other = torch.randint(50, (1, 5)), torch.randint(50, (1, 6))
+    poem = torch.tensor([[0] * 5 + [1] * 6])
+    together = model(torch.cat([one, other], 1), poem=poem)["features"]
+    apart = torch.cat([model(one)["features"], model(other)["features"]], 1)
+    torch.testing.assert_close(together, apart)
+
+
+def test_attention_after_the_lstm_equals_the_plain_formula():
+    model = poet(attention=128).eval()
+    backbone, attention = model.backbone, model.backbone.attention
+    ids, poem = torch.randint(50, (1, 7)), torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
+    h = backbone.lstm(model.embed(ids))[0][0]  # (T, H)
+    q, k, v = attention.qkv(h).chunk(3, -1)
+    expected = backbone.project(h)
+    for t in range(7):
+        past = [i for i in range(t + 1) if poem[0, i] == poem[0, t]]
+        heads = []
+        for head in (slice(0, 64), slice(64, 128)):
+            share = torch.stack([q[t, head] @ k[i, head] / 8 for i in past]).softmax(0)
+            heads.append(sum(s * v[i, head] for s, i in zip(share, past, strict=True)))
+        expected[t] += attention.output(torch.cat(heads))
+    torch.testing.assert_close(model(ids, poem=poem)["features"][0], expected)
+
+
+def test_rotation_keeps_lengths_and_depends_on_distance_only():
+    q, k = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
+    products = [(rotate(q, a) * rotate(k, b)).sum().item() for a, b in ((0, 0), (5, 5), (3, 1), (9, 7), (1, 3))]
+    assert products[0] == pytest.approx(products[1]) == pytest.approx((q * k).sum().item())
+    assert products[2] == pytest.approx(products[3]) != pytest.approx(products[4])
+
+
+def test_the_attention_starts_as_nothing():
+    torch.manual_seed(1)
+    model, ids = Poet(VOCAB, embed=12, hidden=20).eval(), torch.randint(50, (2, 5))
+    expected = model.backbone.project(model.backbone.lstm(model.embed(ids))[0])
+    torch.testing.assert_close(model(ids)["features"], expected)
+
+
+def test_a_poet_starts_from_another_one_by_character():
+    old, ids = poet(attention=0).eval(), torch.randint(50, (2, 9))
+    new = Poet(["new", *reversed(VOCAB), "more"], embed=12, hidden=20, seen_bytes=5).eval()
+    left = new.start_from(old)
+    assert left == ["seen_verses", "backbone.attention.qkv.weight", "backbone.attention.output.weight"]
+    logits, shifted = old.logits(old(ids)["features"]), new.logits(new(50 - ids)["features"])
+    torch.testing.assert_close(shifted[..., 1:-1].flip(-1), logits)
+    other = Poet(VOCAB, embed=8, hidden=20)
+    assert "embed.weight" in other.start_from(old) and "output_bias" not in other.start_from(old)
+
+
+def test_verses_that_were_seen(tmp_path):
+    model = Poet(VOCAB, embed=12, hidden=20, seen_bytes=bloom_size(1000))
+    model.remember(f"verse {i}" for i in range(1000))
+    model.save(tmp_path / "poet.safetensors", dtype=torch.float16)
+    model = Poet.load(tmp_path / "poet.safetensors")
+    assert all(model.seen(f"verse {i}" for i in range(1000)))
+    wrong = sum(model.seen(f"other verse {i}" for i in range(4000)))
+    assert 20 < wrong < 200  # 2.2 % are 88
+    assert Poet(VOCAB, embed=12, hidden=20).seen(["verse 1"]) == [False]
+
+
+def test_an_odd_transformer_is_refused():
+    with pytest.raises(UserError, match="--embed=13: the width of a Transformer must be even"):
+        Poet(VOCAB, embed=13, backbone="transformer")
 
 
 def test_padding_costs_no_loss_and_changes_nothing():
@@ -89,8 +199,9 @@ def test_padding_costs_no_loss_and_changes_nothing():
     torch.testing.assert_close(short["nll"], expected)
 
 
-def test_every_parameter_learns():
-    model = Poet(VOCAB, embed=12, hidden=20)
+@pytest.mark.parametrize("sizes", BACKBONES)
+def test_every_parameter_learns(sizes):
+    model = poet(**sizes)
     ids = torch.randint(50, (4, 9))
     model(ids, targets=ids)["nll"].backward()
     for name, parameter in model.named_parameters():

@@ -21,6 +21,7 @@ from data.poetry import (
     EOS,
     FORMS,
     IGNORE,
+    KEYWORD,
     MORE,
     OTHER_FORMS,
     PAUSES,
@@ -584,6 +585,44 @@ def test_conditions_all_none_and_random():
     assert all(abs(given[sign] / 2000 - 0.35) < 0.05 for sign in (AUTHOR, TITLE, "<五绝>"))
 
 
+def test_keywords_are_words_of_the_poem():
+    poems = [Poem([verse(4, width, 0x4E00 + 28 * seed)], "题", "人") for seed in range(400) for width in (5, 7)]
+    dataset = PoetryDataset(poems, Vocabulary.build(poems), "random", 0)
+    lengths, with_keywords, places = Counter(), 0, set()
+    for (signs, counted), poem in zip(sequences(dataset), poems, strict=True):
+        condition = signs[: signs.index(BOS)]
+        assert sum(counted) == len(poem.text) + 1
+        words = "".join(condition[condition.index(KEYWORD) :]).split(KEYWORD)[1:] if KEYWORD in condition else []
+        with_keywords += bool(words)
+        lengths.update(map(len, words))
+        for word in words:
+            assert word in poem.text
+            if len(word) == 2 and poem.text.count(word) == 1:  # words, not what stands across two of them
+                verse_ = next(v for v in verses(poem.text) if word in v)
+                places.add((len(verse_), verse_.index(word)))
+    assert set(lengths) == {1, 2} and 0.15 < with_keywords / len(poems) < 0.26
+    assert places == {(5, 0), (5, 2), (5, 3), (7, 0), (7, 2), (7, 4), (7, 5)}
+
+
+def test_common_characters_are_rarely_keywords():
+    poems = [Poem(["不" * 4 + chr(0x4E00 + i) + "。"]) for i in range(2000)]
+    dataset = PoetryDataset(poems, Vocabulary.build(poems), "random", 0)
+    words = Counter(sign for signs, _ in sequences(dataset) for sign in signs[: signs.index(BOS)] if sign != KEYWORD)
+    rare = sum(words.values()) - words["不"]
+    assert 0 < words["不"] < rare  # four of five characters are 不
+
+
+def test_the_poems_of_a_row_are_numbered():
+    poems = [Poem([verse(2, 5, 0x4E00 + 10 * seed)], "题目", "人", "五绝") for seed in range(50)]
+    dataset = PoetryDataset(poems, Vocabulary.build(poems), "random", 64)
+    for row in range(len(dataset)):
+        sample = dataset[row]
+        signs = [dataset.vocabulary.characters[i] for i in sample["ids"]]
+        ends = [i + 1 for i, sign in enumerate(signs) if sign == EOS]
+        expected = [n for n, (a, b) in enumerate(zip([0, *ends], ends, strict=False)) for _ in range(b - a)]
+        assert sample["poem"].tolist() == expected
+
+
 @pytest.mark.parametrize("condition", ["none", "random"])
 def test_rows_are_nearly_full(condition):
     generator = random.Random(0)
@@ -631,7 +670,9 @@ def test_collate_shifts_by_one_and_pads_on_the_right():
         {"ids": np.array([9, 2, 20, 21, 3, 2, 22, 3]), "counted": np.array([0, 0, 1, 1, 1, 0, 1, 1], bool)},
         {"ids": np.array([2, 20, 3]), "counted": np.array([0, 1, 1], bool)},
     ]
+    samples[0]["poem"], samples[1]["poem"] = np.array([0, 0, 0, 0, 0, 1, 1, 1]), np.array([0, 0, 0])
     batch = collate(samples)
+    assert batch["poem"].tolist() == [[0, 0, 0, 0, 0, 1, 1], [0, 0, -1, -1, -1, -1, -1]]
     assert batch["ids"].tolist() == [[9, 2, 20, 21, 3, 2, 22], [2, 20, 0, 0, 0, 0, 0]]
     _ = IGNORE
     assert batch["targets"].tolist() == [[_, 20, 21, 3, _, 22, 3], [20, 3, _, _, _, _, _]]

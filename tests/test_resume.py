@@ -135,7 +135,8 @@ def test_stopped_while_validating(folder, monkeypatch):
     resumed = parse(PoetConfig, resumed_options({"resume": str(folder / "parts")}))
     with pytest.raises(OSError, match="killed"):
         trainer.train(resumed)
-    assert [r["epoch"] for r in log_of(folder / "parts") if r["kind"] == "text"] == [0, 1]
+    poems = [r["epoch"] for r in log_of(folder / "parts") if r["kind"] == "text" and r["name"] == "poems"]
+    assert poems == [0, 1]
     monkeypatch.undo()
     trainer.train(resumed)
     assert_same_run(folder / "whole", folder / "parts")
@@ -173,7 +174,7 @@ def test_the_best_figures_survive(folder):
     cfg = parse(PoetConfig, options(folder, run="a", max_epoch=1))
     best = trainer.train(cfg)
     assert best["bits_per_char"] > 0 and set(best) == {"loss", "bits_per_char", "perplexity"}
-    again = resumed_options({"resume": str(folder / "a"), "max_epoch": 2, "lr": 1e3})  # ruins the network
+    again = resumed_options({"resume": str(folder / "a"), "max_epoch": 2, "lr": 30})  # ruins the network
     assert trainer.train(parse(PoetConfig, again)) == best
     final = log_of(folder / "a")[-1]
     assert final["kind"] == "final" and final["figures"] == {**best, "best_epoch": 0}

@@ -82,7 +82,7 @@ def test_a_uniform_model_needs_log2_of_the_vocabulary(task):
 def test_step_equals_cross_entropy(task):
     batch = task.collate([task.train_set[i] for i in range(4)])
     output = task.step(task.model, batch)
-    logits = task.model.logits(task.model(batch["ids"])["features"])
+    logits = task.model.logits(task.model(batch["ids"], poem=batch["poem"])["features"])
     counted = batch["targets"] >= 0
     loss = F.cross_entropy(logits[counted], batch["targets"][counted])
     torch.testing.assert_close(output["loss"], loss.detach())

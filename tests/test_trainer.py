@@ -569,5 +569,6 @@ def test_first_run_of_the_poet(tmp_path):
     assert told.index("poet, config:\n") < told.index("data_root = ") < told.index("64 poems from ")
     assert "epoch 2/2  loss " in told and "| val loss " in told and "perplexity" in told
     assert "best bits_per_char " in told and f"{tmp_path / 'run' / 'best.safetensors'}" in told
-    assert sum(r["kind"] == "text" for r in read_log(tmp_path / "run")) == 2
+    texts = [r["name"] for r in read_log(tmp_path / "run") if r["kind"] == "text"]
+    assert texts == 2 * ["poems", "best batch", "worst batch"]
     assert parse(PoetConfig, read_state(tmp_path / "run" / "last.pt")["config"]).lr == 1e-2

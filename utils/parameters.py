@@ -7,10 +7,12 @@ parameter is the user's mistake.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from utils.errors import UserError
 
@@ -62,14 +64,28 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr_scale: str = "") 
     return list(groups.values())
 
 
+def checkpoint_layers(model: nn.Module, patterns: str) -> None:
+    """Lets the layers that `patterns` name forget what is inside them and compute it again in the backward pass.
+
+    Activation checkpointing (Chen et al. 2016): less memory for a third more time. A BatchNorm in such a layer counts
+    each batch twice. Raises UserError for a pattern that fits no layer.
+    """
+    layers = {name: module for name, module in model.named_modules() if name}
+    for name in _fitting(list(layers), patterns, "checkpoint_layers", "layer"):
+        layers[name].forward = partial(checkpoint, layers[name].forward, use_reentrant=False)
+
+
 def _matching(model: nn.Module, patterns: str, option: str) -> set[str]:
-    names = [name for name, _ in model.named_parameters()]
+    return _fitting([name for name, _ in model.named_parameters()], patterns, option, "parameter")
+
+
+def _fitting(names: list[str], patterns: str, option: str, kind: str) -> set[str]:
     found: set[str] = set()
     for pattern in filter(None, patterns.split(",")):
         fitting = {name for name in names if fnmatchcase(name, pattern)}
         if not fitting:
             tops = dict.fromkeys(name.split(".")[0] for name in names)
-            raise UserError(f"--{option}={pattern} fits no parameter; they begin with {', '.join(tops)}")
+            raise UserError(f"--{option}={pattern} fits no {kind}; they begin with {', '.join(tops)}")
         found |= fitting
     return found
 

@@ -1,5 +1,6 @@
 """Random numbers: one seed for every library, and their states as plain values, so that a resumed run is exact."""
 
+import os
 import random
 from typing import Any
 
@@ -7,8 +8,17 @@ import numpy as np
 import torch
 
 
-def seed_everything(seed: int) -> None:
-    """Seeds Python, numpy and torch (all devices)."""
+def seed_everything(seed: int, deterministic: bool = False) -> None:
+    """Seeds Python, numpy and torch (all devices).
+
+    `deterministic` also keeps a GPU to kernels that give the same bits each time; otherwise cuDNN tries which of its
+    kernels is fastest for each size. A CPU gives the same bits anyway.
+    """
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -1,0 +1,111 @@
+"""What each option of the loop does to a short training: `python benchmarks/training.py [--epochs=12] [--task=poet]`.
+
+Every row is a training on the embedded sample with one option changed; ratios are to the first row. Small trainings:
+the direction of an effect is what they show, not what it would be on other data.
+"""
+
+import argparse
+import contextlib
+import io
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from utils.recorder import read_log  # noqa: E402
+
+CHANGES = {
+    "poet": [
+        {},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"accumulate": 4},
+        {"grad_clip": 0},
+        {"clip_value": 0.01},
+        {"weight_decay": 0},
+        {"weight_decay": 0.1},
+        {"l1": 1e-4},
+        {"ema": 0.98},
+        {"warmup": 0},
+        {"lr_schedule": "constant"},
+        {"lr_schedule": "cosine"},
+        {"lr_schedule": "one_cycle"},
+        {"lr_schedule": "step", "lr_epochs": "4"},
+        {"lr_schedule": "multistep", "lr_epochs": "6,9"},
+        {"optimizer": "sgd", "lr": 0.5},
+        {"optimizer": "adam"},
+        {"optimizer": "nadam"},
+        {"optimizer": "radam"},
+        {"optimizer": "rmsprop", "lr": 1e-3},
+        {"freeze": "embed.*"},
+        {"lr_scale": "embed.*:0.1"},
+        {"num_workers": 1},
+        {"backbone": "transformer", "hidden": 768},
+        {"attention": 0},
+    ],
+    "dogcat": [
+        {"backbone": "lenet"},
+        {"backbone": "lenet", "label_smoothing": 0.1},
+        {"backbone": "lenet", "mixup": 0.4},
+        {"backbone": "lenet", "ema": 0},
+        {"backbone": "resnet34", "pretrained": "none"},
+        {"backbone": "resnet34", "pretrained": "none", "checkpoint_layers": "layer*"},
+    ],
+}
+FIGURE = {"poet": "bits_per_char", "dogcat": "loss"}
+
+
+def measure(task: str, epochs: int, change: dict) -> tuple[float, float, float]:
+    """(best validation figure, seconds of training, MB at most) of one training, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = {
+            "task": task,
+            "max_epoch": epochs,
+            "precision": "fp32",
+            "save_path": folder,
+            "run": "run",
+            "samples": 0,
+        }
+        given |= {"use_visdom": False, **change}
+        command = [sys.executable, __file__, "--child", *(f"--{k}={v}" for k, v in given.items())]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{change}: {done.stderr[-500:]}")
+        records = read_log(Path(folder) / "run")
+        figures = [float(r[FIGURE[task]]) for r in records if r["kind"] == "epoch" and r["split"] == "val"]
+        seconds = sum(r["data_time"] + r["model_time"] for r in records if r["kind"] == "batch")
+        return min(figures), seconds, float(done.stdout.split()[-1])
+
+
+def child(arguments: list[str]) -> None:
+    """Trains, and prints the largest resident memory in MB."""
+    import main
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = main.main(["train", *arguments])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    raise SystemExit(code)
+
+
+def run() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--task", choices=tuple(CHANGES), default="poet")
+    chosen = parser.parse_args()
+    print(f"{chosen.task}, {chosen.epochs} epochs of the embedded sample; {time.strftime('%Y-%m-%d')}")
+    print(f"| change | {FIGURE[chosen.task]} | time | memory |\n|---|---|---|---|")
+    first = None
+    for change in CHANGES[chosen.task]:
+        figure, seconds, memory = measure(chosen.task, chosen.epochs, change)
+        first = first or (seconds, memory)
+        name = " ".join(f"--{k}={v}" for k, v in change.items()) or "none (fp32)"
+        print(f"| `{name}` | {figure:.3f} | {seconds / first[0]:.2f} | {memory / first[1]:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    child(sys.argv[2:]) if sys.argv[1:2] == ["--child"] else run()

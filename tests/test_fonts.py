@@ -1,0 +1,170 @@
+"""utils/fonts.py: fonts are found, asked for every character, and never trusted."""
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fontTools.ttLib import TTCollection, TTFont
+from PIL import Image, ImageDraw
+
+from tests.fonts import make_font, make_variable_font
+from utils import fonts
+from utils.errors import UserError
+from utils.fonts import Face, choose_face
+
+
+@pytest.fixture
+def no_fonts(monkeypatch):
+    """A machine without fonts, and without the package."""
+    monkeypatch.setattr(fonts, "system_faces", lambda: ())
+    monkeypatch.setattr(fonts, "package_faces", lambda: ())
+
+
+@pytest.fixture
+def fresh():
+    """Fonts are looked for anew, before the test and after it."""
+    fonts.system_faces.cache_clear()
+    yield
+    fonts.system_faces.cache_clear()
+
+
+def test_a_face_knows_what_it_lacks(tmp_path):
+    face = make_font(tmp_path / "a.ttf", "春江花月")
+    assert face.lacks("春江花月") == "" and face.lacks("") == ""
+    assert face.lacks("春夜江夜山") == "夜山", "each once, in their order"
+    assert face.lacks("春 江\n花　月") == "", "white space needs no glyph"
+
+
+def test_a_character_mapped_to_the_box_is_lacking(tmp_path):
+    code, file = ord("𠮷"), Path(make_font(tmp_path / "a.ttf", "春𠮷").path)
+    data = file.read_bytes()
+    assert data.count(struct.pack(">III", code, code, 2)) == 1  # fontTools would not write it: glyph 0 is the box
+    file.write_bytes(data.replace(struct.pack(">III", code, code, 2), struct.pack(">III", code, code, 0)))
+    assert Face(str(file)).lacks("春𠮷") == "𠮷"
+
+
+def test_the_first_font_with_all_characters_is_taken(tmp_path, no_fonts, monkeypatch):
+    few, more, most = (make_font(tmp_path / f"{t}.ttf", t, f"Face {t}") for t in ("春", "春江", "春江花"))
+    monkeypatch.setattr(fonts, "system_faces", lambda: (few, more, most))
+    assert choose_face("春") == (few, [])
+    assert choose_face("春江") == (more, ["Face 春 lacks 江"])
+    assert choose_face("江花春") == (most, ["Face 春 lacks 江花", "Face 春江 lacks 花"])
+
+
+def test_a_given_font_comes_first_and_the_package_last(tmp_path, no_fonts, monkeypatch):
+    given, found, brought = (make_font(tmp_path / f"{t}.ttf", t, "Kai") for t in ("春", "春江", "春江花"))
+    monkeypatch.setattr(fonts, "system_faces", lambda: (found,))
+    monkeypatch.setattr(fonts, "package_faces", lambda: (brought,))
+    assert choose_face("春", given.path) == (given, [])
+    assert choose_face("春江", given.path) == (found, ["Kai lacks 江"])
+    assert choose_face("花")[0] == brought
+
+
+def test_what_no_font_has_is_named(tmp_path, no_fonts, monkeypatch):
+    monkeypatch.setattr(fonts, "system_faces", lambda: (make_font(tmp_path / "a.ttf", "春江"),))
+    with pytest.raises(UserError, match=r"no font found has 花月: .*--font=FILE"):
+        choose_face("春花江月")
+
+
+def test_no_font_at_all(no_fonts):
+    with pytest.raises(UserError, match="no Chinese font found.*--font=FILE"):
+        choose_face("春")
+
+
+def test_a_broken_font_of_the_system_is_passed_over(tmp_path, no_fonts, monkeypatch):
+    broken, good = tmp_path / "broken.ttf", make_font(tmp_path / "a.ttf", "春")
+    broken.write_bytes(Path(good.path).read_bytes()[:300])
+    monkeypatch.setattr(fonts, "system_faces", lambda: (Face(str(broken), 0, "Broken"), good))
+    assert choose_face("春") == (good, [])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no font", b"\x00\x01\x00\x00" + bytes(200)])
+def test_a_given_file_that_is_no_font_is_named(tmp_path, content):
+    file = tmp_path / "font.ttf"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match="font.ttf (does not exist|is not a font)"):
+        choose_face("春", str(file))
+
+
+def test_a_font_with_a_chinese_name_is_called_by_its_file(tmp_path):
+    file = make_font(tmp_path / "mine.ttf", "春", "楷体").path  # FreeType gives names in ASCII
+    assert choose_face("春", file)[0].name == "mine"
+
+
+def test_a_folder_is_no_font(tmp_path):
+    with pytest.raises(UserError, match="does not exist: give a font file"):
+        choose_face("春", str(tmp_path))
+
+
+def test_of_a_collection_the_best_known_face_is_taken(tmp_path):
+    collection = TTCollection()
+    for number, family in enumerate(("Test Sans", "SimSun", "KaiTi", "Test Serif")):
+        make_font(tmp_path / f"{number}.ttf", "春江", family)
+        collection.fonts.append(TTFont(tmp_path / f"{number}.ttf"))
+    collection.save(tmp_path / "all.ttc")
+    assert choose_face("春", str(tmp_path / "all.ttc"))[0] == Face(str(tmp_path / "all.ttc"), 2, "KaiTi")
+
+
+def test_folders_are_searched_where_there_is_no_fontconfig(tmp_path, fresh, monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    (tmp_path / "deep").mkdir()
+    kai = make_font(tmp_path / "deep" / "simkai.ttf", "春", "KaiTi")
+    song = make_font(tmp_path / "mysong.otf", "春", "SimSun")
+    make_font(tmp_path / "sunny.ttf", "春", "Sunny Sans")
+    (tmp_path / "kai-broken.ttf").write_bytes(b"broken")
+    monkeypatch.setattr(fonts.subprocess, "run", missing)
+    monkeypatch.setattr(fonts, "FOLDERS", (str(tmp_path), str(tmp_path / "nowhere")))
+    assert fonts.system_faces() == (kai, song)
+
+
+def test_fontconfigs_list_is_ranked(tmp_path, fresh, monkeypatch):
+    lines = [
+        "/f/bold.ttc\t2\t200\tFalse\tNoto Serif CJK SC",
+        "/f/normal.ttc\t2\t80\tFalse\tNoto Serif CJK SC",
+        "/f/kai.ttf\t0\t80\tFalse\t楷体,KaiTi",
+        "/f/vf.otf\t131072\t200\tFalse\tNoto Serif SC",  # a named weight of the next one
+        "/f/vf.otf\t-2147483648\t[40 210]\tTrue\tNoto Serif SC",
+        "/f/old.pcf.gz\t0\t80\tFalse\tSimSun",
+        "/f/sans.ttf\t0\t80\tFalse\tDejaVu Sans",
+    ]
+    output = subprocess.CompletedProcess([], 0, "\n".join(lines).encode(), b"")
+    monkeypatch.setattr(fonts.subprocess, "run", lambda *_, **__: output)
+    found = [(face.path, face.index, face.name) for face in fonts.system_faces()]
+    serifs = [(f"/f/{name}.ttc", 2, "Noto Serif CJK SC") for name in ("normal", "bold")]
+    assert found == [("/f/kai.ttf", 0, "KaiTi"), *serifs, ("/f/vf.otf", 0, "Noto Serif SC")]
+
+
+def test_a_variable_font_is_set_to_its_regular_weight(tmp_path):
+    face = make_variable_font(tmp_path / "v.ttf")
+    image = Image.new("L", (100, 120))
+    ImageDraw.Draw(image).text((0, 100), "永", 255, face.at(100), anchor="ls")
+    width = (np.asarray(image)[60] > 127).sum()
+    assert abs(width - (10 + 70 * 200 / 700)) <= 1, "weight 400 of 200..900"
+
+
+def test_the_package_has_the_commonest_characters():
+    if not fonts.package_faces():
+        pytest.skip("the package with the fonts is not installed: uv sync")
+    face = fonts.package_faces()[0]
+    gb2312 = bytes(b for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF) for b in (row, cell))
+    common = gb2312.decode("gb2312", "ignore")
+    assert len(common) == 6763 and face.lacks(common) == ""
+
+
+def test_this_machine_has_a_font_for_a_poem():
+    face, _ = choose_face("白日依山尽，黄河入海流。欲穷千里目，更上一层楼。")
+    drawn = [face.at(40).getmask(c).getbbox() for c in "白日依山尽"]
+    assert all(drawn)
+
+
+def test_importing_fonts_imports_no_torch():
+    script = "import sys, utils.fonts; print('torch' in sys.modules)"
+    root = Path(fonts.__file__).parents[1]
+    result = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert result.stdout.strip() == "False", result.stderr

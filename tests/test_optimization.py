@@ -1,0 +1,259 @@
+"""utils/optimization.py and the loop's options around it: against torch's own schedulers and plain formulas."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from config import OPTIMIZERS as NAMES
+from config import DefaultConfig, parse
+from tests.test_trainer import batches_of, fit  # noqa: F401  the fixture
+from trainer import Progress
+from utils.errors import UserError
+from utils.optimization import COSINE_FLOOR, OPTIMIZERS, add_l1_gradient, learning_rate, make_optimizer
+from utils.recorder import read_log
+from utils.runs import read_state
+
+schedulers = torch.optim.lr_scheduler
+
+
+def config(**given) -> DefaultConfig:
+    return parse(DefaultConfig, {"lr": 0.1, "warmup": 0, **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "make"),
+    [
+        ({"lr_schedule": "step", "lr_epochs": "3"}, lambda o: schedulers.StepLR(o, 3, 0.5)),
+        ({"lr_schedule": "multistep", "lr_epochs": "2,5"}, lambda o: schedulers.MultiStepLR(o, [2, 5], 0.5)),
+        ({"lr_schedule": "constant"}, lambda o: schedulers.ConstantLR(o, 1.0)),
+    ],
+)
+def test_schedules_of_epochs_are_torchs(given, make):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    scheduler = make(optimizer)
+    for epoch in range(9):
+        found = learning_rate(config(**given), Progress(epoch=epoch, step=10 * epoch + 3), 90)
+        assert found == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("name", ["cosine", "one_cycle"])
+def test_schedules_of_steps_are_torchs(name):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
+    steps = 100
+    if name == "cosine":
+        scheduler = schedulers.CosineAnnealingLR(optimizer, steps, 0.1 * COSINE_FLOOR)
+    else:  # torch counts from the first step to the last, ours to the end of the last
+        scheduler = schedulers.OneCycleLR(optimizer, 0.1, steps + 1, pct_start=31 / 101)
+    for step in range(steps):
+        found = learning_rate(config(lr_schedule=name), Progress(step=step), steps)
+        assert found == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-4)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_warm_up_comes_before_any_schedule():
+    for name in ("plateau", "step", "multistep", "cosine", "one_cycle", "constant"):
+        rates = [learning_rate(config(lr_schedule=name, warmup=w), Progress(step=4), 100) for w in (0, 10)]
+        assert rates[1] == pytest.approx(0.5 * rates[0]) and rates[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs"), [("step", "2,3"), ("step", "0"), ("multistep", "x"), ("multistep", "")]
+)
+def test_epochs_that_make_no_sense_are_one_line(fit, schedule, epochs):  # noqa: F811
+    with pytest.raises(UserError, match=f"--lr_epochs={epochs}: --lr_schedule={schedule} needs such as --lr_epochs=10"):
+        fit(lr_schedule=schedule, lr_epochs=epochs)
+
+
+def test_every_optimizer_name_has_its_optimizer():
+    assert tuple(OPTIMIZERS) == NAMES
+    for name in NAMES:
+        optimizer = make_optimizer(name, [{"params": [nn.Parameter(torch.zeros(2))]}], 0.1, 0.5)
+        assert type(optimizer).__name__.lower() == name
+        assert optimizer.param_groups[0].get("momentum", 0.5) == 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_learns(fit, tmp_path, name):  # noqa: F811
+    fit(optimizer=name, lr=0.5 if name in ("adagrad", "radam") else 0.05, momentum=0.5, batch_size=4, max_epoch=10)
+    losses = [r["loss"] for r in read_log(tmp_path / "run") if r["kind"] == "epoch" and r["split"] == "val"]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_momentum_is_that_of_the_formula(fit, tmp_path):  # noqa: F811
+    """v <- m v + g, w <- w - lr v (Sutskever et al. 2013, as torch writes it)."""
+    seen = []
+
+    def hook(number, batch, model):
+        seen.append([p.detach().clone() for p in model.parameters()])
+
+    plain = {"lr_schedule": "constant", "weight_decay": 0, "grad_clip": 0, "batch_size": 4}
+    task = fit({"samples": 8, "hook": hook}, optimizer="sgd", momentum=0.7, lr=0.01, **plain)
+    weights = [p.clone().requires_grad_() for p in seen[0]]
+    velocity = [torch.zeros_like(p) for p in weights]
+    for part in (slice(0, 4), slice(4, 8)):
+        batch = task.collate(task.train_set[part])
+        loss = ((batch["x"] @ weights[0][0] + weights[1]) - batch["y"]).square().mean()
+        for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, weights), strict=True):
+            v.mul_(0.7).add_(g)
+            w.data -= 0.01 * v
+    for found, expected in zip(task.model.parameters(), weights, strict=True):
+        torch.testing.assert_close(found.data, expected.data)
+
+
+def test_the_l1_gradient_is_that_of_the_penalty():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 1))
+    x = torch.randn(7, 5)
+    penalty = sum(p.abs().sum() for p in model.parameters() if p.ndim > 1)
+    expected = torch.autograd.grad(model(x).mean() + 0.3 * penalty, list(model.parameters()))
+    model(x).mean().backward()
+    add_l1_gradient(model, 0.3)
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_l1_makes_weights_small(fit):  # noqa: F811
+    plain, sparse = (fit(run=str(w), l1=w, lr=0.05, max_epoch=10, weight_decay=0) for w in (0, 5))
+    size = [task.model.linear.weight.abs().sum().item() for task in (plain, sparse)]
+    assert size[1] < 0.5 * size[0]
+
+
+def test_clip_value(fit):  # noqa: F811
+    """The gradients that the optimizer sees have no larger entry; plain descent then moves by lr times it at most."""
+    seen = []
+    hook = lambda n, batch, model: seen.append(torch.cat([p.detach().flatten() for p in model.parameters()]))  # noqa: E731
+    plain = {"lr": 1.0, "lr_schedule": "constant", "weight_decay": 0, "grad_clip": 0, "batch_size": 4}
+    fit({"hook": hook}, optimizer="sgd", momentum=0, clip_value=0.01, **plain)
+    moves = [(b - a).abs().max().item() for a, b in zip(seen[1:], seen[2:], strict=False)]
+    assert max(moves) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_fp16_scales_its_losses_and_resumes_with_the_scale(fit, tmp_path):  # noqa: F811
+    given = {"precision": "fp16", "lr": 0.05, "batch_size": 4}
+    fit(run="whole", **given, max_epoch=3)
+    fit(run="parts", **given, max_epoch=1)
+    scaler = read_state(tmp_path / "parts" / "last.pt")["scaler"]
+    assert 1 < scaler["scale"] <= 65536 and 0 < scaler["_growth_tracker"] <= 8
+    fit(resume=str(tmp_path / "parts"), **given, max_epoch=3)
+    states = [read_state(tmp_path / name / "last.pt") for name in ("whole", "parts")]
+    assert states[0]["scaler"] == states[1]["scaler"]
+    assert states[0]["scaler"]["_growth_tracker"] == scaler["_growth_tracker"] + 16  # no overflow since
+    for name, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][name])
+    losses = [r["loss"] for r in read_log(tmp_path / "whole") if r["kind"] == "epoch" and r["split"] == "val"]
+    assert losses[-1] < losses[0]
+
+
+def test_fp16_leaves_out_a_step_that_overflows(fit, tmp_path):  # noqa: F811
+    """Gradients beyond 65504 are no mistake there: the scale halves, the weights stay, training goes on."""
+    seen = []
+
+    def hook(number, batch, model):
+        seen.append(model.linear.weight.detach().clone())
+        if number == 30:
+            batch["y"] += 3e4
+
+    fit({"hook": hook}, precision="fp16", batch_size=4, lr=0.01, max_epoch=5)
+    stayed = [n for n, (a, b) in enumerate(zip(seen, seen[1:], strict=False), 1) if torch.equal(a, b)]
+    assert stayed[-1] == 30 and all(n < 10 for n in stayed[:-1])  # the scale starts at 65536, too high for this loss
+    assert read_state(tmp_path / "run" / "last.pt")["scaler"]["scale"] == 65536 / 2 ** len(stayed)
+
+
+def test_one_batch_of_everything_leaves_nothing(fit, tmp_path, capsys):  # noqa: F811
+    task = fit(fast_dev_run=True, batch_size=4, max_epoch=7)
+    assert task.calls == 1 and not list(tmp_path.iterdir())
+    assert "epoch 1/1  loss" in capsys.readouterr().err
+
+
+def test_a_few_batches_again_and_again(fit, tmp_path):  # noqa: F811
+    seen = []
+    fit({"hook": lambda n, batch, model: seen.append(batch["x"].clone())}, overfit_batches=2, batch_size=4, max_epoch=3)
+    assert len(seen) == 6
+    assert all(torch.equal(seen[i], seen[i % 2]) for i in range(6)) and not torch.equal(seen[0], seen[1])
+
+
+def test_the_profile_of_some_steps(fit, tmp_path, capsys):  # noqa: F811
+    fit(profile=2, batch_size=4)
+    table = (tmp_path / "run" / "profile.txt").read_text()
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text())
+    assert "Self CPU" in table and "2 steps measured" in capsys.readouterr().err
+    forward = [e for e in trace["traceEvents"] if e.get("name") == "aten::linear"]
+    assert len(forward) == 2
+
+
+def test_the_best_and_the_worst_batch_are_shown(fit, tmp_path):  # noqa: F811
+    task = fit(samples=1, batch_size=4, max_epoch=1, lr=1e-9)
+    shown = []
+    type(task).show_batch = lambda self, recorder, step, epoch, name, batch, loss: shown.append((name, batch, loss))
+    try:
+        fit(run="again", samples=1, batch_size=4, max_epoch=2, lr=1e-9)
+    finally:
+        del type(task).show_batch
+    losses = [r["loss"] for r in batches_of(tmp_path / "again")][:8]
+    expected = [("best batch", losses.index(min(losses))), ("worst batch", losses.index(max(losses)))]
+    for (name, batch, loss), (wanted, number) in zip(shown[:2], expected, strict=True):
+        assert name == wanted and loss == losses[number]
+        torch.testing.assert_close(
+            batch["x"], torch.stack([s["x"] for s in task.train_set[4 * number : 4 * number + 4]])
+        )
+    assert len(shown) == 4
+
+
+def test_devices_that_are_not_there(fit):  # noqa: F811
+    for given, told in [("x", "expected a number of devices"), ("0", "at least one"), ("0,1", "those here are none")]:
+        with pytest.raises(UserError, match=f"--devices={given}.*{told}"):
+            fit(devices=given)
+    with pytest.raises(UserError, match="--sync_bn is for several GPUs"):
+        fit(sync_bn=True)
+
+
+def test_tensorboard_gets_every_record(fit, tmp_path):  # noqa: F811
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tensorboard=True, batch_size=4, max_epoch=2)
+    events = EventAccumulator(str(tmp_path / "run"), {"scalars": 0, "histograms": 0})
+    events.Reload()
+    found = [e.value for e in events.Scalars("loss/batch")]
+    assert found == pytest.approx([r["loss"] for r in batches_of(tmp_path / "run")])
+    tags = events.Tags()
+    assert {"loss/train", "loss/val", "lr/batch", "data_time/batch", "grad_norm/batch", "final/loss"} <= set(
+        tags["scalars"]
+    )
+    assert "linear.weight" in tags["histograms"]
+
+
+def test_layers_that_compute_again():
+    from utils.parameters import checkpoint_layers
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), nn.Linear(4, 1))
+    x = torch.randn(7, 5)
+    expected = torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    calls = []
+    model[1][0].register_forward_hook(lambda *args: calls.append(1))
+    checkpoint_layers(model, "1")
+    found = torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    assert len(calls) == 2  # forward, and again in backward
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(UserError, match="--checkpoint_layers=x.* fits no layer; they begin with 0, 1, 2"):
+        checkpoint_layers(model, "x*")
+
+
+def test_compiling(fit, tmp_path):  # noqa: F811
+    """The same figures, if this machine has what torch.compile needs."""
+    import shutil
+
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs a C++ compiler")
+    for name, compiled in (("plain", False), ("compiled", True)):
+        fit(run=name, compile=compiled, batch_size=8, lr=0.05)
+    plain, compiled = ([r["loss"] for r in batches_of(tmp_path / name)] for name in ("plain", "compiled"))
+    assert plain == pytest.approx(compiled, rel=1e-4)
+    assert set(read_state(Path(tmp_path / "compiled" / "last.pt"))["model"]) == {"linear.weight", "linear.bias"}

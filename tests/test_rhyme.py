@@ -1,0 +1,55 @@
+"""data/rhyme.py: the table of readings is read, cut to the characters of a poet, and travels in its file."""
+
+import json
+
+import pytest
+
+from data.rhyme import read_rhymes, restrict
+from models.basemodule import read_metadata
+from tests.training import CHARACTERS, options, run, write_corpus
+from utils.errors import UserError
+
+TABLE = {
+    "groups": {"一东": "平", "一送": "去", "一先": "平"},
+    "chars": {"东": [["平", "一东"]], "中": [["平", "一东"], ["仄", "一送"]], "天": [["平", "一先"]]},
+}
+
+
+def test_groups_of_the_characters_that_are_asked_for(tmp_path):
+    (tmp_path / "rhyme.json").write_text(json.dumps(TABLE), encoding="utf-8")
+    rhymes = read_rhymes(tmp_path / "rhyme.json", ["<pad>", "中", "东", "山"])
+    assert rhymes == {"rhyme_tones": TABLE["groups"], "rhymes": {"一东": "中东", "一送": "中", "一先": ""}}
+    assert restrict(rhymes, ["中"])["rhymes"] == {"一东": "中", "一送": "中", "一先": ""}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"groups": {"a": "平"}, "chars": []}', json.dumps({**TABLE, "chars": {}})]
+)
+def test_another_file_is_refused(tmp_path, content):
+    path = tmp_path / "rhyme.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"--rhymes=.*rhyme.json: expected a JSON file"):
+        read_rhymes(path, ["东"])
+    with pytest.raises(UserError, match="--rhymes"):
+        read_rhymes(tmp_path / "missing.json", ["东"])
+
+
+def test_the_table_travels_in_the_poets_file(tmp_path):
+    write_corpus(tmp_path / "corpus.jsonl")
+    (tmp_path / "rhyme.json").write_text(json.dumps(TABLE), encoding="utf-8")
+    given = options(tmp_path, max_epoch=1)
+    run(tmp_path, **given, rhymes=tmp_path / "rhyme.json", run="one")
+    first = tmp_path / "one" / "best.safetensors"
+    metadata = read_metadata(first)
+    assert metadata["rhyme_tones"] == TABLE["groups"] and metadata["rhymes"]["一送"] == ""
+    assert "rhyme.json" not in json.dumps(metadata["config"])
+    for name in ("load", "init"):  # a poet that starts from it has the table, too
+        run(tmp_path, **given, **{name: first}, run=name)
+        assert read_metadata(tmp_path / name / "best.safetensors")["rhyme_tones"] == TABLE["groups"]
+
+
+def test_without_one_it_is_the_shipped_poets(tmp_path):
+    write_corpus(tmp_path / "corpus.jsonl")
+    run(tmp_path, **options(tmp_path, max_epoch=1), run="one")
+    rhymes = read_metadata(tmp_path / "one" / "best.safetensors")["rhymes"]
+    assert set("春人") <= set(rhymes["十一真"]) and set().union(*rhymes.values()) <= set(CHARACTERS + "甲乙")

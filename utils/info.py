@@ -1,0 +1,51 @@
+"""What a report of a bug needs: versions, processor, GPUs, and the precision that `auto` picks here."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from utils.hardware import choose_precision, cpu_features
+from utils.runs import git_revision
+
+PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy", "fire", "visdom", "torchnet", "gradio", "tensorboard")
+
+
+def info() -> dict[str, str]:
+    """{what: how it is here}, every value a short text."""
+    gpu = torch.cuda.is_available()
+    precision, why = choose_precision("auto", gpu)
+    facts = {"shihua": git_revision() or "no git checkout", "Python": platform.python_version()}
+    facts |= {name: importlib.metadata.version(name) for name in PACKAGES} | {"torch": torch.__version__}
+    facts |= {
+        "CUDA of torch": torch.version.cuda or "none",
+        "cuDNN": str(torch.backends.cudnn.version() or "none"),
+        "system": platform.platform(),
+        "CPU": f"{_cpu_name()}, {os.cpu_count()} cores, {' '.join(cpu_features()) or 'features unknown'}",
+        "threads of torch": str(torch.get_num_threads()),
+        "memory": _memory(),
+        "GPUs": "; ".join(_gpu(number) for number in range(torch.cuda.device_count())) or "none",
+        "precision": f"auto is {precision}: {why}",
+    }
+    return facts
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _memory() -> str:
+    pages = {"total": "SC_PHYS_PAGES", "free": "SC_AVPHYS_PAGES"}
+    if not all(name in os.sysconf_names for name in pages.values()):
+        return "unknown"
+    sizes = {k: os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") / 1e9 for k, name in pages.items()}
+    return ", ".join(f"{size:.1f} GB {k}" for k, size in sizes.items())
+
+
+def _gpu(number: int) -> str:
+    facts = torch.cuda.get_device_properties(number)
+    return f"{number}: {facts.name}, {facts.total_memory / 1e9:.0f} GB, compute capability {facts.major}.{facts.minor}"

@@ -1,0 +1,73 @@
+"""A watcher of runs that writes TensorBoard's event files; look at them with `tensorboard --logdir=checkpoints`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+FIGURES = ("step", "epoch", "time", "kind", "split")  # of a record: what is no figure
+
+
+class TensorBoard:
+    """A sink of the Recorder: every record in the form TensorBoard has for it.
+
+    Args:
+        folder: the run's; pictures are named relative to it, and the event files are written there.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.writer = SummaryWriter(str(folder))
+
+    def handle(self, record: dict[str, Any]) -> None:
+        """Writes one record."""
+        step, name, write = record.get("step", 0), record.get("name", ""), self.writer
+        match record["kind"]:
+            case "batch" | "epoch" as kind:
+                split = record.get("split", "batch") if kind == "epoch" else "batch"
+                for figure, value in record.items():
+                    if figure not in FIGURES:
+                        write.add_scalar(f"{figure}/{split}", float(value), step)
+            case "text":
+                write.add_text(name, record["text"].replace("\n", "  \n"), step)
+            case "image":
+                with Image.open(self.folder / record["path"]) as picture:
+                    write.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+            case "histogram":
+                self._histogram(name, record["counts"], record["edges"], step)
+            case "gradients":
+                for layer, (low, mean, high) in record["layers"].items():
+                    write.add_scalars(f"gradient/{layer}", {"min": low, "mean": mean, "max": high}, step)
+            case "matrix":
+                rows = [
+                    ["", *record["labels"]],
+                    *([a, *b] for a, b in zip(record["labels"], record["rows"], strict=True)),
+                ]
+                lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+                write.add_text(name, "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]), step)
+            case "final":
+                self._hyperparameters(record["config"], record["figures"])
+
+    def close(self) -> None:
+        """Writes what is still in memory."""
+        self.writer.close()
+
+    def _histogram(self, name: str, counts: list[int], edges: list[float], step: int) -> None:
+        middles = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
+        self.writer.add_histogram_raw(
+            name,
+            min=edges[0],
+            max=edges[-1],
+            num=sum(counts),
+            sum=float(np.dot(counts, middles)),
+            sum_squares=float(np.dot(counts, np.square(middles))),
+            bucket_limits=edges[1:],
+            bucket_counts=counts,
+            global_step=step,
+        )
+
+    def _hyperparameters(self, config: dict[str, Any], figures: dict[str, Any]) -> None:
+        plain = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
+        self.writer.add_hparams(plain, {f"final/{k}": float(v) for k, v in figures.items()}, run_name=".")
