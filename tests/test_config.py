@@ -70,7 +70,7 @@ def test_a_switch_is_turned_off_by_no(name):
         ({"max_epoch": "1e400"}, ["--max_epoch=1e400", "a whole number"]),
         ({"max_epoch": "12_34"}, ["--max_epoch=12_34", "a whole number"]),
         ({"num_workers": "9" * 20}, ["--num_workers=", "at most"]),
-        ({"devices": "0"}, ["--devices=0", "at least 1"]),
+        ({"num_nodes": "0"}, ["--num_nodes=0", "at least 1"]),
         ({"dropout": "1.1"}, ["--dropout=1.1", "at most 1"]),
         ({"vis_port": "65536"}, ["--vis_port=65536", "at most 65535"]),
         ({"use_gpu": "maybe"}, ["--use_gpu=maybe", "true or false"]),
