@@ -148,13 +148,17 @@ def stylize(*args: str, **options: Option) -> None:
     cfg = config.parse(config.StylizeConfig, options)
     if not all(args) or not args:  # an empty path would be the current folder
         raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
+    from utils.ranks import rank_and_world
+
+    rank, world = rank_and_world()
     paint, label, how = _optimizer(cfg) if cfg.method == "optimize" else _painter(cfg)
     from tqdm import tqdm
 
     from infer.stylize import paint_files, plan
 
     jobs, remarks = plan(args, cfg.out, label, (cfg.mask, cfg.style_image, cfg.load))
-    for remark in (how, *remarks):
+    jobs = jobs[rank::world]
+    for remark in (how, *remarks) if rank == 0 else ():
         _say(remark)
     names = ("keep_color", "mask", "max_side", "max_megapixels", "batch", "quality")
     bad = 0
@@ -169,7 +173,7 @@ def stylize(*args: str, **options: Option) -> None:
         sys.stdout.flush()
     if bad and len(jobs) > 1:
         _say(f"{bad} of {len(jobs)} could not be painted")
-    if bad:
+    if bad and world == 1:  # an exit code of one process makes torchrun end the others
         raise Incomplete
 
 
@@ -308,7 +312,13 @@ def classify(*args: str, **options: Option) -> None:
     from infer.classify import find_pictures, open_model
     from utils.files import atomic_write
     from utils.hardware import choose_precision, pick_device
+    from utils.ranks import rank_and_world
 
+    rank, world = rank_and_world()
+    csv_path = cfg.csv
+    if world > 1:
+        _refuse_inside(cfg, args)
+        csv_path = cfg.csv and Path(cfg.csv).with_suffix(f".{rank}{Path(cfg.csv).suffix}")  # one for each process
     sources = find_pictures(args)
     device = pick_device(cfg.use_gpu)
     model = open_model(path, device)
@@ -316,13 +326,14 @@ def classify(*args: str, **options: Option) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", *model.classes])
-    if cfg.csv:  # now, too: a place that cannot be written should be known before the work
-        atomic_write(cfg.csv, table.getvalue())
+    if csv_path:  # now, too: a place that cannot be written should be known before the work
+        atomic_write(csv_path, table.getvalue())
     names = ("threshold", "max_megapixels", "explain", "out")
     more = {name: getattr(cfg, name) for name in names}
     bad = 0
-    bar = tqdm(total=len(sources), unit="picture", leave=False, disable=None if len(sources) > 1 else True)
-    for answer in answers(model, sources, cfg.tta, precision, workers=cfg.num_workers, **more):
+    share = range(rank, len(sources), world)
+    bar = tqdm(total=len(share), unit="picture", leave=False, disable=None if len(sources) > 1 else True)
+    for answer in answers(model, sources, cfg.tta, precision, workers=cfg.num_workers, share=share, **more):
         bar.update()
         if answer.error:
             bad += 1
@@ -339,12 +350,19 @@ def classify(*args: str, **options: Option) -> None:
             tqdm.write(f"{answer.path}: {text} {min(chances[best], 0.999):.1%}{where}", file=sys.stdout)
         sys.stdout.flush()
     bar.close()
-    if cfg.csv:
-        atomic_write(cfg.csv, table.getvalue())
+    if csv_path:
+        atomic_write(csv_path, table.getvalue())
     if bad and len(sources) > 1:
-        _say(f"{bad} of {len(sources)} could not be read")
-    if bad:
+        _say(f"{bad} of {len(share)} could not be read")
+    if bad and world == 1:
         raise Incomplete
+
+
+def _refuse_inside(cfg: config.ClassifyConfig, paths: tuple[str, ...]) -> None:
+    """Raises UserError if explanations would go where another process may take them for pictures to judge."""
+    out = Path(cfg.out).resolve()
+    if cfg.explain and (not cfg.out or any(out.is_relative_to(Path(path).resolve()) for path in paths)):
+        raise UserError("--explain in several processes needs an --out=FOLDER that is not inside of the input")
 
 
 def find_lr(*args: str, **options: Option) -> None:
@@ -601,6 +619,12 @@ def main(argv: list[str] | None = None) -> int:
         _say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
         return 2
     except (MemoryError, RuntimeError) as error:
+        if str(error).startswith("DataLoader worker (pid"):  # killed by somebody, or by the system for want of memory
+            _say(
+                "error: a process that reads data was killed; is there too little memory? try a smaller --num_workers"
+                " (a training goes on from its last save by --resume)"
+            )
+            return 2
         if "memory" not in str(error) and not isinstance(error, MemoryError):
             raise
         _say(f"error: out of memory ({str(error).splitlines()[0][:100]}); try a smaller network, --batch_size or --n")

@@ -218,6 +218,7 @@ def classify(
     workers: int = 0,
     explain: bool = False,
     out: str = "",
+    share: Sequence[int] | None = None,
 ) -> Iterator[Answer]:
     """An answer for each picture, in order; one that cannot be read does not stop the others.
 
@@ -225,13 +226,15 @@ def classify(
         threshold: confidence below which a picture is neither; negative: the calibrated one of the model's file.
         explain: paint over each picture what its answer rests on (Grad-CAM), into NAME_explained.png.
         out: folder for these; empty: beside the picture.
+        share: numbers of the sources to look at, where several processes have a part each; None: all.
     """
     size = int(model.metadata.get("image_size", 160))
     threshold = float(model.metadata.get("threshold", 0.0)) if threshold < 0 else threshold
-    pictures = Pictures(sources, size, views, max_megapixels)
-    taken = {source.path.resolve() for source in sources}  # and what is written here
+    share = range(len(sources)) if share is None else share
+    pictures = Pictures([sources[i] for i in share], size, views, max_megapixels)
+    overlays = _overlays(sources, out) if explain else []
     for index, logits, fault in predict(model, pictures, precision, workers=workers):
-        source = sources[index]
+        source = pictures.sources[index]
         if logits is None:
             yield Answer(source.name, error=fault)
             continue
@@ -240,7 +243,7 @@ def classify(
         label = model.classes[best] if chances[best] >= threshold else "neither"
         where = ""
         if explain:
-            where = str(_free(Path(out) if out else source.path.parent, Path(source.name).stem, taken))
+            where = str(overlays[share[index]])
             rgb = read_rgb(source, EXPLAINED, max_megapixels)
             save_image(where, explained(model, rgb, best))
         yield Answer(source.name, label, dict(zip(model.classes, chances.tolist(), strict=True)), where)
@@ -261,10 +264,14 @@ def explained(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
     return overlay(rgb, heat)
 
 
-def _free(folder: Path, stem: str, taken: set[Path]) -> Path:
-    """The file for an overlay: NAME_explained.png, numbered where that is another picture's, or a picture to judge."""
-    path, number = folder / f"{stem}_explained.png", 2
-    while path.resolve() in taken:
-        path, number = folder / f"{stem}_explained_{number}.png", number + 1
-    taken.add(path.resolve())
-    return path
+def _overlays(sources: Sequence[Source], out: str) -> list[Path]:
+    """The files for the overlays: NAME_explained.png, numbered where that is another one's, or a picture to judge."""
+    taken, found = {source.path.resolve() for source in sources}, []
+    for source in sources:
+        folder, stem, number = Path(out) if out else source.path.parent, Path(source.name).stem, 2
+        path = folder / f"{stem}_explained.png"
+        while path.resolve() in taken:
+            path, number = folder / f"{stem}_explained_{number}.png", number + 1
+        taken.add(path.resolve())
+        found.append(path)
+    return found

@@ -1,6 +1,7 @@
 """visdom with a real server process: live, late, killed and started anew, hanging, absent."""
 
 import base64
+import http.client
 import http.server
 import io
 import json
@@ -370,3 +371,30 @@ def test_env_name():
     assert env_name("poet-1.5_诗") == "poet-1.5_诗"
     assert env_name("a/b\\'<c>") == "a_b___c_"
     assert env_name("..") == env_name("") == "main"
+
+
+def test_pages_of_other_sites_cannot_use_the_board(server):
+    """Neither by their own name (Origin), nor by a name of theirs that leads here (Host), also not by a web socket."""
+    draw = json.dumps(
+        {"win": "w", "eid": "foreign", "data": [{"content": "x", "type": "text"}], "layout": {}, "opts": {}}
+    )
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade["Sec-WebSocket-Key"] = "x3JJHMbDL1EzLkh9GBhXDw=="
+    name = f"127.0.0.1:{server.port}"
+
+    def status(method: str, path: str, body: str | None = None, **headers: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+        return connection.getresponse().status
+
+    for foreign in (
+        {"Host": "evil.example"},
+        {"Host": name, "Origin": "http://evil.example"},
+        {"Host": name, "Origin": "null"},
+    ):
+        assert status("POST", "/events", draw, **foreign) == status("GET", "/", **foreign) == 403
+        assert status("GET", "/socket", **foreign, **upgrade) == 403
+    for ours in ({"Host": name}, {"Host": name, "Origin": f"http://{name}"}, {"Host": "localhost:9000"}):
+        assert status("GET", "/", **ours) == 200
+    assert status("GET", "/socket", Host=name, Origin=f"http://{name}", **upgrade) == 101
+    assert status("POST", "/events", draw, Host=name) == 200

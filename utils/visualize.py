@@ -19,9 +19,11 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from PIL import Image
+from tornado.httputil import HTTPServerRequest
+from tornado.web import ErrorHandler
 
 from utils.errors import UserError
 from utils.panels import Board, to_picture
@@ -29,6 +31,7 @@ from utils.recorder import LOG_NAME, histogram, parse_lines, read_log
 from utils.visdom_frontend import fetch_frontend, missing_files, static_folder
 
 HOST = "127.0.0.1"  # never another one: visdom's server lets everybody in
+OURS = ("127.0.0.1", "localhost", "::1")
 DATA_FOLDER = Path(__file__).resolve().parent.parent / "tmp" / "visdom"
 SEND_EVERY = 2.0  # seconds between two looks at what has changed
 CONNECT_EVERY = 4.0  # seconds between two tries
@@ -281,7 +284,16 @@ async def _serve(port: int, folder: Path | None) -> None:
     for name in ("tornado.access", "tornado.general"):  # a missing style sheet of the user is not worth a line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     DATA_FOLDER.mkdir(parents=True, exist_ok=True)
-    application = visdom_app.Application(port=port, env_path=f"{DATA_FOLDER}/")
+
+    class Application(visdom_app.Application):
+        """Visdom's, but deaf to pages of other sites: any of them could otherwise draw on the board, or clear it."""
+
+        def find_handler(self, request: HTTPServerRequest, **more: Any) -> Any:
+            if is_foreign(request.headers.get("Host", ""), request.headers.get("Origin")):
+                return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
+            return super().find_handler(request, **more)
+
+    application = Application(port=port, env_path=f"{DATA_FOLDER}/")
     try:
         server = application.listen(port, address=HOST, max_buffer_size=1 << 30)
     except OSError as error:
@@ -296,6 +308,14 @@ async def _serve(port: int, folder: Path | None) -> None:
     if follower is not None:
         await asyncio.to_thread(follower.close)
     server.stop()
+
+
+def is_foreign(host: str, origin: str | None) -> bool:
+    """Whether a request comes from another site's page, or by a name that only leads here (DNS rebinding).
+
+    The port does not matter: that of an ssh tunnel is another one.
+    """
+    return urlsplit(f"//{host}").hostname not in OURS or (origin is not None and urlsplit(origin).netloc != host)
 
 
 async def _until_signal() -> None:

@@ -1,0 +1,418 @@
+"""benchmarks/verse_judge.py, the judge of the poet's verse: poems worked out by hand, each fault made on purpose."""
+
+import itertools
+import math
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.verse import bits, main
+from benchmarks.verse_judge import (
+    FORMS,
+    RhymeTable,
+    ThemeJudge,
+    bigrams,
+    choices,
+    distinct_bigrams,
+    has_form,
+    is_informative,
+    judge,
+    rhymes,
+    title_core,
+    tone_fault,
+    verses_of,
+)
+from data.poetry import SPECIALS, Poem, choose_split, read_poems
+from models.poet import Poet
+
+SHARED = Path(__file__).parents[2] / "shared" / "poetry"
+
+# The characters of three poems by their 平水韵 groups, from memory of the tables; several readings: several groups.
+BY_GROUP = {
+    "平": "一东穷 二冬重 二萧朝 三江江 四支辞疑思 五微依 五歌河过 七阳黄床光霜望乡 八庚更声轻明 八齐啼低 十蒸层陵 "
+    "十一尤流楼舟不头 十二文云 十三元猿 一先千前还 十五删山间还",
+    "仄": "一屋目 二沃欲 四质日一 四纸里已是 四寘思地 五物不 六语举 六月月 七遇住故 八霁帝 十贿海彩 十一轸尽 "
+    "十一陌白 十四愿万 十四缉入 十五翰岸 十六谏间 二十一个过 二十二养两上 二十三漾上望 二十四敬更 二宋重",
+}
+GROUPS = ["一东", "二冬", "二萧", "三江", "四支", "五微", "五歌", "七阳", "八庚", "八齐", "十蒸", "十一尤", "十二文"]
+GROUPS += ["十三元", "一先", "十五删", "一屋", "二沃", "四质", "四纸", "四寘", "五物", "六语", "六月", "七遇", "八霁"]
+GROUPS += ["十贿", "十一轸", "十一陌", "十四愿", "十四缉", "十五翰", "十六谏", "二十一个", "二十二养", "二十三漾"]
+GROUPS += ["二十四敬", "二宋"]
+
+CLIMBING = ["白日依山尽，黄河入海流。", "欲穷千里目，更上一层楼。"]
+LEAVING = ["朝辞白帝彩云间，千里江陵一日还。", "两岸猿声啼不住，轻舟已过万重山。"]
+MOON = ["床前明月光，疑是地上霜。", "举头望明月，低头思故乡。"]
+
+
+def by_hand() -> RhymeTable:
+    groups, chars = {}, {}
+    for tone, text in BY_GROUP.items():
+        for part in text.split():
+            group = max((g for g in GROUPS if part.startswith(g)), key=len)
+            groups[group] = tone
+            for c in part[len(group) :]:
+                chars.setdefault(c, []).append([tone, group])
+    return RhymeTable({"groups": groups, "chars": chars})
+
+
+# 平 and 仄 stand for themselves: a verse is its own row of tones. 中 may be either, 东 is level in another group.
+PLAIN = RhymeTable(
+    {
+        "groups": {"甲": "平", "乙": "平", "丙": "仄"},
+        "chars": {"平": [["平", "甲"]], "仄": [["仄", "丙"]], "中": [["平", "甲"], ["仄", "丙"]], "东": [["平", "乙"]]},
+    }
+)
+# The four patterns of 五律 as the handbooks print them; 五绝 are their first halves.
+PATTERNS = [
+    "仄仄平平仄 平平仄仄平 平平平仄仄 仄仄仄平平 仄仄平平仄 平平仄仄平 平平平仄仄 仄仄仄平平",
+    "仄仄仄平平 平平仄仄平 平平平仄仄 仄仄仄平平 仄仄平平仄 平平仄仄平 平平平仄仄 仄仄仄平平",
+    "平平平仄仄 仄仄仄平平 仄仄平平仄 平平仄仄平 平平平仄仄 仄仄仄平平 仄仄平平仄 平平仄仄平",
+    "平平仄仄平 仄仄仄平平 仄仄平平仄 平平仄仄平 平平平仄仄 仄仄仄平平 仄仄平平仄 平平仄仄平",
+]
+FLIP = {"平": "仄", "仄": "平"}
+
+
+def pattern(number: int, form: str) -> list[str]:
+    count, width = FORMS[form]
+    verses = PATTERNS[number].split()[:count]
+    return verses if width == 5 else [FLIP[v[0 if v[1] == v[0] else 1]] * 2 + v for v in verses]
+
+
+def changed(verses: list[str], number: int, verse: str) -> list[str]:
+    return [*verses[: number - 1], verse, *verses[number:]]
+
+
+# ----------------------------------------------------------------------------------------------------------- the rules
+
+
+def test_poems_worked_out_by_hand():
+    table = by_hand()
+    for lines, form, tones in ((CLIMBING, "五绝", ""), (LEAVING, "七绝", ""), (MOON, "五绝", "平仄")):
+        verdict = judge(lines, form, table, set())
+        assert verdict.form and verdict.rhyme and verdict.first_rhyme and verdict.any_rhyme, lines
+        assert verdict.tones == tones, lines
+        assert not verdict.unknown and not verdict.copied and not verdict.same_rhyme, lines
+    assert judge(LEAVING, "五绝", table, set()).form is False
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("入海", "依海", ""),  # a free place
+        ("白日", "白山", "平仄"),  # the second place
+        ("流。", "海。", "平仄"),  # an even verse that ends in 仄
+        ("目，", "山，", "平仄"),  # an odd one that ends in 平
+        ("黄河", "白河", "孤平"),  # 仄平仄仄平
+        ("上一", "上山", "三平尾"),
+        ("欲穷千里目，更上一层楼", "白日依山尽，黄河入海楼", "失粘"),
+        ("白日依山尽", "欲穷千里目", "失对"),
+    ],
+)
+def test_each_fault_in_a_poem_of_wang_zhihuan(old, new, fault):
+    lines = [line.replace(old, new) for line in CLIMBING]
+    assert lines != CLIMBING
+    assert judge(lines, "五绝", by_hand(), set()).tones == fault
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("number", range(4))
+def test_the_patterns_of_the_handbooks_are_regular_and_no_fixed_place_may_change(form, number):
+    verses = pattern(number, form)
+    assert tone_fault(verses, form, PLAIN) == ""
+    width = FORMS[form][1]
+    for v, i in itertools.product(range(1, len(verses)), (*range(1, width - 1, 2), width - 1)):
+        verse = verses[v][:i] + FLIP[verses[v][i]] + verses[v][i + 1 :]
+        assert tone_fault(changed(verses, v + 1, verse), form, PLAIN), (v, i)
+    if width == 7:
+        assert tone_fault([FLIP[v[0]] + v[1:] for v in verses], form, PLAIN) == ""  # 一不论
+
+
+FIRST = "仄仄平平仄 平平仄仄平 平平平仄仄 仄仄仄平平".split()
+SEVEN = "平平仄仄平平仄 仄仄平平仄仄平 仄仄平平平仄仄 平平仄仄仄平平".split()
+
+
+@pytest.mark.parametrize(
+    ("verses", "number", "verse", "fault"),
+    [
+        (FIRST, 2, "仄平仄仄平", "孤平"),
+        (FIRST, 2, "仄平平仄平", ""),  # saved by its third character
+        (FIRST, 2, "平平平仄平", ""),
+        (FIRST, 4, "仄仄平平平", "三平尾"),
+        (FIRST, 4, "平仄仄平平", ""),
+        (FIRST, 3, "仄平平仄仄", ""),
+        (FIRST, 3, "平平仄仄仄", ""),  # 三仄尾 is no fault
+        (FIRST, 3, "平平仄平仄", ""),  # the variant
+        (FIRST, 3, "仄平仄平仄", "平仄"),
+        (FIRST, 1, "仄仄仄平仄", ""),
+        (FIRST, 1, "平平仄仄平", "失对"),
+        (FIRST, 1, "仄仄仄平平", ""),
+        (FIRST, 4, "平平仄仄平", "失对"),
+        (FIRST, 1, "仄平平平仄", "平仄"),
+        (SEVEN, 2, "仄仄仄平仄仄平", "孤平"),
+        (SEVEN, 2, "仄仄仄平平仄平", ""),
+        (SEVEN, 2, "平仄平平仄仄平", ""),
+        (SEVEN, 4, "仄平平仄仄平平", ""),
+        (SEVEN, 4, "平平仄仄平平平", "三平尾"),
+        (SEVEN, 3, "平仄仄平平仄仄", ""),
+        (SEVEN, 3, "仄仄平平仄平仄", ""),
+        (SEVEN, 3, "仄平平平仄平仄", "平仄"),
+        (SEVEN, 3, "仄仄仄平仄平仄", "平仄"),  # the variant needs its third character
+    ],
+)
+def test_one_verse_of_a_regular_poem_changed(verses, number, verse, fault):
+    form = "五绝" if len(verse) == 5 else "七绝"
+    assert tone_fault(verses, form, PLAIN) == ""
+    assert tone_fault(changed(verses, number, verse), form, PLAIN) == fault
+
+
+def test_couplets_that_do_not_follow_each_other_are_失粘():
+    assert tone_fault(FIRST[:2] * 2, "五绝", PLAIN) == "失粘"
+    assert tone_fault(FIRST + FIRST, "五律", PLAIN) == ""
+    assert tone_fault(FIRST + FIRST[2:] + FIRST[:2], "五律", PLAIN) == "失粘"
+
+
+def test_two_faults_are_no_single_rule():
+    assert tone_fault(changed(changed(FIRST, 2, "仄平仄仄平"), 4, "仄仄平平平"), "五绝", PLAIN) == "平仄"
+
+
+def test_a_character_of_both_tones_or_unknown_fits_either_place_but_the_readings_of_a_verse_go_together():
+    for v, i, c in itertools.product(range(4), range(5), "中口"):  # 口 is not in the table
+        assert tone_fault(changed(FIRST, v + 1, FIRST[v][:i] + c + FIRST[v][i + 1 :]), "五绝", PLAIN) == ""
+    # 孤平 whatever 中 is: the readings of one verse are tried together
+    assert tone_fault(changed(FIRST, 2, "仄平仄仄中"), "五绝", PLAIN) == "孤平"
+    assert tone_fault(changed(FIRST, 2, "中平仄仄平"), "五绝", PLAIN) == ""
+
+
+def test_rhyme():
+    ends = [*FIRST[:3], "仄仄仄平东"]
+    assert rhymes(FIRST, PLAIN) and not rhymes(ends, PLAIN)
+    oblique = ["平平平仄平", "仄仄仄平仄", "平平平仄平", "仄仄仄平仄"]
+    assert not rhymes(oblique, PLAIN) and rhymes(oblique, PLAIN, level=False)
+    assert rhymes(changed(FIRST, 2, "平平仄仄中"), PLAIN)  # one of its readings rhymes
+    assert not rhymes(changed(FIRST, 2, "平平仄仄口"), PLAIN)  # not in the table
+    for end, first in (("平", True), ("东", False), ("仄", True), ("中", True)):
+        verses = changed(FIRST, 1, "仄仄仄平" + end)
+        assert rhymes(verses, PLAIN) and rhymes(verses, PLAIN, first=True) == first, end
+
+
+def test_repetition_copies_and_what_the_table_lacks():
+    table = by_hand()
+    good = judge(CLIMBING, "五绝", table, {"白日依山", "黄河入海流欲"})
+    assert not (good.thrice or good.twin or good.copied or good.same_rhyme or good.unknown) and good.variety == 1.0
+    assert judge(CLIMBING, "五绝", table, {"更上一层楼"}).copied
+    twice = judge([CLIMBING[0].replace("依", "千"), CLIMBING[1]], "五绝", table, set())
+    assert not twice.thrice and not twice.twin and twice.variety == 19 / 20
+    assert judge([CLIMBING[0].replace("日依", "千千"), CLIMBING[1]], "五绝", table, set()).thrice
+    pair = judge([CLIMBING[0].replace("山尽", "千里"), CLIMBING[1]], "五绝", table, set())
+    assert pair.twin and not pair.thrice
+    assert not judge([CLIMBING[0].replace("黄", "尽"), CLIMBING[1]], "五绝", table, set()).twin
+    across = judge(["白日依山尽，黄河入海流。", "尽黄千里目，更上一层楼。"], "五绝", table, set())
+    assert not across.twin  # 尽黄 also ends a verse and starts the next one: no neighbours
+    assert judge([CLIMBING[0].replace("流", "楼"), CLIMBING[1]], "五绝", table, set()).same_rhyme
+    assert judge([CLIMBING[0].replace("依", "口"), CLIMBING[1]], "五绝", table, set()).unknown
+
+
+@pytest.mark.parametrize("lines", [["白日依山尽，黄河入海流。"], ["白日依山，黄河入海流。", CLIMBING[1]], []])
+def test_a_poem_without_the_form_fails_everything(lines):
+    verdict = judge(lines, "五绝", by_hand(), set())
+    assert not (verdict.form or verdict.rhyme or verdict.first_rhyme or verdict.any_rhyme)
+    assert verdict.tones and verdict.copied and verdict.thrice and verdict.twin
+
+
+def test_verses_and_bigrams():
+    assert verses_of(CLIMBING) == ["白日依山尽", "黄河入海流", "欲穷千里目", "更上一层楼"]
+    assert verses_of(["一、二！", "三？四；五"]) == ["一", "二", "三", "四", "五"]
+    assert bigrams(["白日依", "山"]) == ["白日", "日依"]
+
+
+def test_distinct_bigrams_of_known_poems():
+    poem, other = ["abcde"], ["fghij"]  # four bigrams each
+    assert distinct_bigrams([[poem, other]], [2]) == 1000
+    assert distinct_bigrams([[poem, poem], [other]], [2, 1]) == pytest.approx(1000 * 8 / 12)
+    # of two alike and one other, two drawn: a third of the draws have the same twice
+    assert distinct_bigrams([[poem, poem, other]], [2], rounds=3000) == pytest.approx(1000 * (2 / 3 + 1 / 6), abs=20)
+
+
+# ----------------------------------------------------------------------------------------------------------- the title
+
+
+@pytest.mark.parametrize(
+    ("title", "core"),
+    [
+        ("瓶花二首 其二", "瓶花"),
+        ("无题", ""),
+        ("绝句四首", ""),
+        ("春夜喜雨", "春夜喜雨"),
+        ("上广东运副马少卿寿十口号 其一〇", "上广东运副马少卿寿十口号"),
+        ("送元二使安西（一作渭城曲）", "送元二使安西"),
+        ("感怀", ""),
+        ("偈颂 七十一", ""),
+        ("早梅 三", "早梅"),
+        ("偶成三绝", ""),
+    ],
+)
+def test_what_a_title_says(title, core):
+    assert title_core(title) == core
+
+
+def test_informative_titles_have_two_characters_that_stand_elsewhere():
+    counts = Counter({"春": 20, "山": 25, "甪": 19})
+    assert is_informative("春山", counts) and is_informative("甪春山", counts)
+    assert not is_informative("春甪", counts) and not is_informative("春春", counts) and not is_informative("", counts)
+
+
+def test_choices_are_the_right_one_and_nine_others():
+    pool = [f"题{i}" for i in range(15)]
+    lists = choices(pool * 3, pool, seed=4)
+    assert len(lists) == 45 and all(len(set(own)) == 10 for own in lists)
+    assert [own[0] for own in lists] == pool * 3
+    assert lists == choices(pool * 3, pool, seed=4) != choices(pool * 3, pool, seed=5)
+    drawn = Counter(t for own in lists for t in own[1:])
+    assert len(drawn) == 15 and max(drawn.values()) < 45
+    with pytest.raises(ValueError, match="9 titles"):
+        choices(pool, pool[:9])
+
+
+def invented(n: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Titles of two characters out of twelve; each character of a title makes its own in the body likelier."""
+    random = np.random.default_rng(seed)
+    titles, bodies = [], []
+    for _ in range(n):
+        subject = random.choice(12, 2, replace=False)
+        topical = [chr(0x4E00 + 10 * int(random.choice(subject)) + int(random.integers(4))) for _ in range(5)]
+        any_ = [chr(0x4E00 + int(i)) for i in random.integers(0, 120, 15)]
+        titles.append("".join(chr(0x6000 + int(s)) for s in subject))
+        bodies.append("".join(random.permutation(topical + any_)))
+    return titles, bodies
+
+
+def test_the_theme_judge_learns_and_is_at_chance_where_there_is_nothing_to_know():
+    theme = ThemeJudge(*invented(4000), directions=11)
+    titles, bodies = invented(400, seed=1)
+    lists = choices(titles, titles)
+    for way, right in theme.right(bodies, lists).items():
+        assert right.mean() > 0.6, way
+    for way, right in theme.right(bodies[1:] + bodies[:1], lists).items():
+        assert 0.04 < right.mean() < 0.17, way
+
+
+def test_the_translation_model_against_loops():
+    titles, bodies = invented(300)
+    theme = ThemeJudge(titles, bodies, rounds=2, directions=5)
+    known = sorted(theme.body_ids)
+    overall = Counter(c for body in bodies for c in body if c in theme.body_ids)
+    total = sum(overall.values())
+    p = {(t, c): 1.0 for t in [None, *theme.title_ids] for c in known}
+    for weight in (20.0, theme.SMOOTHING):
+        counts = Counter()
+        for title, body in zip(titles, bodies, strict=True):
+            sources = [None, *sorted(set(title))]
+            for c in body:
+                if c in theme.body_ids:
+                    whole = sum(p[t, c] for t in sources)
+                    for t in sources:
+                        counts[t, c] += p[t, c] / whole
+        sums = {t: sum(counts[t, c] for c in known) for t in [None, *theme.title_ids]}
+        p = {(t, c): (counts[t, c] + weight * overall[c] / total) / (sums[t] + weight) for t, c in p}
+    for (t, c), value in p.items():
+        row = 0 if t is None else theme.title_ids[t] + 1
+        assert theme.p[row, theme.body_ids[c]] == pytest.approx(value)
+    title, body = titles[0], bodies[1]
+    log_p = sum(math.log(sum(p[t, c] for t in (None, *title)) / 3) for c in set(body) if c in theme.body_ids)
+    assert theme.score([body], [[title]])["words"][0, 0] == pytest.approx(log_p)
+
+
+def test_the_correlation_against_another_way_to_compute_it():
+    titles, bodies = invented(300)
+    theme = ThemeJudge(titles, bodies, directions=4)
+
+    def centred(texts, ids):
+        return np.array([[float(c in text) for c in ids] for text in texts]) - mean[id(ids)]
+
+    mean = {id(ids): 0.0 for ids in (theme.body_ids, theme.title_ids)}
+    x, y = centred(bodies, theme.body_ids), centred(titles, theme.title_ids)
+    mean = {id(theme.body_ids): x.mean(0), id(theme.title_ids): y.mean(0)}
+    x, y = x - x.mean(0), y - y.mean(0)
+
+    def inverse_root(c):  # the symmetric one, by eigenvectors, of the covariance with its ridge
+        values, vectors = np.linalg.eigh(c.T @ c / len(c) + theme.RIDGE * np.eye(c.shape[1]))
+        return vectors / np.sqrt(values) @ vectors.T
+
+    a, b = inverse_root(x), inverse_root(y)
+    u, s, v = np.linalg.svd(a @ (x.T @ y / len(x)) @ b)
+    ours = theme.score(bodies[:3], [titles[:5]] * 3)["senses"]
+    left = centred(bodies[:3], theme.body_ids) @ a @ u[:, :4] * np.sqrt(s[:4])
+    right = centred(titles[:5], theme.title_ids) @ b @ v[:4].T * np.sqrt(s[:4])
+    expected = left @ right.T / np.linalg.norm(left, axis=1)[:, None] / np.linalg.norm(right, axis=1)
+    assert ours == pytest.approx(expected, abs=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------ real poems, CLI
+
+needs_corpus = pytest.mark.skipif(not (SHARED / "tang.jsonl.xz").exists(), reason="the poetry corpus is not here")
+
+
+@pytest.fixture(scope="module")
+def tang() -> list[Poem]:
+    return read_poems(SHARED / "tang.jsonl.xz")
+
+
+@needs_corpus
+def test_the_table_by_hand_agrees_with_the_real_one():
+    real, mine = RhymeTable.read(SHARED / "rhyme.json"), by_hand()
+    for c in mine.groups:
+        assert mine.tones[c] <= real.tones[c], c
+        assert mine.groups[c] & mine.level <= real.groups[c], c
+
+
+@needs_corpus
+def test_real_poems_of_the_test_split(tang):
+    table = RhymeTable.read(SHARED / "rhyme.json")
+    corpus = {verse for p in choose_split(tang, "train") for verse in verses_of(p.lines)}
+    verdicts = [judge(p.lines, p.form, table, corpus) for p in choose_split(tang, "test") if p.form in FORMS]
+
+    def percent(has) -> float:
+        return 100 * sum(map(has, verdicts)) / len(verdicts)
+
+    assert len(verdicts) == 765 and percent(lambda v: v.form) == 100
+    # the corpus' own description: 93.6 rhyme, 79.6 have the tones, 4 repeat, 2.6 have a verse of the train split
+    assert percent(lambda v: v.any_rhyme) == pytest.approx(93.6, abs=0.3)
+    assert percent(lambda v: v.rhyme) == pytest.approx(89.5, abs=0.1)  # 4 % rhyme in an oblique tone: old style
+    assert percent(lambda v: not v.tones) == pytest.approx(79.6, abs=0.6)
+    assert percent(lambda v: v.thrice or v.twin) == pytest.approx(4, abs=1)
+    assert percent(lambda v: v.copied) == pytest.approx(2.6, abs=0.2)
+
+
+@needs_corpus
+def test_a_theme_judge_of_few_poems_knows_the_titles_of_others(tang):
+    train = choose_split(tang, "train")[::8]
+    titles = [title_core(p.title) for p in train]
+    counts = Counter(c for title in titles for c in set(title))
+    test = [p for p in choose_split(tang, "test") if is_informative(title_core(p.title), counts)]
+    theme = ThemeJudge(titles, ["".join(verses_of(p.lines)) for p in train], directions=40)
+    own = [title_core(p.title) for p in test]
+    for way, right in theme.right(["".join(verses_of(p.lines)) for p in test], choices(own, own)).items():
+        assert right.mean() > 0.3, way  # by chance 0.1
+
+
+def test_bits_of_a_network_that_knows_nothing():
+    model = Poet(SPECIALS + list("白日依山尽黄河入海流欲穷千里目更上一层楼，。"), embed=4, hidden=6, layers=1).eval()
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert bits(model, [Poem(CLIMBING, form="五绝")] * 2) == pytest.approx(math.log2(len(model.vocab)), rel=1e-5)
+
+
+def test_a_folder_without_poems_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["verse.py", f"--poetry={tmp_path}"])
+    assert main() == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "tang.jsonl.xz" in err
+
+
+def test_has_form():
+    assert has_form(["一二三四五"] * 8, "五律") and not has_form(["一二三四五"] * 4, "五律")
+    assert not has_form(["一二三四五六七"] * 3 + ["一"], "七绝")
