@@ -375,9 +375,6 @@ def test_env_name():
 
 def test_pages_of_other_sites_cannot_use_the_board(server):
     """Neither by their own name (Origin), nor by a name of theirs that leads here (Host), also not by a web socket."""
-    draw = json.dumps(
-        {"win": "w", "eid": "foreign", "data": [{"content": "x", "type": "text"}], "layout": {}, "opts": {}}
-    )
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     upgrade["Sec-WebSocket-Key"] = "x3JJHMbDL1EzLkh9GBhXDw=="
     name = f"127.0.0.1:{server.port}"
@@ -387,14 +384,10 @@ def test_pages_of_other_sites_cannot_use_the_board(server):
         connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
         return connection.getresponse().status
 
-    for foreign in (
-        {"Host": "evil.example"},
-        {"Host": name, "Origin": "http://evil.example"},
-        {"Host": name, "Origin": "null"},
-    ):
-        assert status("POST", "/events", draw, **foreign) == status("GET", "/", **foreign) == 403
+    other = {"Origin": "http://evil.example"}
+    for foreign in ({"Host": "evil.example"}, {"Host": name, **other}, {"Host": name, "Origin": "null"}):
+        assert status("POST", "/env_state", "{}", **foreign) == status("GET", "/", **foreign) == 403
         assert status("GET", "/socket", **foreign, **upgrade) == 403
     for ours in ({"Host": name}, {"Host": name, "Origin": f"http://{name}"}, {"Host": "localhost:9000"}):
-        assert status("GET", "/", **ours) == 200
+        assert status("GET", "/", **ours) == status("POST", "/env_state", "{}", **ours) == 200
     assert status("GET", "/socket", Host=name, Origin=f"http://{name}", **upgrade) == 101
-    assert status("POST", "/events", draw, Host=name) == 200
