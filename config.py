@@ -225,11 +225,12 @@ class GenerateConfig(Options):
     rhyme: str = option("", "平水韵 group of the rhymes, such as 先; empty: what fits")
     n: int = option(1, "poems, written in one batch", minimum=1)
     candidates: int = option(16, "versions of each poem, of which the best is shown", minimum=1, maximum=256)
-    temperature: float = option(0.8, "below 1: safer, above 1: bolder; 0: always the likeliest")
+    temperature: float = option(1.0, "lower: safer, higher: bolder; 0: always the likeliest")
     top_k: int = option(0, "only the k likeliest characters; 0: all")
     top_p: float = option(
-        0.95, "only the likeliest characters that hold this share of the probability; 1: all", maximum=1
+        0.9, "only the likeliest characters that hold this share of the probability; 1: all", maximum=1
     )
+    guidance: float = option(1.5, "how much title and keywords pull; 0: as the network has learnt", maximum=10)
     max_chars: int = option(200, "length at which a free poem is cut", minimum=1, maximum=10_000)
     seed: int = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
     explain: bool = option(False, "print tones, pattern and rhyme with each poem")
@@ -307,7 +308,7 @@ class PostcardConfig(Options):
 class ClassifyConfig(Options):
     """Options of classify."""
 
-    csv: str = option("", "file to write the answers to, as a table: path, label, a probability for each class")
+    csv: str = option("", "file for a table: path, label, a probability for each class; torchrun: one a process")
     json: bool = option(False, "one JSON object a line: path, label, a probability for each class; or path, error")
     explain: bool = option(False, "paint over each picture what the answer rests on (Grad-CAM): NAME_explained.png")
     out: str = option("", "explain: folder to write to; empty: beside the pictures")
@@ -350,6 +351,15 @@ class ExportConfig(Options):
 
     load: str = option("checkpoints/style.safetensors", "the style network's file; weights of pytorch/examples, too")
     out: str = option("", "file to write, NAME.onnx; empty: the model file's name, in this folder")
+
+
+@dataclass(frozen=True)
+class AverageConfig(Options):
+    """Options of average."""
+
+    shares: str = option("", "how much each file counts, such as 0.3,0.7; empty: all alike")
+    half: bool = option(False, "write float16: half the size")
+    out: str = option("", "file to write")
 
 
 @dataclass(frozen=True)

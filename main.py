@@ -91,13 +91,13 @@ def generate(*args: str, **options: Option) -> None:
         if unknown:
             _say(f"--{name}: the poet does not know {unknown} and reads over it")
     seed = cfg.seed if cfg.seed >= 0 else secrets.randbelow(2**31)
-    names = "n form prompt title author acrostic regular pattern rhyme candidates temperature top_k top_p max_chars"
+    names = "n form prompt title author acrostic regular pattern rhyme candidates guidance max_chars"
     poems = compose(
         model,
         seed=seed,
         keywords=[word for word in re.split("[,，、 ]+", cfg.keywords) if word],
         lines=locked(cfg.poem, cfg.lock),
-        **{name: getattr(cfg, name) for name in names.split()},
+        **{name: getattr(cfg, name) for name in f"{names} temperature top_k top_p".split()},
     )
     if cfg.json:
         for poem in poems:
@@ -397,6 +397,30 @@ def export(*args: str, **options: Option) -> None:
     print(out)
 
 
+def average(*args: str, **options: Option) -> None:
+    """FILE FILE …  the mean of the weights of model files of the same network, as a new file"""
+    cfg = config.parse(config.AverageConfig, options)
+    if len(args) < 2:
+        raise UserError("average needs two model files: python main.py average a.safetensors b.safetensors --out=…")
+    shares = cfg.shares.split(",") if cfg.shares else ["1"] * len(args)
+    try:
+        numbers = [float(share) for share in shares]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(args) or min(numbers) < 0 or not sum(numbers) > 0:
+        raise UserError(f"--shares={cfg.shares}: expected a number for each of the {len(args)} files, as in 0.3,0.7")
+    if not cfg.out.endswith(".safetensors"):
+        raise UserError(f"--out={cfg.out}: name the file to write, as in --out=mean.safetensors")
+    import torch
+
+    import models  # noqa: F401  the networks that files may hold
+    from models.basemodule import average as mean
+
+    names = [f"{number:g} x {Path(path).name}" for number, path in zip(numbers, args, strict=True)]
+    mean(args, numbers).save(cfg.out, dtype=torch.float16 if cfg.half else None, average=" + ".join(names))
+    print(cfg.out)
+
+
 def visdom(*args: str, **options: Option) -> None:
     """[RUN]  the training board in the browser; with a run's folder, its curves and poems"""
     cfg = config.parse(config.VisdomConfig, options)
@@ -504,6 +528,7 @@ COMMANDS = {
         postcard,
         classify,
         export,
+        average,
         visdom,
         demo,
         download,
@@ -523,6 +548,7 @@ OPTIONS = {
     "postcard": (config.PostcardConfig,),
     "classify": (config.ClassifyConfig,),
     "export": (config.ExportConfig,),
+    "average": (config.AverageConfig,),
     "visdom": (config.VisdomConfig,),
     "demo": (config.DemoConfig,),
     "download": (config.DownloadConfig,),

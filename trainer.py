@@ -139,6 +139,8 @@ def _train(cfg: DefaultConfig, batches: int | None = None) -> dict[str, float]:
         raise UserError(f"--monitor={cfg.monitor}: choose one of {', '.join(task.monitors)}{hint}")
     say(f"{task}\nrun: {folder}")
     with lock(folder) if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            run_folder(cfg)  # again: another training may have ended here since
         if fabric.world_size > 1:
             fabric.launch()
             folder = Path(fabric.broadcast(str(folder)))
@@ -471,6 +473,8 @@ class Run:
         except bdb.BdbQuit:
             raise UserError(f"the debugger was left by q; --resume={self.folder} goes on from the last save") from None
         except RuntimeError as error:
+            if self.cfg.precision == "fp16" and "could not create a primitive" in str(error):
+                raise UserError("--precision=fp16: this CPU has none for the network; use bf16 or fp32") from None
             if self.fabric.global_rank and "by peer" in str(error):  # the first process has ended, and has said why
                 raise SystemExit(1) from None
             raise

@@ -23,7 +23,6 @@ CHANGES = {
     "poet": [
         {},
         {"precision": "bf16"},
-        {"precision": "fp16"},
         {"accumulate": 4},
         {"grad_clip": 0},
         {"clip_value": 0.01},
@@ -49,12 +48,13 @@ CHANGES = {
         {"attention": 0},
     ],
     "dogcat": [
-        {"backbone": "lenet"},
-        {"backbone": "lenet", "label_smoothing": 0.1},
-        {"backbone": "lenet", "mixup": 0.4},
-        {"backbone": "lenet", "ema": 0},
-        {"backbone": "resnet34", "pretrained": "none"},
-        {"backbone": "resnet34", "pretrained": "none", "checkpoint_layers": "layer*"},
+        {},
+        {"label_smoothing": 0.1},
+        {"mixup": 0.4},
+        {"ema": 0},
+        {"freeze": "features.*"},
+        {"lr_scale": "features.*:0.1"},
+        {"checkpoint_layers": "features.?,features.1?"},
     ],
 }
 FIGURE = {"poet": "bits_per_char", "dogcat": "loss"}
@@ -94,7 +94,7 @@ def child(arguments: list[str]) -> None:
 
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--task", choices=tuple(CHANGES), default="poet")
     chosen = parser.parse_args()
     print(f"{chosen.task}, {chosen.epochs} epochs of the embedded sample; {time.strftime('%Y-%m-%d')}")

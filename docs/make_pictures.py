@@ -4,8 +4,16 @@ The photographs come with scikit-image (a development dependency): coffee (CC0, 
 Stefan van der Walt), the astronaut Eileen Collins and a rocket (public domain, NASA and SpaceX).
 """
 
+import contextlib
+import io
+import shutil
+import socket
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +43,7 @@ DRAWN = ("cat.0.jpg", "dog.0.jpg")  # of the embedded sample
 # Photograph, style, title, form of the postcards.
 CARDS = (("camera", "great_wave", "秋郊", "七绝"), ("coffee", "starry_night", "茶烟", "五绝"))
 SEAL = "诗画"
+CHROMIUM = shutil.which("chromium") or "chromium"
 PICTURES = Path(__file__).parent / "pictures"
 
 
@@ -116,16 +125,71 @@ def report() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         cfg = DogCatConfig(task="dogcat", load=str(ROOT / "checkpoints" / "dogcat.safetensors"), out=folder)
         DogCatTask(cfg).report("test")
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(Path(folder, "report.html").as_uri())
         page.screenshot(path=PICTURES / "report.jpg", type="jpeg", quality=80)
         browser.close()
 
 
+@contextmanager
+def serving(*arguments: str, port: int) -> Iterator[str]:
+    """The address of `main.py ARGUMENTS` while it serves there."""
+    process = subprocess.Popen([sys.executable, "main.py", *arguments, f"--port={port}"], cwd=ROOT)
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def page() -> None:
+    """The page with a poem, on a desk and on a phone."""
+    from playwright.sync_api import sync_playwright
+
+    shots = []
+    with serving("demo", port=7899) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        for width in (1000, 390):
+            view = browser.new_page(viewport={"width": width, "height": 760})
+            view.goto(address)
+            view.get_by_label("题目 Title").locator("visible=true").fill("春江夜泊")
+            view.get_by_role("button", name="写诗 Compose").locator("visible=true").click()
+            view.locator(".card").nth(3).wait_for(timeout=60_000)
+            view.evaluate("scrollTo(0, 0)")
+            if width == 390:
+                view.locator(".card").nth(0).scroll_into_view_if_needed()
+            view.wait_for_timeout(500)
+            shots.append(Image.open(io.BytesIO(view.screenshot())).convert("RGB"))
+        browser.close()
+    sheet = Image.new("RGB", (shots[0].width + shots[1].width + 12, shots[0].height), "white")
+    sheet.paste(shots[0], (0, 0))
+    sheet.paste(shots[1], (shots[0].width + 12, 0))
+    save_image(PICTURES / "page.jpg", np.asarray(sheet), quality=80)
+
+
+def board() -> None:
+    """The board of a training of the poet on the embedded sample."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = [f"--save_path={folder}", "--run=poet", "--use_visdom=false", "--max_epoch=6"]
+        subprocess.run([sys.executable, "main.py", "train", *options], cwd=ROOT, check=True)
+        with serving("visdom", f"{folder}/poet", port=8099) as address, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+            view = browser.new_page(viewport={"width": 1300, "height": 1000})
+            view.goto(f"{address}/env/poet")
+            view.wait_for_selector(".barlayer .point", timeout=30_000)
+            view.wait_for_timeout(2000)
+            view.screenshot(path=PICTURES / "board.jpg", type="jpeg", quality=75)
+            browser.close()
+
+
 if __name__ == "__main__":
-    for make in (contact_sheet, strengths, explanations, postcard, report):
+    for make in (contact_sheet, strengths, explanations, postcard, report, page, board):
         if not sys.argv[1:] or make.__name__ in sys.argv[1:]:
             make()

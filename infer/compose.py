@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.poetry import EOS, FORMS, KEYWORD, PAUSES, SPECIALS, STOPS, Vocabulary, form_of, to_lines
+from data.poetry import EOS, FORMS, KEYWORD, PAUSES, SPECIALS, STOPS, Vocabulary, form_of, to_lines, verses
 from infer.constraints import Progress, Rules
-from infer.prosody import RhymeTable, check, split_verses
+from infer.prosody import RhymeTable, judge, split_verses
 from models.poet import Poet
 from utils.errors import UserError
 
 BATCH = 256  # rows; more at once are no faster, but need more memory
-THEME, PARALLEL = 1.0, 2.0  # weights in the rating of poems, see _rate
+THEME, PARALLEL, NAMED = 3.0, 3.0, 0.5  # weights in the rating of poems, see _rate
 RESAMPLE = 0.5  # how much of the likelihood decides which candidates go on: 0 none, 1 all of it
 
 
@@ -69,9 +69,10 @@ def compose(
     pattern: str = "auto",
     rhyme: str = "",
     candidates: int = 16,
-    temperature: float = 0.8,
+    temperature: float = 1.0,
     top_k: int = 0,
-    top_p: float = 0.95,
+    top_p: float = 0.9,
+    guidance: float = 1.5,
     max_chars: int = 200,
     seed: int = 0,
     forms: list[str] | None = None,
@@ -88,6 +89,7 @@ def compose(
         regular: keep the rules of regulated verse, repeat little, copy no verse of the training corpus; where the form
             is one of FORMS and the network has a rhyme table.
         pattern: name of a tone pattern; auto: what fits the given characters, and what the network likes.
+        guidance: how much more the poem is about title and keywords than the network would make it; 0: not at all.
         rhyme: a rhyme group, such as 先; empty: what the network likes.
         forms: the forms that the network has learnt (None: as its file says).
 
@@ -110,7 +112,8 @@ def compose(
     elif pattern != "auto" or rhyme:
         option = f"--rhyme={rhyme}" if rhyme else f"--pattern={pattern}"
         raise UserError(f"{option} needs a poet with a rhyme table, one of the forms {' '.join(FORMS)}, and --regular")
-    conditions = _conditions(vocabulary, form if form in forms else "", author, title, keywords)
+    words = [vocabulary.fold(word)[0] for word in keywords]
+    conditions = _conditions(vocabulary, form if form in forms else "", author, title, words)
     if shape is None or temperature < COLD:
         candidates = 1  # free poems differ in length, and without chance there is no choice
     poems = []
@@ -118,10 +121,14 @@ def compose(
     for first in range(0, n, at_once):
         seeds = range(seed + first, seed + min(first + at_once, n))
         chance = [torch.rand(candidates + 1, len(plan), generator=torch.Generator().manual_seed(s)) for s in seeds]
-        sampling = Sampling(temperature, top_k, top_p)
-        draft = _write(model, vocabulary, plan, masks, conditions[0], rules, torch.stack(chance), sampling)
+        sampling = Sampling(temperature, top_k, top_p, guidance)
+        draft = _write(model, vocabulary, plan, masks, conditions, rules, torch.stack(chance), sampling)
         texts = _texts(vocabulary, plan, draft.ids)
-        ratings = _rate(model, draft, conditions, shape).view(-1, candidates)
+        ratings = _rate(model, draft, conditions, shape).cpu()
+        if words:
+            named = [sum(word in text for word in words) / len(words) for text in texts]
+            ratings = ratings + NAMED * torch.tensor(named)
+        ratings = ratings.view(-1, candidates)
         for poem, best in enumerate(ratings.argmax(1).tolist()):
             row = poem * candidates + best
             lines_of = to_lines(texts[row].split("\n"))
@@ -129,7 +136,7 @@ def compose(
             if regular and form in FORMS and not table:
                 facts = {"remarks": ["the poet has no rhyme table: the form is kept, tones and rhyme are not"]}
             if rules:
-                found = check(lines_of, table)
+                found = judge(verses(texts[row]), table)
                 facts = {"pattern": found.pattern, "rhyme": found.rhyme, "remarks": draft.progress.remarks(row)}
             score, rating = draft.scores[row].item(), ratings[poem, best].item()
             poems.append(Composition(form or form_of(lines_of), title, lines_of, score, rating, **facts))
@@ -145,12 +152,12 @@ def locked(poem: str, lock: str) -> list[str]:
         raise UserError(
             "--poem and --lock belong together: --poem=床前明月光，… --lock=1,3 writes all but 1 and 3 anew"
         )
-    verses = split_verses(poem) if poem else []
-    numbers = {str(i) for i in range(1, len(verses) + 1)}
+    parts = split_verses(poem) if poem else []
+    numbers = {str(i) for i in range(1, len(parts) + 1)}
     kept = {word for word in re.split("[,，、 ]+", lock) if word}
     if not kept <= numbers:
-        raise UserError(f"--lock={lock}: expected numbers of verses from 1 to {len(verses)}, such as 1,3")
-    return [verse if str(i) in kept else "" for i, verse in enumerate(verses, 1)]
+        raise UserError(f"--lock={lock}: expected numbers of verses from 1 to {len(parts)}, such as 1,3")
+    return [verse if str(i) in kept else "" for i, verse in enumerate(parts, 1)]
 
 
 def _conditions(
@@ -159,8 +166,8 @@ def _conditions(
     """What stands before the poem, as ids: everything; and without the theme, which is title and keywords."""
     if keywords and KEYWORD not in vocabulary.ids:
         raise UserError("--keywords need a poet that has learnt them: train it anew")
-    author, title, *words = (vocabulary.fold(text)[0] for text in (author, title, *keywords))
-    parts = vocabulary.condition(form, author, title, words)
+    author, title = (vocabulary.fold(text)[0] for text in (author, title))
+    parts = vocabulary.condition(form, author, title, keywords)
     whole, plain = ([i for part in chosen for i in part] for chosen in (parts, parts[:2]))
     return [*whole, vocabulary.bos], [*plain, vocabulary.bos]
 
@@ -170,6 +177,8 @@ def _rate(
     model: Poet, draft: "_Draft", conditions: tuple[list[int], list[int]], shape: tuple[int, int] | None
 ) -> Tensor:
     """What the candidates are ranked by (R): fluency + THEME x theme + PARALLEL x parallelism, in nats per character.
+
+    (And NAMED x the share of the keywords that are in the poem.)
 
     Fluency is 0 or, where the poem is more surprising than the network expects of its own, the difference. More
     likelihood is not better: the likeliest poems are the dullest (Zhang et al. 2021, Meister et al. 2023).
@@ -190,8 +199,8 @@ def parallelism(model: Poet, ids: Tensor, width: int) -> Tensor:
     Mean cosine of the embeddings at the same place of the two verses, -1 for the same character: about 0.11 in real
     poems, 0.01 if the second verse is another poem's.
     """
-    verses = ids.view(len(ids), 8, width + 1)[:, 2:6, :-1]  # (R, 4, width)
-    first, second = verses[:, 0::2], verses[:, 1::2]  # (R, 2, width)
+    middle = ids.view(len(ids), 8, width + 1)[:, 2:6, :-1]  # (R, 4, width)
+    first, second = middle[:, 0::2], middle[:, 1::2]  # (R, 2, width)
     cosine = torch.cosine_similarity(model.embed(first), model.embed(second), -1)
     return torch.where(first == second, -1.0, cosine).mean((1, 2))
 
@@ -215,9 +224,12 @@ COLD = 1e-3  # temperatures below would overflow: the likeliest is taken
 
 @dataclass(frozen=True)
 class Sampling:
+    """How characters are drawn: see `_sample`."""
+
     temperature: float
     top_k: int
     top_p: float
+    guidance: float
 
     def draw(self, logits: Tensor, random: Tensor) -> Tensor:
         return _sample(logits, self.temperature, self.top_k, self.top_p, random)
@@ -274,12 +286,15 @@ def _write(
     vocabulary: Vocabulary,
     plan: list[str],
     masks: dict[str, Tensor],
-    condition: list[int],
+    conditions: tuple[list[int], list[int]],
     rules: Rules | None,
     chance: Tensor,
     sampling: Sampling,
 ) -> _Draft:
     """Writes R = poems x candidates, sign by sign: `plan` says what may stand where.
+
+    Where there is a theme, the network runs twice, with and without it, and what the theme makes likelier is made
+    likelier still: classifier-free guidance (Ho & Salimans 2022; for text, Sanchez et al. 2023).
 
     chance (poems, candidates + 1, T): uniform numbers; the last of each poem's rows decides which candidates go on.
     """
@@ -289,13 +304,19 @@ def _write(
     random = chance[:, :-1].flatten(0, 1)  # (R, T)
     draft = _Draft.empty(len(random), rules, device)
     counts = torch.ones(len(random), dtype=torch.bool, device=device)  # (R) the poem has not ended
-    output = model(torch.tensor([condition], device=device))  # the condition is read once, for all poems
-    state = model.select(output["state"], torch.zeros(len(random), dtype=torch.long, device=device))
-    features = output["features"][:, -1].expand(len(random), -1)  # (R, E)
+    first = torch.zeros(len(random), dtype=torch.long, device=device)
+    states, features = [], []  # with the theme, and if there is one without it
+    for condition in dict.fromkeys(map(tuple, conditions)) if sampling.guidance else conditions[:1]:
+        output = model(torch.tensor([condition], device=device))  # the condition is read once, for all poems
+        states.append(model.select(output["state"], first))
+        features.append(output["features"][:, -1].expand(len(random), -1))  # (R, E)
     for place, slot in enumerate(plan):
-        logits = model.logits(features).float()  # (R, V)
+        logits = guided = model.logits(features[0]).float()  # (R, V)
+        if len(features) > 1:
+            plain = model.logits(features[1]).float()
+            guided = logits + sampling.guidance * (logits.log_softmax(1) - plain.log_softmax(1))
         if slot in masks:
-            allowed = logits.masked_fill(masks[slot], -torch.inf)
+            allowed = guided.masked_fill(masks[slot], -torch.inf)
 
             def draw(logits: Tensor, rows: Tensor | slice, place: int = place) -> Tensor:
                 return sampling.draw(logits, random[rows, place])
@@ -323,9 +344,9 @@ def _write(
             rows = _survivors(RESAMPLE * draft.weight.view(poems, -1), chance[:, -1, place])
             draft.select(rows)
             draft.weight *= 1 - RESAMPLE  # the rest of it still counts
-            state, chosen = model.select(state, rows), chosen[rows]
-        output = model(chosen[:, None], state)
-        state, features = output["state"], output["features"][:, -1]
+            states, chosen = [model.select(state, rows) for state in states], chosen[rows]
+        outputs = [model(chosen[:, None], state) for state in states]
+        states, features = [o["state"] for o in outputs], [o["features"][:, -1] for o in outputs]
     return draft
 
 

@@ -4,6 +4,7 @@ Rules only: no network, nothing is written here. A tone is 平 (level) or 仄 (o
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -176,13 +177,20 @@ class Check:
 
 
 def check(poem: str | Sequence[str], table: RhymeTable) -> Check:
-    """Checks a poem, given as text or lines, against the rules of regulated verse.
+    """Checks a poem, given as text or lines, against the rules of regulated verse, see `judge`.
+
+    Raises UserError for a text without verse.
+    """
+    return judge(split_verses(poem), table)
+
+
+def judge(parts: list[str], table: RhymeTable) -> Check:
+    """Checks verses (without punctuation) against the rules of regulated verse.
 
     Any even number of verses of five or seven characters is judged by them (more than eight: 排律), other verse only
     gets its tones. A character of both tones satisfies either, so does one that the table lacks. 平平仄平仄 instead of
-    平平平仄仄 is regular, and so is the free last but two (一三五不论). Raises UserError for a text without verse.
+    平平平仄仄 is regular, and so is the free last but two (一三五不论).
     """
-    parts = split_verses(poem)
     lookup = {c: c if table.tones(c) else simplify(c) for c in set("".join(parts))}
     readings = [[table.tones(lookup[c]) for c in verse] for verse in parts]
     signs = {LEVEL + OBLIQUE: EITHER, "": UNKNOWN}
@@ -224,12 +232,11 @@ def split_verses(poem: str | Sequence[str]) -> list[str]:
     lines = poem.splitlines() if isinstance(poem, str) else list(poem)
     marked = [bool(re.search(f"[{PAUSES}{STOPS},.?!;]", line)) for line in lines]
     text = "\n".join(lines[marked.index(True) if any(marked) else 0 :])
-    text = re.sub(f"[^{PAUSES}{STOPS}\\w]+", "\n", text.translate(str.maketrans(",.?!;", "，。？！；")))
-    parts = verses(text)
+    parts = verses("".join(c if c.isalnum() or unicodedata.category(c) == "So" else "\n" for c in text))
     if len(parts) == 1:
         shapes = [shape for shape in FORMS.values() if shape[0] * shape[1] == len(parts[0])]
         parts = [parts[0][i : i + w] for _, w in shapes for i in range(0, len(parts[0]), w)] or parts
-    if not parts or not all(re.fullmatch("[\u3400-\u9fff\U00020000-\U0003ffff〇]+", verse) for verse in parts):
+    if not re.search("[\u3400-\u9fff\U00020000-\U0003ffff]", "".join(parts)):
         given = poem if isinstance(poem, str) else "".join(poem)
         raise UserError(f"no Chinese verse in {given[:20]!r}: expected such as 白日依山尽，黄河入海流。")
     return parts

@@ -5,7 +5,7 @@ stranger's model runs none of the stranger's code.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -117,6 +117,26 @@ class BaseModule(nn.Module):
         good = {k: v for k, v in tensors.items() if k in own and k not in misfit}
         self.load_state_dict(good, strict=False)
         return sorted(set(extra + missing + misfit))
+
+
+def average(paths: Sequence[str | Path], shares: Sequence[float]) -> BaseModule:
+    """The network whose weights are the weighted mean of those of several files of the same network.
+
+    Networks that were trained from the same weights on often lie in one valley, and their mean is better than each of
+    them (Wortsman et al. 2022). Buffers of whole numbers and the metadata are those of the last file. Raises UserError
+    if the files hold different networks.
+    """
+    models = [BaseModule.load(path) for path in paths]
+    result = models[-1]
+    for path, model in zip(paths, models, strict=True):
+        if (type(model), model.arguments) != (type(result), result.arguments):
+            raise UserError(f"{path} and {paths[-1]} hold different networks: only equal ones can be averaged")
+    total = sum(shares)
+    states = [model.state_dict() for model in models]
+    for name, tensor in result.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(sum(share / total * state[name] for share, state in zip(shares, states, strict=True)))
+    return result
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import main
 from models.basemodule import BaseModule
+from models.lenet import LeNet
 from models.poet import Poet
 from utils.errors import UserError
 
@@ -140,3 +142,30 @@ def test_unwritable_place_leaves_the_old_file(tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         Tiny().save(tmp_path / "file" / "m.safetensors")
     assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_the_average_of_files(tmp_path, capsys):
+    files, states = [], []
+    for seed in (0, 1, 2):
+        torch.manual_seed(seed)
+        model = LeNet(["cat", "dog"])
+        files.append(str(tmp_path / f"{seed}.safetensors"))
+        states.append(model.state_dict())
+        model.save(files[-1], seed=seed)
+    out = str(tmp_path / "mean.safetensors")
+    assert main.main(["average", *files, "--shares=1,2,5", f"--out={out}"]) == 0
+    mean = BaseModule.load(out)
+    for name, tensor in mean.state_dict().items():
+        expected = (states[0][name] + 2 * states[1][name] + 5 * states[2][name]) / 8
+        torch.testing.assert_close(tensor, expected)
+    assert mean.metadata == {"seed": 2, "average": "1 x 0.safetensors + 2 x 1.safetensors + 5 x 2.safetensors"}
+    LeNet(["a", "b", "c"]).save(tmp_path / "other.safetensors")
+    capsys.readouterr()
+    for arguments, told in [
+        ([files[0]], "average needs two model files"),
+        ([*files, "--shares=1,2", f"--out={out}"], "expected a number for each of the 3 files"),
+        ([*files[:2], "--out=x.bin"], "name the file to write"),
+        ([files[0], str(tmp_path / "other.safetensors"), f"--out={out}"], "hold different networks"),
+    ]:
+        assert main.main(["average", *arguments]) == 2
+        assert told in capsys.readouterr().err

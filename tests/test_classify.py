@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -363,6 +365,42 @@ def test_an_explanation_never_takes_the_place_of_a_picture_to_judge(tmp_path, mo
     assert (tmp_path / "a_explained.png").read_bytes() == mine
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a.png", "a_explained.png", "a_explained_2.png", "a_explained_explained.png"}
+
+
+# ------------------------------------------------------------------------------------------------------- torchrun
+
+
+def test_torchrun_shares_the_pictures(tmp_path, model_file, capfd):
+    """Two real processes; one meets a broken picture, which ends neither. Each has its own table and overlays."""
+    for number in range(5):
+        write_picture(tmp_path / "in" / "ab"[number % 2] / f"{number // 2}.png", number)
+    (tmp_path / "in" / "a" / "0.png").write_bytes(b"no picture")  # the very first one
+    more = {"load": model_file, "explain": True}
+    whole = cli(capfd, tmp_path / "in", code=1, csv=tmp_path / "one.csv", out=tmp_path / "one", **more)[0]
+    given = {**more, "csv": tmp_path / "two.csv", "out": tmp_path / "two", "precision": "fp32"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "main.py"]
+    command += ["classify", str(tmp_path / "in"), *(f"--{name}={value}" for name, value in given.items())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stderr.count("error: ") == 1, done.stderr
+    assert sorted(line.replace("/two/", "/one/") for line in done.stdout.splitlines()) == sorted(whole)
+    tables = [(tmp_path / name).read_text().splitlines() for name in ("one.csv", "two.0.csv", "two.1.csv")]
+    assert tables[1][0] == tables[2][0] == tables[0][0] and [len(table) for table in tables] == [5, 3, 3]
+    assert sorted(tables[1][1:] + tables[2][1:]) == sorted(tables[0][1:])
+    folders = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert folders[0] == folders[1] and len(folders[0]) == 4
+    for name in folders[0]:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize("more", [{}, {"out": "in/maps"}])
+def test_processes_do_not_judge_each_others_explanations(tmp_path, model_file, capfd, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    write_picture(Path("in", "a.png"), 0)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    out, err = cli(capfd, "in", code=2, load=model_file, explain=True, **more)
+    assert err == ["error: --explain in several processes needs an --out=FOLDER that is not inside of the input"]
+    assert not out and [path.name for path in tmp_path.rglob("*.png")] == ["a.png"]
 
 
 # ------------------------------------------------------------------------------------------------------- mistakes

@@ -1,12 +1,14 @@
-"""infer/compose.py: the form holds for any network, what is given is kept, and the score is the network's own."""
+"""infer/compose.py, infer/constraints.py: form and rules hold for any network, what is given is kept."""
 
 import re
+from collections import Counter
 
 import pytest
 import torch
 
 from data.poetry import AUTHOR, FORMS, PAUSES, SPECIALS, STOPS, TITLE, Vocabulary, verses
-from infer.compose import BATCH, _sample, compose
+from infer.compose import BATCH, PARALLEL, THEME, _sample, _survivors, compose, locked, parallelism
+from infer.prosody import RhymeTable, check
 from models.poet import Poet
 from utils.errors import UserError
 
@@ -56,7 +58,7 @@ def train(model: Poet, text: str, steps: int = 150) -> Poet:
 @pytest.mark.parametrize("form", FORMS)
 def test_100_poems_have_the_verses_and_characters_of_the_form(form, temperature):
     count, width = FORMS[form]
-    poems = compose(poet(), n=100, form=form, temperature=temperature, top_p=1.0)
+    poems = compose(poet(), n=100, form=form, temperature=temperature, top_p=1.0, candidates=2)
     assert len(poems) == 100
     for poem in poems:
         text = "".join(poem.lines)
@@ -68,7 +70,7 @@ def test_100_poems_have_the_verses_and_characters_of_the_form(form, temperature)
 def test_no_poem_ever_holds_a_special_sign():
     signs = set(CHARACTERS + SIGNS)
     for form in ("free", *FORMS):
-        for poem in compose(poet(), n=100, form=form, temperature=5.0, top_p=1.0, max_chars=40):
+        for poem in compose(poet(), n=100, form=form, temperature=5.0, top_p=1.0, max_chars=40, candidates=2):
             assert poem.lines and set("".join(poem.lines)) <= signs
 
 
@@ -195,9 +197,9 @@ def test_title_and_author_are_read_and_the_title_is_handed_on():
 @pytest.mark.parametrize("form", ["五律", "free"])
 def test_a_batch_of_64_equals_one_at_a_time(form):
     model = train(poet(), "春江花月夜，山水云風门。", steps=20)
-    batch = compose(model, n=64, form=form, seed=7, max_chars=30)
+    batch = compose(model, n=64, form=form, seed=7, max_chars=30, candidates=2)
     for i in (0, 1, 31, 63):
-        [alone] = compose(model, n=1, form=form, seed=7 + i, max_chars=30)
+        [alone] = compose(model, n=1, form=form, seed=7 + i, max_chars=30, candidates=2)
         assert alone.lines == batch[i].lines and alone.score == pytest.approx(batch[i].score, abs=1e-5)
     assert len({tuple(p.lines) for p in batch}) > 32
 
@@ -266,7 +268,9 @@ def test_a_poem_known_by_heart_is_recited(form):
     model = train(Poet(SPECIALS + list(CHARACTERS + SIGNS), 16, 32, 1, 0.0, attention=0), text).eval()
     [poem] = compose(model, form=form, temperature=0.0, prompt="春江" if form == "free" else "")
     assert "".join(poem.lines) == text and poem.form == "五绝" and poem.score > -0.5
-    assert poem.as_dict() == {"form": "五绝", "title": "", "lines": poem.lines, "score": round(poem.score, 4)}
+    facts = poem.as_dict()
+    assert facts["score"] == round(poem.score, 4) and facts["rating"] == round(poem.rating, 4)
+    assert list(facts) == "form title lines score rating pattern rhyme remarks".split()
 
 
 def test_sampling_draws_each_sign_as_often_as_its_probability():
@@ -291,3 +295,268 @@ def test_sampling_never_takes_a_forbidden_sign_even_at_the_edge():
     logits[:, 1:3] = torch.tensor([1.0, -30.0])
     drawn = _sample(logits, 1.0, 0, 1.0, torch.tensor([0.0, 1.0]))  # rand() is below 1; rounding may reach it
     assert set(drawn.tolist()) <= {1, 2}
+
+
+# ------------------------------------------------------------------------------------------------- regulated verse
+
+# Characters of two rhyme groups, of oblique tones, and of both tones; "，" "。" and others that the table lacks.
+DONG, XIAN, OBLIQUE, BOTH = ("".join(chr(start + i) for i in range(n)) for start, n in
+                             ((0x4E00, 40), (0x5000, 40), (0x6000, 60), (0x7000, 12)))  # fmt: skip
+TABLE = {"rhymes": {"一东": DONG + BOTH, "一先": XIAN, "一董": OBLIQUE + BOTH}}
+TABLE["rhyme_tones"] = {"一东": "平", "一先": "平", "一董": "上"}
+
+
+def regular_poet(characters: str = DONG + XIAN + OBLIQUE + BOTH + SIGNS, **arguments) -> Poet:
+    """A network of random weights that has a rhyme table."""
+    torch.manual_seed(0)
+    model = Poet(SPECIALS + list(characters), embed=8, hidden=12, layers=1, **arguments).eval()
+    model.metadata = {"forms": list(FORMS), **TABLE}
+    return model
+
+
+VERSES = {  # handbooks' verses, 中 free
+    5: {"仄仄": "中仄平平仄", "平平": "平平仄仄平", "平仄": "中平平仄仄", "仄平": "中仄仄平平"},
+    7: {"平仄": "中平中仄平平仄", "仄平": "中仄平平仄仄平", "仄仄": "中仄中平平仄仄", "平平": "中平中仄仄平平"},
+}
+
+
+def is_regular(poem) -> bool:
+    """By enumeration: the tones are those of a handbook's verses, with 对 and 粘; the rhymes of one group."""
+    parts = verses("".join(poem.lines))
+    width = len(parts[0])
+    for second in "平仄":
+        for end in "平仄":
+            tones, now = [], second
+            for v in range(len(parts)):
+                now = {"平": "仄", "仄": "平"}[now] if v % 2 else now
+                tones.append(VERSES[width][now + ("平" if v % 2 else end if v == 0 else "仄")])
+            fits = all(
+                want == "中" or (c in OBLIQUE + BOTH if want == "仄" else c in DONG + XIAN + BOTH)
+                for verse, wants in zip(parts, tones, strict=True)
+                for c, want in zip(verse, wants, strict=True)
+            )
+            rhymes = [verse[-1] for v, verse in enumerate(parts) if v % 2 or (v == 0 and end == "平")]
+            one = all(c in DONG + BOTH for c in rhymes) or all(c in XIAN for c in rhymes)
+            if fits and one and len(set(rhymes)) == len(rhymes):
+                return True
+    return False
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("form", FORMS)
+def test_poems_are_regular_by_construction(form, temperature):
+    model = regular_poet()
+    table = RhymeTable.of(model.metadata)
+    for poem in compose(model, n=20, form=form, temperature=temperature, top_p=1.0, candidates=2):
+        text = "".join(poem.lines)
+        assert is_regular(poem), text
+        found = check(poem.lines, table)
+        assert found.regular and (poem.pattern, poem.rhyme) == (found.pattern, found.rhyme) and poem.remarks == []
+        parts = verses(text)
+        pairs = [verse[i : i + 2] for verse in parts for i in range(len(verse) - 1)]
+        assert max(Counter("".join(parts)).values()) <= 2 and len(set(pairs)) == len(pairs)
+
+
+def test_without_rules_poems_are_as_the_network_likes():
+    poems = compose(regular_poet(), n=20, form="七绝", regular=False)
+    assert not any(map(is_regular, poems)) and all(poem.pattern == poem.rhyme == "" for poem in poems)
+
+
+def test_a_poet_without_a_table_says_so():
+    [poem] = compose(poet(), form="五绝")
+    assert poem.pattern == "" and "no rhyme table" in poem.remarks[0]
+    assert compose(poet(), form="五绝", regular=False)[0].remarks == []
+
+
+@pytest.mark.parametrize("pattern", ["平起首句入韵", "平起首句不入韵", "仄起首句入韵", "仄起首句不入韵"])
+def test_pattern_and_rhyme_are_those_asked_for(pattern):
+    for poem in compose(regular_poet(), n=8, form="五律", pattern=pattern, rhyme="先", candidates=2):
+        rhymes = [v[-1] for v in verses("".join(poem.lines))][1::2]
+        assert is_regular(poem) and poem.rhyme == "一先" and set(rhymes) <= set(XIAN)
+        second, last = (verses(poem.lines[0])[0][i] for i in (1, -1))
+        assert second in (OBLIQUE if pattern[0] == "仄" else DONG + XIAN) + BOTH
+        assert last in (OBLIQUE if "不" in pattern else XIAN) + BOTH
+
+
+@pytest.mark.parametrize("given", [DONG[0] + OBLIQUE[0] + XIAN[1] + BOTH[0], OBLIQUE[:2] + DONG[:2]])
+def test_the_pattern_fits_what_is_given(given):
+    """七绝: the first place of each verse is free, so any acrostic fits; and so does one verse of a handbook."""
+    for poem in compose(regular_poet(), n=5, acrostic=given, candidates=2):
+        assert is_regular(poem) and poem.remarks == []
+        assert "".join(v[0] for v in verses("".join(poem.lines))) == given
+    prompt = "".join({"平": DONG, "仄": OBLIQUE}[t][i] for i, t in enumerate("仄仄平平仄"))
+    for poem in compose(regular_poet(), n=5, form="五绝", prompt=prompt, candidates=2):
+        assert is_regular(poem) and poem.pattern == "仄起首句不入韵" and poem.lines[0].startswith(prompt)
+
+
+def test_a_character_that_fits_no_pattern_is_named_and_nothing_else_gives_way():
+    """平平平平 at the beginning: the second and fourth place want different tones in every pattern."""
+    table = RhymeTable.of(regular_poet().metadata)
+    for poem in compose(regular_poet(), n=10, form="五绝", prompt=DONG[:4], candidates=2):
+        assert len(poem.remarks) == 1
+        [(character, place)] = re.findall(r"(.) \(verse 1, character (\d)\)", poem.remarks[0])
+        assert DONG[int(place) - 1] == character and place in "24"
+        assert {(f.verse, f.place) for f in check(poem.lines, table).faults} <= {(1, 2), (1, 4)}
+    verse = OBLIQUE[:2] + DONG[:2] + XIAN[0]
+    lines = [verse, "", OBLIQUE[2:4] + DONG[2:5], ""]
+    for poem in compose(regular_poet(), n=5, lines=lines, rhyme="东", candidates=2):
+        assert any("一" in r or "rhyme" in r for r in poem.remarks)
+
+
+def test_what_the_table_lacks_fits_everywhere():
+    for poem in compose(regular_poet(), n=3, form="五绝", acrostic="龘A😀", candidates=2):
+        assert check(poem.lines, RhymeTable.of(TABLE)).faults == [] and poem.remarks == []
+        assert [v[0] for v in verses("".join(poem.lines))][:3] == list("龘A😀")
+
+
+def test_a_vocabulary_too_small_for_the_rules_keeps_the_form():
+    model = regular_poet(DONG[:3] + OBLIQUE[:3] + SIGNS)
+    for poem in compose(model, n=5, form="七律", candidates=2):
+        assert [len(v) for v in verses("".join(poem.lines))] == [7] * 8
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"rhyme": "董"}, "no level-tone group"),
+        ({"rhyme": "猫"}, "no such rhyme group"),
+        ({"pattern": "仄起"}, "--pattern=仄起: choose auto or one of 平起首句不入韵"),
+        ({"rhyme": "先", "form": "free"}, "--rhyme=先 needs"),
+        ({"pattern": "平起首句入韵", "acrostic": "春江花"}, "--pattern=平起首句入韵 needs"),
+        ({"lines": ["春江花月夜", "春江"]}, "one length"),
+        ({"lines": ["春江花月夜", "", ""]}, "3 verses of 5 characters are none of"),
+        ({"lines": ["春江花月夜", "", "", ""], "form": "七绝"}, "do not fit 七绝"),
+        ({"lines": ["春江花月夜", "", "", ""], "prompt": "夜"}, "different characters"),
+        ({"lines": ["春江花月夜", "", "", ""], "form": "free"}, "need one length and a form"),
+    ],
+)
+def test_rules_that_cannot_be_kept_are_said(arguments, message):
+    with pytest.raises(UserError, match=message):
+        compose(regular_poet(), **{"form": "auto", **arguments})
+
+
+def test_keywords_need_a_poet_that_has_learnt_them():
+    old = Poet([sign for sign in SPECIALS if sign != "<keyword>"] + list(CHARACTERS), 8, 8, 1, attention=0).eval()
+    with pytest.raises(UserError, match="--keywords need a poet that has learnt them"):
+        compose(old, keywords=["春"])
+    texts = {str(compose(poet(), keywords=words, seed=1)[0]) for words in ([], ["春"], ["春江", "月"])}
+    assert len(texts) == 3
+
+
+def test_no_verse_of_the_corpus_is_written():
+    model = regular_poet(seen_bytes=1000)
+    first = compose(model, n=10, form="五绝", candidates=1, seed=3)
+    model.remember(copied := verses("".join(line for poem in first for line in poem.lines)))
+    again = compose(model, n=10, form="五绝", candidates=1, seed=3)
+    assert all(map(is_regular, again)) and any(model.seen(copied))
+    assert not any(model.seen(verses("".join(line for poem in again for line in poem.lines))))
+
+
+# ---------------------------------------------------------------------------------------------- editing and ranking
+
+
+def test_locked_verses_are_kept_and_the_others_written():
+    poem = "".join(compose(regular_poet(), form="七律", seed=1)[0].lines)
+    before = verses(poem)
+    after = verses("".join(compose(regular_poet(), lines=locked(poem, "1,3,8"), seed=2)[0].lines))
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True, False, False, False, False, True]
+    assert locked("", "") == [] and locked("春江，花月。", "2，1") == ["春江", "花月"]
+
+
+@pytest.mark.parametrize(
+    "poem, lock, message",
+    [("春江，花月。", "", "belong together"), ("", "1", "belong together"), ("春江，花月。", "3", "from 1 to 2"),
+     ("春江，花月。", "a", "from 1 to 2"), ("spring", "1", "no Chinese verse")],
+)  # fmt: skip
+def test_what_cannot_be_locked_is_said(poem, lock, message):
+    with pytest.raises(UserError, match=message):
+        locked(poem, lock)
+
+
+def test_a_verse_is_written_to_suit_what_follows():
+    """Two poems by heart with the same beginning: the third verse that is given decides which second one is written."""
+    ways = ["春江花月夜，山山水水云。风门风夜夜，云水月花江。", "春江花月夜，云云水门门。江月江花水，水山夜风云。"]
+    torch.manual_seed(0)
+    model = Poet(SPECIALS + list("春江花月夜山水云风门，。"), 16, 48, 1, 0.0, attention=0)
+    vocabulary = Vocabulary(model.vocab)
+    ids = torch.tensor([[vocabulary.bos, *vocabulary.encode(way), vocabulary.eos] for way in ways])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model(ids[:, :-1], targets=ids[:, 1:])["nll"].backward()
+        optimizer.step()
+    model.eval()
+    for way in ways:
+        for seed in range(4):
+            [poem] = compose(model, lines=["春江花月夜", "", verses(way)[2], ""], seed=seed)
+            assert "".join(poem.lines) == way
+
+
+@pytest.mark.parametrize("form", ["七绝", "七律"])
+def test_the_rating_is_what_it_is_said_to_be(form):
+    model = regular_poet()
+    for poem in compose(model, n=4, form=form, title="春江", candidates=4):
+        signs = [f"<{form}>", TITLE, "春", "江"]
+        theme = recomputed_score(model, poem, signs) - recomputed_score(model, poem, signs[:1])
+        vocabulary = Vocabulary(model.vocab)
+        body = torch.tensor([vocabulary.encode("".join(poem.lines))])
+        head = torch.tensor([[*(vocabulary.ids.get(s, vocabulary.unknown) for s in signs), vocabulary.bos]])
+        with torch.inference_mode():
+            p = model.logits(model(torch.cat([head, body], 1))["features"][0, head.shape[1] - 1 : -1]).softmax(-1)
+            expected = -(p * p.log()).sum(1).mean().item()
+            parallel = parallelism(model, body, 7).item() if form == "七律" else 0.0
+        surprise = -recomputed_score(model, poem, signs) - expected
+        rating = -max(0.0, surprise) + THEME * theme + PARALLEL * parallel
+        assert poem.rating == pytest.approx(rating, abs=1e-4)
+
+
+def test_of_two_poems_the_one_with_the_keyword_is_better():
+    model = regular_poet()
+    words = [XIAN[5], OBLIQUE[7]]
+    plain, asked = (
+        [sum(w in "".join(p.lines) for p in compose(model, n=15, form="五绝", keywords=given)) for w in words]
+        for given in ((), words)
+    )
+    assert all(b > a + 5 for a, b in zip(plain, asked, strict=True))
+
+
+def test_more_candidates_are_better():
+    ratings = [[p.rating for p in compose(regular_poet(), n=8, form="七律", candidates=c)] for c in (1, 16)]
+    assert sum(ratings[1]) > sum(ratings[0]) + 0.5
+
+
+def test_parallelism_by_hand():
+    """Embeddings at right angles: a character is like itself or like nothing."""
+    model = Poet(SPECIALS + list(CHARACTERS + "，。") + ["a"] * 0, embed=40, hidden=8, layers=1, attention=0)
+    model.embed.weight.data = torch.eye(len(model.vocab), 40)
+    vocabulary = Vocabulary(model.vocab)
+    a, b, c = (vocabulary.ids[character] for character in "春江花")
+    model.embed.weight.data[c] = model.embed.weight.data[a]  # another character of the same sense
+    first, other, same, alike = [a] * 5, [b] * 5, [a] * 5, [c] * 5
+    poem = lambda *parts: torch.tensor([[i for part in parts for i in [*part, vocabulary.ids["，"]]]])  # noqa: E731
+    rest = [first, same]
+    assert parallelism(model, poem(*rest, first, other, first, other, *rest), 5).item() == 0.0
+    assert parallelism(model, poem(*rest, first, alike, first, other, *rest), 5).item() == pytest.approx(0.5)
+    assert parallelism(model, poem(*rest, first, same, first, other, *rest), 5).item() == pytest.approx(-0.5)
+
+
+def test_candidates_go_on_as_often_as_their_share():
+    weight = torch.tensor([[0.5, 0.25, 0.125, 0.125], [1.0, 0.0, 0.0, 0.0]]).log()
+    rows = torch.stack([_survivors(weight, torch.tensor([u, u])).view(2, 4) for u in torch.arange(0.005, 1, 0.01)])
+    shares = [[(rows[:, poem] == 4 * poem + c).float().mean().item() for c in range(4)] for poem in range(2)]
+    assert shares[0] == pytest.approx([0.5, 0.25, 0.125, 0.125], abs=1e-6) and shares[1] == [1, 0, 0, 0]
+    assert all((rows[:, 0] == 0).sum(1) == 2)  # not only on average
+
+
+def test_regular_poems_depend_on_seed_and_place_alone():
+    model = regular_poet()
+    n = BATCH // 16 + 2  # the last go into a second batch
+    batch = compose(model, n=n, form="七绝", seed=7)
+    for i in (0, 1, n - 1):
+        assert compose(model, form="七绝", seed=7 + i)[0].lines == batch[i].lines
+    assert len({str(poem) for poem in batch}) == n
+
+
+def test_a_transformer_writes_regular_verse_too():
+    model = regular_poet(backbone="transformer")
+    assert all(map(is_regular, compose(model, n=3, form="七绝")))

@@ -17,7 +17,7 @@ from data.poetry import FORMS, SPECIALS, verses
 from models.poet import Poet
 
 MAIN = Path(main.__file__)
-COMMANDS = tuple("train val test find_lr generate stylize classify export visdom download summary help".split())
+COMMANDS = tuple("train val test find_lr generate check stylize classify export visdom download summary help".split())
 
 
 def run(*words: str, **options) -> subprocess.CompletedProcess:
@@ -143,6 +143,17 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("generate 春江", ["generate: unexpected '春江'"]),
     ("generate --form=五绝句", ["--form=五绝句: choose one of", "did you mean 五绝?"]),
     ("generate --seed=-2", ["--seed=-2: must be at least -1"]),
+    ("generate --rhyme=猫", ["--rhyme=猫: no such rhyme group; choose one of"]),
+    ("generate --rhyme=先 --form=free", ["--rhyme=先 needs", "五绝 七绝 五律 七律"]),
+    ("generate --pattern=平起", ["--pattern=平起: choose one of auto, 平起首句入韵"]),
+    ("generate --lock=1", ["--poem and --lock belong together"]),
+    ("generate --poem=床前明月光，疑是地上霜。 --lock=3", ["--lock=3: expected numbers of verses from 1 to 2"]),
+    ("generate --poem=床前明月光，疑是地上霜。 --lock=1", ["2 verses of 5 characters are none of 五绝"]),
+    ("generate --candidates=0", ["--candidates=0: must be at least 1"]),
+    ("check", ["check needs one poem"]),
+    ("check 春江 花月", ["check needs one poem"]),
+    ("check poem.txt", ["no Chinese verse in 'poem.txt'"]),
+    ("check 春江 --load=missing", ["--load=missing does not exist"]),
     ("stylize", ["stylize needs something to paint", "photo.jpg"]),
     ("stylize  --json", ["stylize needs something to paint"]),  # an empty path
     ("stylize a.jpg --stlye=b", ["unknown option --stlye", "did you mean --style?"]),
@@ -242,7 +253,7 @@ def test_generate_json_is_one_object_a_line_and_nothing_else_on_stdout(capsys, p
     poems = generated(capsys, poet_file, "--n=3", "--title=春龘", "--form=五绝")
     assert len(poems) == 3
     for poem in poems:
-        assert list(poem) == ["form", "title", "lines", "score"]
+        assert list(poem) == "form title lines score rating pattern rhyme remarks".split()
         assert poem["form"] == "五绝" and poem["title"] == "春龘" and poem["score"] < 0
         assert [len(v) for v in verses("".join(poem["lines"]))] == [5] * 4
 
@@ -264,6 +275,82 @@ def test_same_seed_same_poem_whatever_n(capsys, poet_file):
     five, two = (generated(capsys, poet_file, f"--n={n}", "--seed=4") for n in (5, 2))
     assert five[:2] == two and five == generated(capsys, poet_file, "--n=5", "--seed=4")
     assert generated(capsys, poet_file, "--n=5") != generated(capsys, poet_file, "--n=5")
+
+
+@pytest.fixture(scope="module")
+def versed_file(tmp_path_factory) -> str:
+    """A poet of random weights with a rhyme table: 40 characters of level tone, all rhyming, and 40 of oblique."""
+    torch.manual_seed(0)
+    level, oblique = ("".join(chr(start + i) for i in range(40)) for start in (0x4E00, 0x6000))
+    model = Poet([*SPECIALS, *level, *oblique, "，", "。"], embed=8, hidden=8, layers=1)
+    path = tmp_path_factory.mktemp("model") / "versed.safetensors"
+    table = {"rhymes": {"一先": level, "一董": oblique}, "rhyme_tones": {"一先": "平", "一董": "上"}}
+    model.save(path, forms=list(FORMS), **table)
+    return str(path)
+
+
+def test_what_generate_writes_check_finds_regular(capsys, versed_file, monkeypatch, tmp_path):
+    options = ("--n=3", "--form=五律", "--rhyme=先", "--pattern=平起首句入韵", "--candidates=2", "--seed=1")
+    code, out, err = called(capsys, "generate", f"--load={versed_file}", "--title=春", *options)
+    assert code == 0 and out.count("《春》") == 3
+    file = tmp_path / "poems.txt"
+    file.write_text(out, encoding="utf-8")
+    with open(file, encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        piped = called(capsys, "check", "-", f"--load={versed_file}")
+    assert piped == called(capsys, "check", str(file), f"--load={versed_file}")
+    assert piped[0] == 0 and piped[1].count("五律 平起首句入韵, rhyme 一先: regular\n") == 3 and piped[2] == ""
+    code, out, _ = called(capsys, "check", str(file), f"--load={versed_file}", "--json")
+    assert code == 0 and [json.loads(line)["regular"] for line in out.splitlines()] == [True] * 3
+
+
+def test_an_irregular_poem_is_no_error(capsys, versed_file):
+    verse = "".join(chr(0x6000 + i) for i in range(5))
+    code, out, err = called(capsys, "check", f"{verse}，{verse}。" * 2, f"--load={versed_file}")
+    assert code == 0 and err == "" and "faults" in out.splitlines()[0] and "＾" in out
+
+
+def test_check_of_files_and_models_that_will_not_do(capsys, versed_file, poet_file, tmp_path):
+    file = tmp_path / "poem.txt"
+    file.write_bytes("春江花月夜，".encode("gb18030"))
+    assert f"error: {file} is not UTF-8" in called(capsys, "check", str(file), f"--load={versed_file}")[2]
+    code, _, err = called(capsys, "check", "春江花月夜，", f"--load={poet_file}")
+    assert code == 2 and "has no rhyme table" in err
+    code, _, err = called(capsys, "generate", "--explain", f"--load={poet_file}")
+    assert code == 2 and "has no rhyme table" in err
+
+
+def test_generate_explains_and_keeps_locked_verses(capsys, versed_file):
+    words = ("generate", f"--load={versed_file}", "--seed=2", "--explain", "--candidates=2")
+    code, out, err = called(capsys, *words, "--form=五绝", "--title=春")
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == "《春》" and lines[1].endswith("rhyme 一先: regular")
+    assert set(lines[3]) <= set("平仄　") and lines[6].startswith("score -")
+    poem = lines[2] + lines[4]
+    code, out, err = called(capsys, *words, f"--poem={poem}", "--lock=2,3", "--n=2")
+    kept = [verses(poem)[1], verses(poem)[2]]
+    assert code == 0 and all(out.count(verse) == 2 for verse in kept)
+
+
+def test_generate_names_the_character_that_is_in_the_way(capsys, versed_file):
+    level = "".join(chr(0x4E00 + i) for i in range(4))
+    words = ("generate", f"--load={versed_file}", "--form=五绝", f"--prompt={level}", "--n=5", "--candidates=2")
+    code, out, err = called(capsys, *words)
+    assert code == 0 and out.count(level) == 5
+    remarks = [line for line in err.splitlines() if "in every pattern" in line]
+    assert remarks and len(set(remarks)) == len(remarks)
+
+
+def test_a_poet_without_a_rhyme_table_says_so_once(capsys, poet_file):
+    _, _, err = called(capsys, "generate", f"--load={poet_file}", "--form=五绝", "--n=3")
+    assert err.count("no rhyme table") == 1
+    _, _, err = called(capsys, "generate", f"--load={poet_file}", "--form=五绝", "--noregular")
+    assert "rhyme table" not in err
+
+
+def test_keywords_are_words_between_commas(capsys, poet_file):
+    plain, words = (generated(capsys, poet_file, "--seed=3", *w) for w in ((), ("--keywords=春，江 月",)))
+    assert plain != words and words == generated(capsys, poet_file, "--seed=3", "--keywords=春,江,月")
 
 
 def test_a_prompt_with_a_comma_is_a_text(capsys, poet_file):
@@ -326,7 +413,16 @@ def test_download_without_a_name_lists(capsys):
 
 
 def test_a_reader_that_goes_away_is_no_error(poet_file):
-    command = [sys.executable, str(MAIN), "generate", f"--load={poet_file}", "--n=2000", "--json", "--form=五绝"]
+    command = [
+        sys.executable,
+        str(MAIN),
+        "generate",
+        f"--load={poet_file}",
+        "--n=2000",
+        "--json",
+        "--form=五绝",
+        "--candidates=1",
+    ]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

@@ -165,6 +165,16 @@ def test_fp16_leaves_out_a_step_that_overflows(fit, tmp_path):  # noqa: F811
     assert read_state(tmp_path / "run" / "last.pt")["scaler"]["scale"] == 65536 / 2 ** len(stayed)
 
 
+def test_a_network_that_the_cpu_has_no_fp16_for_is_one_line(fit):  # noqa: F811
+    def hook(*args):
+        raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
+
+    with pytest.raises(UserError, match="--precision=fp16: this CPU has none for the network"):
+        fit({"hook": hook}, precision="fp16")
+    with pytest.raises(RuntimeError, match="primitive"):
+        fit({"hook": hook}, run="other", precision="fp32")
+
+
 def test_one_batch_of_everything_leaves_nothing(fit, tmp_path, capsys):  # noqa: F811
     task = fit(fast_dev_run=True, batch_size=4, max_epoch=7)
     assert task.calls == 1 and not list(tmp_path.iterdir())

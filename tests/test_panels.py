@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.test_security import huge_png
 from utils.panels import HISTOGRAMS, POINTS, TEXTS, Board, Curve, to_picture
 
 
@@ -103,8 +104,9 @@ def test_a_log_shows_no_picture_outside_its_folder(tmp_path):
     for place in (tmp_path / "secret.png", tmp_path / "run" / "mine.png"):
         Image.new("RGB", (4, 4)).save(place)
     (tmp_path / "run" / "broken.png").write_bytes(b"no picture")
+    huge_png(tmp_path / "run" / "huge.png")
     board = Board(tmp_path / "run")
-    for path in ("../secret.png", str(tmp_path / "secret.png"), "broken.png", "missing.png"):
+    for path in ("../secret.png", str(tmp_path / "secret.png"), "broken.png", "missing.png", "huge.png"):
         board.handle({"kind": "image", "step": 1, "epoch": 0, "name": "p", "path": path})
     assert board.changed == set()
     board.handle({"kind": "image", "step": 1, "epoch": 0, "name": "p", "path": "mine.png"})

@@ -763,6 +763,40 @@ def test_a_switch_does_not_swallow_the_path_behind_it(capsys, network, here, wor
     assert code == 0 and json.loads(out)["path"] == "a.jpg", err
 
 
+# ---------------------------------------------------------------------------------------------------------- torchrun
+
+
+def test_processes_share_the_files_and_write_what_one_would(capsys, monkeypatch, network, here):
+    """Also the names: trip/b.gif and trip/b.png go to different processes, and both want to be b.png."""
+    (here / "trip" / "deep" / "broken.png").write_bytes(b"no picture")
+    (here / "trip" / "z.png").write_bytes((here / "trip" / "b.png").read_bytes())
+    words = ("trip", f"--load={network}", "--precision=fp32", "--batch=1")
+    code, out, err = called(capsys, *words, "--out=one")
+    assert code == 1 and "1 of 5 could not be painted" in err
+    whole = [line.removeprefix("one/") for line in out.splitlines()]
+    parts = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        code, out, err = called(capsys, *words, "--out=three")
+        assert code == 0 and ("precision fp32" in err) == (rank == 0)  # an exit code would end the others
+        parts.append([line.removeprefix("three/") for line in out.splitlines()])
+    assert [len(part) for part in parts] == [1, 2, 1] and sorted(sum(parts, [])) == sorted(whole)
+    for name in whole:
+        assert np.array_equal(pixels(here / "one" / name), pixels(here / "three" / name))
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    monkeypatch.setenv("RANK", "8")
+    assert called(capsys, *words, "--out=nine")[:2] == (0, "") and not (here / "nine").exists()
+
+
+@pytest.mark.parametrize("rank, world", [("3", "3"), ("-1", "2"), ("one", "2"), ("0", "0")])
+def test_numbers_of_processes_that_make_no_sense(capsys, monkeypatch, network, here, rank, world):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    code, _, err = called(capsys, "a.jpg", f"--load={network}")
+    assert code == 2 and err == f"error: RANK={rank} of WORLD_SIZE={world}: start by torchrun, or unset these variables"
+
+
 # -------------------------------------------------------------------------------------------------------------- export
 
 

@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from utils.errors import UserError
+from utils.images import open_image
+
 Message = dict[str, Any]  # what visdom's server takes: "data", "layout", "opts"
 
 POINTS = 1000  # most points of a curve; visdom redraws whole windows, more make the page crawl
@@ -301,7 +304,7 @@ class Board:
         }
         try:
             show[record["kind"]](record)
-        except (KeyError, TypeError, ValueError, OSError):
+        except (KeyError, TypeError, ValueError, OSError, UserError):
             return
 
     # ------------------------------------------------------------------------------- one function per thing to show
@@ -350,7 +353,7 @@ class Board:
     def _image(self, record: dict[str, Any]) -> None:
         path = (self._folder / record["path"]).resolve()
         if path.is_relative_to(self._folder.resolve()):  # a log of unknown origin must not show other files
-            with Image.open(path) as image:
+            with open(path, "rb") as file, open_image(file, path.name) as image:
                 self.picture(record["name"], image.convert("RGB"), _heading(record))
 
     def _histogram(self, record: dict[str, Any]) -> None:

@@ -1,0 +1,119 @@
+"""How fast the page answers, and what it needs under load: `python benchmarks/demo.py [--requests=200 --at_once=8]`.
+
+Starts the demo as a process and asks it by gradio_client for the four works in turn. Linux only (/proc).
+"""
+
+import argparse
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+from PIL import Image
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+ROOT = Path(__file__).parents[1]
+PHOTO = ROOT / "dataset" / "sample" / "photos" / "alps_noon.jpg"
+SIDE = 1024  # pixels of the painting that is timed
+
+
+def timed(work: Callable, *args, **options) -> tuple[float, object]:
+    """(seconds, the result)."""
+    start = time.perf_counter()
+    result = work(*args, **options)
+    return time.perf_counter() - start, result
+
+
+def wait_for(url: str) -> None:
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).read()
+            return
+        except OSError:
+            time.sleep(0.05)
+
+
+def peak_memory(pid: int) -> float:
+    """The most memory that the process has had, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def measure(url: str, pid: int, folder: Path, requests: int, at_once: int) -> dict[str, float]:
+    """Seconds of single works and of many at once, requests without an answer, MB, and files that were left."""
+    from gradio_client import Client, handle_file
+
+    client = Client(url, verbose=False, analytics_enabled=False)
+    large = folder / "photo.jpg"
+    Image.open(PHOTO).convert("RGB").resize((SIDE, SIDE)).save(large)
+    figures = {"first poem": timed(client.predict, title="春江夜泊", api_name="/compose")[0]}
+    figures["second poem"] = timed(client.predict, title="春江夜泊", api_name="/compose")[0]
+    works = itertools.cycle(
+        [
+            lambda: len(client.predict(title="雪", api_name="/compose")),
+            lambda: np.asarray(Image.open(client.predict(handle_file(str(large)), api_name="/paint"))).shape,
+            lambda: len(client.predict(handle_file(str(PHOTO)), title="雪", api_name="/postcard")),
+            lambda: len(client.predict(handle_file(str(PHOTO)), api_name="/classify")),
+        ]
+    )
+    first = [next(works) for _ in range(4)]
+    first[1]()  # loads the painter
+    figures[f"painting of {SIDE} x {SIDE}"] = median(timed(first[1])[0] for _ in range(3))
+    with ThreadPoolExecutor(at_once) as pool:
+        start = time.perf_counter()
+        calls = [pool.submit(timed, next(works)) for _ in range(requests)]
+        faults = [error for call in calls if (error := call.exception())]
+        seconds = [call.result()[0] for call in calls if not call.exception()]
+        figures[f"{requests} requests, {at_once} at once"] = time.perf_counter() - start
+    for error in dict.fromkeys(map(repr, faults)):
+        print(error, file=sys.stderr)
+    figures["of these, lost"] = len(faults)
+    figures["median seconds of a request"] = median(seconds)
+    figures["95 % of them within"] = quantiles(seconds, n=20)[-1]
+    figures["peak memory, MB"] = peak_memory(pid)
+    time.sleep(1)
+    figures["files left"] = sum(file.is_file() for file in folder.glob("shihua_*/**/*"))
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--at_once", type=int, default=8)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "TMPDIR": folder}
+        start = time.perf_counter()
+        server = subprocess.Popen([sys.executable, ROOT / "main.py", "demo", f"--port={port}"], env=env)
+        try:
+            wait_for(url)
+            figures = {"from the command to the page": time.perf_counter() - start}
+            figures |= measure(url, server.pid, Path(folder), options.requests, options.at_once)
+        finally:
+            server.terminate()
+            server.wait()
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:32} {value:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

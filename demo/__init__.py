@@ -1,0 +1,6 @@
+"""The page. Gradio reads the environment when it is imported; this comes first, so nothing is told to anybody."""
+
+import os
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -1,0 +1,174 @@
+"""What stands between the page and whoever calls it: which names and paths are answered, how much may be sent.
+
+Pages of other sites cannot drive this one, and what is uploaded or made is deleted as soon as it has been used.
+"""
+
+import asyncio
+import ipaddress
+import secrets
+import shutil
+import socket
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from utils.errors import UserError
+
+API = "/gradio_api/"
+PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json"}
+CALLS = (
+    "info queue/ call/ run/ upload file= cancel reset heartbeat/ startup-events app_id theme.css openapi.json".split()
+)
+PREFIXES = ("/assets/", "/static/", "/svelte/", *(API + call for call in CALLS))  # Gradio has more than a page needs
+# The browser itself then refuses whatever would leave this server.
+POLICY = (
+    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+)
+UNCLAIMED = 120.0  # seconds after which a file is deleted that no request has taken
+INPUTS, OUTPUTS = "in", "out"
+
+
+class Guard:
+    """An ASGI application that hands on to `app` what it should see.
+
+    Args:
+        app: the application.
+        host: the address that the server listens at.
+        max_bytes: the largest body of a request.
+        uploads: where the files are.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, max_bytes: int, uploads: "Uploads"):
+        self.app, self.max_bytes, self.uploads = app, max_bytes, uploads
+        name = socket.gethostname().lower()
+        self.names = {"localhost", host.lower(), name, f"{name}.local"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] != "http":  # Gradio's page opens no web sockets
+            return None
+        headers, path = Headers(scope=scope), scope["path"]
+        status, reason = self._fault(scope["method"], path, headers)
+        if status:
+            return await PlainTextResponse(reason, status)(scope, receive, send)
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = MutableHeaders(scope=message)
+                more["Content-Security-Policy"] = POLICY
+                more["X-Content-Type-Options"] = "nosniff"
+                more["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        await self.app(scope, receive, send_safely)
+        if scope["method"] == "GET" and path.startswith(f"{API}file="):
+            self.uploads.fetched(unquote(path.removeprefix(f"{API}file=")))
+
+    def _fault(self, method: str, path: str, headers: Headers) -> tuple[int, str]:
+        """(HTTP status, what is wrong), or (0, "")."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self._is_ours(host):  # another name that leads here: DNS rebinding
+            return 403, f"this server does not answer for {host[:100]}"
+        if origin is not None and urlsplit(origin).netloc != host:
+            return 403, f"pages of {origin[:100]} may not use this server"
+        visits = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not visits:
+            return 403, "pages of other sites may not use this server"
+        if path not in PAGES and not path.startswith(PREFIXES):
+            return 404, "there is no such page"
+        size = headers.get("content-length", "")
+        if method == "POST" and not size.isdecimal():
+            return 411, "say how long the request is (Content-Length)"
+        if size and int(size) > self.max_bytes:
+            return 413, f"more than {self.max_bytes / 1e6:g} MB"
+        return 0, ""
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self.names or _is_address(name)  # an address cannot be made to lead elsewhere
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Uploads:
+    """The files on their way in and out, each in a folder of its own below `root`; they live for one request.
+
+    Args:
+        root: a folder that is used for nothing else.
+        max_bytes: of all files together.
+    """
+
+    def __init__(self, root: Path, max_bytes: int):
+        self.root, self.max_bytes = root.resolve(), max_bytes
+
+    def new_folder(self, kind: str) -> Path:
+        """A new, empty folder. Raises UserError while there is no room."""
+        if self._bytes() > self.max_bytes:
+            raise UserError("too many pictures at once; try again in a minute")
+        folder = self.root / f"{kind}-{secrets.token_hex(16)}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def take(self, path: str) -> bytes:
+        """The content of an uploaded file, which is then gone. Raises UserError if it is none, or no longer there."""
+        folder = self._folder_of(path, INPUTS)
+        try:
+            data = Path(path).read_bytes() if folder else b""
+        except OSError:
+            folder = None
+        if folder is None:
+            raise UserError("the picture is not here any more; choose it again")
+        shutil.rmtree(folder, ignore_errors=True)
+        return data
+
+    def fetched(self, path: str) -> None:
+        """Deletes what was made for a client that has it now."""
+        if folder := self._folder_of(path, OUTPUTS):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def sweep(self) -> None:
+        """For ever: deletes what nobody has taken."""
+        while True:
+            await asyncio.sleep(UNCLAIMED / 10)
+            self.sweep_once(time.time())
+
+    def sweep_once(self, now: float) -> None:
+        """Deletes what has not been taken in UNCLAIMED seconds."""
+        for folder in self.root.iterdir():
+            try:
+                if now - folder.stat().st_mtime > UNCLAIMED:
+                    shutil.rmtree(folder, ignore_errors=True)
+            except FileNotFoundError:
+                continue
+
+    def _folder_of(self, path: str, kind: str) -> Path | None:
+        """The folder of a file, if it is one of ours and of that kind."""
+        try:
+            inside = Path(path).resolve().relative_to(self.root).parts
+        except ValueError:  # elsewhere, or no path at all
+            return None
+        return self.root / inside[0] if len(inside) > 1 and inside[0].startswith(f"{kind}-") else None
+
+    def _bytes(self) -> int:
+        total = 0
+        for path in self.root.rglob("*"):
+            try:
+                total += path.stat().st_size if path.is_file() else 0
+            except FileNotFoundError:  # deleted in the meantime
+                continue
+        return total

@@ -1,0 +1,444 @@
+"""The demo's server as a process: its works as an API, what it refuses, and that it keeps nothing."""
+
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo import charts
+from demo.guard import INPUTS, OUTPUTS, UNCLAIMED, Uploads
+from demo.work import Cores
+from tests.test_visualize import HOST, ROOT, free_port, until
+from utils.errors import UserError
+from utils.recorder import Recorder
+
+POEM = "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。"
+
+
+class Demo:
+    """`main.py demo` as a process; `files` is where it may keep something while it works."""
+
+    def __init__(self, folder: Path, *options: str):
+        self.port, self.temporary, self.runs = free_port(), folder / "tmp", folder / "runs"
+        self.temporary.mkdir()
+        self.runs.mkdir()
+        env = {**os.environ, "TMPDIR": str(self.temporary)}
+        command = [sys.executable, "main.py", "demo", f"--port={self.port}", f"--save_path={self.runs}", *options]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        self.said = [self.process.stderr.readline()]
+        threading.Thread(target=lambda: self.said.extend(self.process.stderr), daemon=True).start()
+        self.url = f"http://{HOST}:{self.port}/"
+        until(self.answers, 60)
+
+    def answers(self) -> bool:
+        try:
+            return self.ask("GET", "/")[0] == 200
+        except OSError:
+            return False
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, names)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+    def call(self, name: str, *data, session: str = "s") -> tuple[str, str]:
+        """(event, its data) at the end of a call without gradio_client, which mends what it is given."""
+        body = json.dumps({"data": data, "session_hash": session}).encode()
+        status, answer = self.ask("POST", f"/gradio_api/call/{name}", body, Content_Type="application/json")
+        assert status == 200, answer
+        _, stream = self.ask("GET", f"/gradio_api/call/{name}/{json.loads(answer)['event_id']}")
+        lines = stream.decode().strip().splitlines()
+        return lines[-2].removeprefix("event: "), lines[-1].removeprefix("data: ")
+
+    def upload(self, data: bytes, name: str = "photo.jpg") -> str:
+        """The path that the server gives the file."""
+        head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+        body = head + data + b"\r\n--x--\r\n"
+        status, answer = self.ask("POST", "/gradio_api/upload", body, Content_Type="multipart/form-data; boundary=x")
+        assert status == 200, answer
+        return json.loads(answer)[0]
+
+    def files(self) -> list[Path]:
+        return [path for path in self.temporary.rglob("*") if path.is_file()]
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+
+def jpeg(width: int = 320, height: int = 240, seed: int = 0) -> bytes:
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    small.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def file_data(path: str, **more) -> dict:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    demo = Demo(tmp_path_factory.mktemp("demo"), "--max_file_size=0.5", "--max_megapixels=2")
+    yield demo
+    demo.stop()
+    assert list(demo.temporary.glob("shihua_*")) == []  # the folder is gone, too
+    assert "Traceback" not in "".join(demo.said)
+
+
+@pytest.fixture(scope="module")
+def client(demo):
+    from gradio_client import Client
+
+    return Client(demo.url, verbose=False, analytics_enabled=False)
+
+
+# --------------------------------------------------------------------------------------------------- the four works
+
+
+def test_a_poem(client, demo):
+    (poem,) = client.predict(title="春江夜泊", form="五绝", seed=3, api_name="/compose")
+    assert poem["form"] == "五绝" and poem["title"] == "春江夜泊"
+    assert [len(line) for line in poem["lines"]] == [12, 12]
+    again, other = (client.predict(title="春江夜泊", form="五绝", seed=s, api_name="/compose") for s in (3, 4))
+    assert again == [poem] != other
+
+
+def test_a_painting(client, demo):
+    from gradio_client import handle_file
+
+    photo = ROOT / "dataset" / "sample" / "photos" / "alps_noon.jpg"
+    rgb = np.asarray(Image.open(photo)).astype(float)
+    difference = {}
+    for style, strength in (("great_wave", 0), ("great_wave", 1), ("wave:0.6,starry:0.4", 1)):
+        path = client.predict(handle_file(str(photo)), style=style, strength=strength, api_name="/paint")
+        painting = np.asarray(Image.open(path)).astype(float)
+        assert painting.shape == rgb.shape
+        difference[style, strength] = np.abs(painting - rgb).mean()
+    nothing, all_of_it, mixed = difference.values()
+    assert nothing < all_of_it / 3
+    assert mixed > nothing and abs(mixed - all_of_it) > 0.5
+
+
+def test_a_postcard_with_a_given_and_with_a_new_poem(client, demo, tmp_path):
+    from gradio_client import handle_file
+
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(jpeg(480, 360))
+    path, poem = client.predict(handle_file(str(photo)), title="登鹳雀楼", poem=POEM, strength=0, api_name="/postcard")
+    assert poem == POEM
+    assert Image.open(path).size[0] >= 480
+    path, poem = client.predict(handle_file(str(photo)), title="雪", strength=0, api_name="/postcard")
+    assert len(poem.splitlines()) == 2
+
+
+def test_cats_and_dogs(client, demo):
+    from gradio_client import handle_file
+
+    for label in ("cat", "dog"):
+        answer = client.predict(
+            handle_file(str(ROOT / "dataset" / "sample" / "dogcat" / "train" / f"{label}.11.jpg")), api_name="/classify"
+        )
+        assert answer["label"] in (label, "neither")  # they are drawings; the network has seen photographs
+        assert answer["cat"] + answer["dog"] == pytest.approx(1)
+        assert (answer["cat"] > answer["dog"]) == (label == "cat")
+
+
+def test_only_the_four_works_are_offered(client):
+    names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(names) == {"/compose", "/paint", "/postcard", "/classify"}
+
+
+# ------------------------------------------------------------------------------------------------ nothing is kept
+
+
+def test_nothing_is_kept_after_a_request(client, demo, tmp_path):
+    from gradio_client import handle_file
+
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(jpeg())
+    client.predict(handle_file(str(photo)), api_name="/paint")
+    client.predict(handle_file(str(photo)), poem=POEM, strength=0, api_name="/postcard")
+    client.predict(handle_file(str(photo)), api_name="/classify")
+    until(lambda: not demo.files(), 3)
+
+
+def test_a_broken_upload_is_not_kept_either(demo):
+    path = demo.upload(b"no picture", "x.jpg")
+    assert len(demo.files()) == 1
+    event, answer = demo.call("classify", file_data(path, orig_name="x.jpg"))
+    assert event == "error" and "not a picture" in answer
+    assert demo.files() == []
+
+
+def test_equal_files_of_two_visitors_do_not_disturb_each_other(demo):
+    first, second = demo.upload(jpeg()), demo.upload(jpeg())
+    assert first != second
+    assert demo.call("classify", file_data(first))[0] == "complete"
+    assert demo.call("classify", file_data(second))[0] == "complete"
+    event, answer = demo.call("classify", file_data(first))  # it has been used
+    assert event == "error" and "not here any more" in answer
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "main.py", "../../../etc/passwd", "", "x\0"])
+def test_no_other_file_can_be_named_as_an_upload(demo, name):
+    for path in (name, str(ROOT / name), f"{demo.temporary}/{name}"):
+        event, answer = demo.call("classify", file_data(path))
+        assert event == "error" and "not here any more" in answer
+    assert demo.files() == []  # nor copied to where it could be fetched
+
+
+def test_an_address_is_not_fetched(demo):
+    with socket.create_server((HOST, 0)) as server:
+        address = f"http://{HOST}:{server.getsockname()[1]}/x.jpg"
+        for data in (file_data(address), file_data("x", url=address), {"path": address}):
+            event, answer = demo.call("classify", data)
+            assert event == "error" and json.loads(answer)["error"]
+        server.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_poem_is_never_the_name_of_a_file(demo):
+    event, answer = demo.call("postcard", file_data(demo.upload(jpeg())), "", "LICENSE", "", 0, "印")
+    card, poem = json.loads(answer)
+    assert event == "complete" and poem == "LICENSE"
+    address = f"/gradio_api/file={card['path']}"
+    assert demo.ask("GET", address)[0] == 200
+    assert demo.ask("GET", address)[0] in (403, 404)  # it can be fetched once
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=main.py",
+        f"/gradio_api/file={ROOT}/main.py",
+        f"/gradio_api/file={ROOT}/checkpoints/README.md",
+        "/gradio_api/file=../main.py",
+        "/gradio_api/file=%2e%2e%2fmain.py",
+        "/gradio_api/file=http://127.0.0.1:1/",
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+        "/static/../../../../../../../../etc/passwd",
+        "/static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/assets/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "/svelte/..%2f..%2fblocks.py",
+        "/gradio_api/deep_link?session_hash=s",
+        "/gradio_api/run-history/buckets",
+        "/monitoring",
+        "/docs",
+    ],
+)
+def test_no_other_file_is_served(demo, path):
+    status, answer = demo.ask("GET", path)
+    assert status in (403, 404)
+    assert b"root:" not in answer and b"import" not in answer
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:1"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": ""},
+        {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"},
+        {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Mode": "cors"},
+    ],
+)
+def test_a_foreign_page_cannot_drive_it(demo, headers):
+    body = json.dumps({"data": ["题", "五绝", "", "", 0.8, 1, 1]}).encode()
+    for method, path in (("POST", "/gradio_api/call/compose"), ("GET", "/config"), ("OPTIONS", "/gradio_api/upload")):
+        content = body if method == "POST" else None
+        assert demo.ask(method, path, content, Content_Type="application/json", **headers)[0] == 403
+
+
+def test_its_own_page_may(demo):
+    for host in (f"127.0.0.1:{demo.port}", f"localhost:{demo.port}"):
+        body = json.dumps({"data": ["题", "五绝", "", "", 0.8, 1, 1]}).encode()
+        own = {"Host": host, "Origin": f"http://{host}", "Content_Type": "application/json"}
+        assert demo.ask("POST", "/gradio_api/call/compose", body, Sec_Fetch_Site="same-origin", **own)[0] == 200
+    assert demo.ask("GET", "/", None, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")[0] == 200  # a link
+
+
+def test_too_much_is_refused(demo):
+    body = b"x" * 600_000
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    content = head + body + b"\r\n--x--\r\n"
+    multipart = {"Content_Type": "multipart/form-data; boundary=x"}
+    assert demo.ask("POST", "/gradio_api/upload", content, **multipart)[0] == 413
+    try:
+        status, _ = demo.ask("POST", "/gradio_api/call/compose", b"x" * 1_100_000, Content_Type="application/json")
+    except (BrokenPipeError, ConnectionResetError):  # it was refused before it was sent
+        status = 413
+    assert status == 413
+    assert demo.files() == []
+
+
+def test_a_request_without_length_is_refused(demo):
+    connection = http.client.HTTPConnection(HOST, demo.port, timeout=10)
+    connection.request("POST", "/gradio_api/upload", iter([b"x"] * 3), encode_chunked=True)
+    assert connection.getresponse().status == 411
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(demo):
+    buffer = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")  # 400 megapixels in some kilobytes
+    event, answer = demo.call("classify", file_data(demo.upload(buffer.getvalue(), "bomb.png")))
+    assert event == "error" and "20000 x 20000" in answer
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (("题" * 31, "五绝", "", "", 0.8, 1, 1), "title is a text of 30 characters"),
+        ((["题"], "五绝", "", "", 0.8, 1, 1), "title is a text"),
+        (("题", "sonnet", "", "", 0.8, 1, 1), "form is one of"),
+        (("题", "五绝", "", "", "hot", 1, 1), "temperature is a number"),
+        (("题", "五绝", "", "", 3.0, 1, 1), "temperature is a number from 0 to 2, not 3.0"),
+        (("题", "五绝", "", "", 0.8, 1, 100_000), "n is a number from 1 to 8"),
+        (("题", "五绝", "", "春夏秋冬东", 0.8, 1, 1), "五绝 has 4 verses"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(demo, data, sentence):
+    event, answer = demo.call("compose", *data)
+    message = json.loads(answer)["error"]
+    assert event == "error" and sentence in message and "\n" not in message and "--" not in message
+
+
+def test_eight_at_once(demo):
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(demo.call, "compose", "春", "五绝", "", "", 0.8, s, 1, session=f"s{s}") for s in range(8)]
+        answers = [call.result() for call in calls]
+    assert all(event == "complete" for event, _ in answers)
+    assert len({answer for _, answer in answers}) == 8
+    assert json.loads(demo.call("compose", "春", "五绝", "", "", 0.8, 5, 1)[1]) == json.loads(answers[5][1])
+
+
+# ------------------------------------------------------------------------------------------------- without a server
+
+
+def test_the_command_line_stays_light():
+    code = "import main, sys; sys.exit(any(name in sys.modules for name in ('gradio', 'torch', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_taken_port_is_told_in_one_line():
+    with socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
+        command = [sys.executable, "main.py", "demo", f"--port={port}"]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert result.stderr == f"error: cannot listen at {HOST}:{port} (Address already in use): give another --port\n"
+
+
+def test_files_that_nobody_takes_are_swept(tmp_path):
+    uploads = Uploads(tmp_path, 10)
+    taken, left = (uploads.new_folder(INPUTS) / "a.jpg" for _ in range(2))
+    taken.write_bytes(b"one")
+    left.write_bytes(b"two")
+    assert uploads.take(str(taken)) == b"one"
+    uploads.sweep_once(time.time() + UNCLAIMED - 5)
+    assert left.exists()
+    uploads.sweep_once(time.time() + UNCLAIMED + 5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_is_room_for_so_many_bytes_only(tmp_path):
+    uploads = Uploads(tmp_path, 10)
+    (uploads.new_folder(INPUTS) / "a.jpg").write_bytes(b"x" * 11)
+    with pytest.raises(UserError, match="too many pictures at once"):
+        uploads.new_folder(INPUTS)
+
+
+def test_an_upload_is_no_output_and_no_folder(tmp_path):
+    uploads = Uploads(tmp_path / "files", 100)
+    made = uploads.new_folder(OUTPUTS) / "a.jpg"
+    made.write_bytes(b"x")
+    (tmp_path / "files" / "in-link").symlink_to(tmp_path)
+    (tmp_path / "secret").write_bytes(b"secret")
+    for path in (made, made.parent, tmp_path / "files", tmp_path / "files" / "in-link" / "secret"):
+        with pytest.raises(UserError, match="not here any more"):
+            uploads.take(str(path))
+    uploads.fetched(str(tmp_path / "secret"))
+    assert (tmp_path / "secret").exists()
+
+
+def test_cores_are_shared():
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    cores = Cores()
+    try:
+        torch.set_num_threads(4)
+        counts = []
+        with cores.shared():
+            counts.append(torch.get_num_threads())
+            with cores.shared():
+                counts.append(torch.get_num_threads())
+        with cores.shared():
+            counts.append(torch.get_num_threads())
+        assert counts == [4, 2, 4]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (3.9, 4.1), (0, 1500), (-5, 52), (1e-4, 3e-4), (52.8, 197.2)])
+def test_ticks_are_round_and_enough(low, high):
+    ticks = charts._ticks(low, high)
+    assert 3 <= len(ticks) <= 12 and low <= ticks[0] and ticks[-1] <= high
+    assert all(len(f"{tick:.12g}".lstrip("-0.").replace(".", "").rstrip("0")) <= 3 for tick in ticks)
+
+
+def test_a_chart_has_a_line_for_each_piece_of_a_curve():
+    curve = {"name": "train", "x": [0, 1, 2, 3, 4], "y": [1.0, 2.0, None, 4.0, 3.0]}
+    svg = charts._chart([curve])
+    lines = re.findall(r'<polyline points="([^"]*)"', svg)
+    assert [len(line.split()) for line in lines] == [2, 2]
+    # x and y of the first and the last point: the lower left corner, and the right margin at 2/3 of the height
+    (first, *_), (*_, last) = (([tuple(map(float, p.split(","))) for p in line.split()]) for line in lines)
+    height = charts.HEIGHT - charts.TOP - charts.BOTTOM
+    assert first == (charts.LEFT, charts.HEIGHT - charts.BOTTOM)
+    assert last == pytest.approx((charts.WIDTH - charts.RIGHT, charts.TOP + height / 3), abs=0.1)
+    assert "train 3<" in svg
+
+
+def test_runs_the_newest_first_and_their_panels(tmp_path):
+    for age, name in ((20, "old"), (10, "new"), (30, "<b>")):
+        recorder = Recorder(tmp_path / name)
+        recorder.epoch(10, 0, "val", loss=2.5)
+        recorder.matrix(10, 0, "confusion", [[3, 1], [0, 4]], ["<cat>", "dog"])
+        recorder.close()
+        os.utime(tmp_path / name / "log.jsonl", (1e9 - age, 1e9 - age))
+    (tmp_path / "empty").mkdir()
+    assert charts.list_runs(tmp_path) == ["new", "old", "<b>"]
+    assert charts.list_runs(tmp_path / "nowhere") == []
+    page = charts.run_html(tmp_path / "new")
+    assert page.count("<section") == 2 and "&lt;cat&gt;" in page and "<cat>" not in page
+    assert "75.0%" in page and "100.0%" in page
+    with open(tmp_path / "new" / "log.jsonl", "a") as log:
+        log.write('{"kind": "text", "step": 10, "epoch": 0, "name": "poems", "text": "春"}\n')
+    assert "春" in charts.run_html(tmp_path / "new")
+    with pytest.raises(UserError, match="no log of a run"):
+        charts.run_html(tmp_path / "empty")
