@@ -228,7 +228,7 @@ class GenerateConfig(Options):
     temperature: float = option(1.0, "lower: safer, higher: bolder; 0: always the likeliest")
     top_k: int = option(0, "only the k likeliest characters; 0: all")
     top_p: float = option(
-        0.9, "only the likeliest characters that hold this share of the probability; 1: all", maximum=1
+        0.93, "only the likeliest characters that hold this share of the probability; 1: all", maximum=1
     )
     guidance: float = option(1.5, "how much title and keywords pull; 0: as the network has learnt", maximum=10)
     max_chars: int = option(200, "length at which a free poem is cut", minimum=1, maximum=10_000)

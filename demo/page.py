@@ -20,6 +20,7 @@ import numpy as np
 from gradio.data_classes import FileData, ImageData
 from PIL import Image
 
+from config import GenerateConfig
 from demo.charts import list_runs, run_html
 from demo.guard import OUTPUTS, Uploads
 from demo.poems import LEGEND, card, chosen_of, scroll, verses_of
@@ -219,7 +220,7 @@ class Page:
                 title = _textbox("题目 Title", "title", "春江夜泊")
                 keywords = _textbox("关键词 Keywords", "keywords", "梅 雪")
                 acrostic = _textbox("藏头 Acrostic", "acrostic", "诗画人间")
-                temperature = gr.Slider(0, 1.5, 0.8, step=0.05, label="大胆 Temperature")
+                temperature = gr.Slider(0, 1.5, GenerateConfig.temperature, step=0.05, label="大胆 Temperature")
                 seed = gr.Number(-1, precision=0, minimum=-1, label="种子 Seed", info="-1：每次不同 always new")
                 write = gr.Button("写诗 Compose", variant="primary")
             with gr.Column(scale=5, min_width=300):
@@ -416,7 +417,7 @@ class Page:
             form: str = "auto",
             keywords: str = "",
             acrostic: str = "",
-            temperature: float = 0.8,
+            temperature: float = GenerateConfig.temperature,
             seed: int = -1,
             n: int = 1,
         ) -> list[dict]:

@@ -136,7 +136,7 @@ class Workshop:
         title: str = "",
         keywords: str = "",
         acrostic: str = "",
-        temperature: float = 0.8,
+        temperature: float = GenerateConfig.temperature,
         seed: int = -1,
         n: int = CANDIDATES,
         kept: Sequence[str] = (),

@@ -71,7 +71,7 @@ def compose(
     candidates: int = 16,
     temperature: float = 1.0,
     top_k: int = 0,
-    top_p: float = 0.9,
+    top_p: float = 0.93,
     guidance: float = 1.5,
     max_chars: int = 200,
     seed: int = 0,

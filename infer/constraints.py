@@ -83,7 +83,7 @@ class Rules:
         return verse * (self.width + 1) + self.width - 1
 
     def _fit(self, table: RhymeTable) -> None:
-        """Keeps the patterns that the given characters fit best, and frees the places of those that do not fit."""
+        """Keeps the patterns and the rhyme groups that the given characters fit best."""
         # (G) for each given character: the groups that it rhymes in; those of one that the table lacks are unknown
         self.given_groups = {
             place: torch.tensor([not table.tones(c) or g in table.groups(c) for g in self.names])
@@ -92,17 +92,16 @@ class Rules:
         ends = [p for p in self.given if bool(self.rhymes[0, p]) and p > self.width]  # a first verse need not rhyme
         counts = Counter(g for p in ends for g in self.given_groups[p].nonzero()[:, 0].tolist())
         if counts:
-            most = max(counts.values())
-            self.possible = torch.tensor([counts[g] == most for g in range(len(self.names))])
+            best, most = counts.most_common(1)[0]
+            # all groups that they have in common, or the one that most of them have
+            common = [g for g in counts if counts[g] == most] if most == len(ends) else [best]
+            self.possible = torch.tensor([g in common for g in range(len(self.names))])
         misfits = [self._misfits(k, table) for k in range(len(self.patterns))]
         fewest = min(map(len, misfits))
         kept = [k for k, bad in enumerate(misfits) if len(bad) == fewest]
         self.patterns = [self.patterns[k] for k in kept]
         self.remarks = [[self._remark(place) for place in misfits[k]] for k in kept]
         self.wants, self.rhymes = self.wants[kept], self.rhymes[kept]
-        self.wants[:, list(self.given)] = CLASSES.index(EITHER)
-        for row, k in enumerate(kept):
-            self.rhymes[row, misfits[k]] = False
 
     def _misfits(self, k: int, table: RhymeTable) -> list[int]:
         """The places of given characters that break pattern k."""
@@ -196,7 +195,6 @@ class Progress:
             groups = rules.groups[:, chosen].T  # (R, G)
             self.used.scatter_add_(1, chosen[:, None], torch.ones_like(chosen[:, None], dtype=torch.uint8))
         left = self.possible & groups  # (R, G)
-        fits = fits & (~rhymes | left.any(1, keepdim=True))
         alive = self.alive & fits
         self.alive = torch.where(alive.any(1, keepdim=True), alive, self.alive)  # nothing fitted: see weigh
         rhymed = (self.alive & rhymes).any(1, keepdim=True) & left.any(1, keepdim=True)

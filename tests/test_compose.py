@@ -397,10 +397,17 @@ def test_a_character_that_fits_no_pattern_is_named_and_nothing_else_gives_way():
         [(character, place)] = re.findall(r"(.) \(verse 1, character (\d)\)", poem.remarks[0])
         assert DONG[int(place) - 1] == character and place in "24"
         assert {(f.verse, f.place) for f in check(poem.lines, table).faults} <= {(1, 2), (1, 4)}
-    verse = OBLIQUE[:2] + DONG[:2] + XIAN[0]
-    lines = [verse, "", OBLIQUE[2:4] + DONG[2:5], ""]
-    for poem in compose(regular_poet(), n=5, lines=lines, rhyme="东", candidates=2):
-        assert any("一" in r or "rhyme" in r for r in poem.remarks)
+
+
+@pytest.mark.parametrize("rhyme, odd", [("", 4), ("先", 2)])
+def test_given_verses_that_do_not_rhyme_are_named(rhyme, odd):
+    """五绝, 平平仄仄平 and 仄仄仄平平 as second and fourth verse, with rhymes of two groups."""
+    second, fourth = DONG[:2] + OBLIQUE[:2] + DONG[2], OBLIQUE[2:5] + DONG[3] + XIAN[0]
+    for poem in compose(regular_poet(), n=5, lines=["", second, "", fourth], rhyme=rhyme, candidates=2):
+        [remark] = poem.remarks
+        assert f"(verse {odd}, character 5) does not rhyme" in remark
+        faults = {(f.kind, f.verse) for f in check(poem.lines, RhymeTable.of(TABLE)).faults}
+        assert {kind for kind, _ in faults} == {"出韵"} and len(faults) <= 2
 
 
 def test_what_the_table_lacks_fits_everywhere():
@@ -495,9 +502,9 @@ def test_a_verse_is_written_to_suit_what_follows():
 @pytest.mark.parametrize("form", ["七绝", "七律"])
 def test_the_rating_is_what_it_is_said_to_be(form):
     model = regular_poet()
-    for poem in compose(model, n=4, form=form, title="春江", candidates=4):
-        signs = [f"<{form}>", TITLE, "春", "江"]
-        theme = recomputed_score(model, poem, signs) - recomputed_score(model, poem, signs[:1])
+    for poem in compose(model, n=4, form=form, title="春江", author=DONG[:2], candidates=4):
+        signs = [f"<{form}>", AUTHOR, *DONG[:2], TITLE, "春", "江"]
+        theme = recomputed_score(model, poem, signs) - recomputed_score(model, poem, signs[:4])
         vocabulary = Vocabulary(model.vocab)
         body = torch.tensor([vocabulary.encode("".join(poem.lines))])
         head = torch.tensor([[*(vocabulary.ids.get(s, vocabulary.unknown) for s in signs), vocabulary.bos]])
@@ -517,7 +524,7 @@ def test_of_two_poems_the_one_with_the_keyword_is_better():
         [sum(w in "".join(p.lines) for p in compose(model, n=15, form="五绝", keywords=given)) for w in words]
         for given in ((), words)
     )
-    assert all(b > a + 5 for a, b in zip(plain, asked, strict=True))
+    assert sum(asked) > sum(plain) + 8, (plain, asked)
 
 
 def test_more_candidates_are_better():

@@ -17,7 +17,10 @@ from data.poetry import FORMS, SPECIALS, verses
 from models.poet import Poet
 
 MAIN = Path(main.__file__)
-COMMANDS = tuple("train val test find_lr generate check stylize classify export visdom download summary help".split())
+COMMANDS = tuple(
+    "train val test find_lr generate check stylize postcard classify export average visdom demo download summary runs "
+    "info help".split()
+)
 
 
 def run(*words: str, **options) -> subprocess.CompletedProcess:
