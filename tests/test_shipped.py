@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from data.poetry import FORMS, SPECIALS, verses
 from infer.classify import classify, find_pictures, open_model
 from infer.compose import compose
 from infer.paint import Painter
+from infer.prosody import RhymeTable, check
 from models.poet import Poet
 from models.transformer_net import TransformerNet
 from tasks import make_task
@@ -38,19 +40,28 @@ def poet() -> Poet:
 
 
 def test_the_file_is_small_and_complete(poet):
-    assert POET.stat().st_size < 12e6
+    assert POET.stat().st_size < 15e6
     assert poet.metadata["forms"] == list(FORMS) and poet.metadata["config"]["task"] == "poet"
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_hundred_poems_have_their_form(poet, form):
+def test_poems_have_their_form_tones_and_rhyme(poet, form):
     count, width = FORMS[form]
-    poems = compose(poet, n=100, form=form, seed=7)
+    poems = compose(poet, n=24, form=form, seed=7)
+    table = RhymeTable.of(poet.metadata)
     for poem in poems:
         text = "".join(poem.lines)
         assert [len(v) for v in verses(text)] == [width] * count, text
         assert not any(sign in text for sign in SPECIALS)
-    assert len({str(p) for p in poems}) == 100
+        assert check(text, table).regular and not any(poet.seen(verses(text)))
+    assert len({str(p) for p in poems}) == 24
+
+
+def test_it_knows_the_verses_of_its_corpus(poet):
+    assert all(poet.seen(["疑是地上霜", "无边落木萧萧下"]))
+    rng = random.Random(0)
+    made = ["".join(rng.choices(poet.vocab[100:2000], k=7)) for _ in range(1000)]
+    assert sum(poet.seen(made)) < 60
 
 
 def test_generate_writes_from_the_shipped_file_in_any_folder(tmp_path):
