@@ -66,9 +66,11 @@ class Guard:
                 more["Referrer-Policy"] = "no-referrer"
             await send(message)
 
+        file = unquote(path.removeprefix(f"{API}file=")) if scope["method"] == "GET" else ""
+        if not self.uploads.claim(file):
+            return await PlainTextResponse("it has been fetched already", 404)(scope, receive, send)
         await self.app(scope, receive, send_safely)
-        if scope["method"] == "GET" and path.startswith(f"{API}file="):
-            self.uploads.fetched(unquote(path.removeprefix(f"{API}file=")))
+        self.uploads.fetched(file)
 
     def _fault(self, method: str, path: str, headers: Headers) -> tuple[int, str]:
         """(HTTP status, what is wrong), or (0, "")."""
@@ -115,6 +117,7 @@ class Uploads:
 
     def __init__(self, root: Path, max_bytes: int):
         self.root, self.max_bytes = root.resolve(), max_bytes
+        self._claimed: set[Path] = set()
 
     def new_folder(self, kind: str) -> Path:
         """A new, empty folder. Raises UserError while there is no room."""
@@ -136,10 +139,19 @@ class Uploads:
         shutil.rmtree(folder, ignore_errors=True)
         return data
 
+    def claim(self, path: str) -> bool:
+        """Whether a client may fetch this now: what was made for a client can be fetched once."""
+        folder = self._folder_of(path, OUTPUTS)
+        if folder is not None and (folder in self._claimed or not folder.exists()):
+            return False
+        self._claimed.update([folder] if folder else [])
+        return True
+
     def fetched(self, path: str) -> None:
         """Deletes what was made for a client that has it now."""
         if folder := self._folder_of(path, OUTPUTS):
             shutil.rmtree(folder, ignore_errors=True)
+            self._claimed.discard(folder)
 
     async def sweep(self) -> None:
         """For ever: deletes what nobody has taken."""

@@ -1,5 +1,6 @@
 """The demo's page in a real browser, at the width of a desk and of a phone: each tab is used as a person would."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -44,7 +45,9 @@ class Visitor:
     """A person with a browser of some width; `close` looks at what the browser has complained of."""
 
     def __init__(self, browser, demo: Demo, width: int):
-        self.demo, self.width, self.faults = demo, width, []
+        from playwright.sync_api import TimeoutError as TooLate
+
+        self.demo, self.width, self.faults, self.too_late = demo, width, [], TooLate
         self.page = browser.new_page(viewport={"width": width, "height": 900})
         self.page.set_default_timeout(60_000)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -66,9 +69,14 @@ class Visitor:
         self.page.get_by_role("button", name=name).locator("visible=true").click()
 
     def sample(self) -> None:
-        """Takes a sample photograph."""
-        self.press("用一张样片")
-        self.page.locator("[role=tabpanel]:visible img[src^='data:']").first.wait_for()
+        """Takes a sample photograph; presses again if the page was not ready."""
+        photo = self.page.locator("[role=tabpanel]:visible img[src^='data:']").first
+        for _ in range(4):
+            self.press("用一张样片")
+            with contextlib.suppress(self.too_late):
+                photo.wait_for(timeout=15_000)
+                return
+        photo.wait_for()
 
     def screen(self, name: str) -> None:
         SCREENS.mkdir(parents=True, exist_ok=True)
