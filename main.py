@@ -83,8 +83,9 @@ def generate(*args: str, **options: Option) -> None:
     table = RhymeTable.of(model.metadata)
     if cfg.explain and not table:
         raise UserError(f"--explain: {path} has no rhyme table")
+    keywords = [word for word in re.split("[,，、 ]+", cfg.keywords) if word]
     for name in ("prompt", "title", "author", "acrostic", "keywords"):
-        given = getattr(cfg, name)
+        given = "".join(keywords) if name == "keywords" else getattr(cfg, name)
         folded, unknown = Vocabulary(model.vocab).fold(given)
         for old, new in sorted({(a, b) for a, b in zip(given, folded, strict=True) if a != b}):
             _say(f"--{name}: {old} is read as {new}")
@@ -95,7 +96,7 @@ def generate(*args: str, **options: Option) -> None:
     poems = compose(
         model,
         seed=seed,
-        keywords=[word for word in re.split("[,，、 ]+", cfg.keywords) if word],
+        keywords=keywords,
         lines=locked(cfg.poem, cfg.lock),
         **{name: getattr(cfg, name) for name in f"{names} temperature top_k top_p".split()},
     )

@@ -14,6 +14,7 @@ import skimage.data
 import torch
 from safetensors import safe_open
 
+import main
 from config import PoetConfig, parse
 from data.dogcat import list_samples
 from data.poetry import FORMS, SPECIALS, verses
@@ -216,3 +217,8 @@ def test_the_card_tells_the_truth_about_the_classifier():
     right = [answer.label == sample.label for answer, sample in zip(answers, samples, strict=True)]
     losses = [-np.log(a.probabilities[s.label]) for a, s in zip(answers, samples, strict=True)]
     assert np.mean(right) >= 0.97 and np.mean(losses) < 0.08
+
+
+def test_the_comma_between_keywords_is_none_of_them(capfd):
+    assert main.main(["generate", "--keywords=梅花,雪", "--form=五绝", "--seed=1", "--candidates=2"]) == 0
+    assert "does not know" not in capfd.readouterr().err
