@@ -78,7 +78,7 @@ def killed(folder: Path, given: dict[str, Any], kills: int, seed: int = 0) -> Ki
             break
         process.kill()
         found.kills += 1
-        found.while_writing += any((folder / "killed").glob(".*.part"))
+        found.while_writing += any((folder / "killed").rglob(".*.part"))
         found.lost += unreadable(folder / "killed")
     training.run(folder, **given, resume=folder / "killed")
     try:

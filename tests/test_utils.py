@@ -64,12 +64,13 @@ def test_temporaries_of_killed_processes_are_removed(tmp_path):
         "atomic_save(sys.argv[1], lambda path: os.kill(os.getpid(), signal.SIGKILL))"
     )
     root = Path(__file__).resolve().parent.parent
-    subprocess.run([sys.executable, "-c", code, tmp_path / "last.pt"], cwd=root)
-    assert len(os.listdir(tmp_path)) == 1  # the temporary file
+    for name in ("last.pt", "pictures/epoch_0001.png"):
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], cwd=root)
+    assert len(list(tmp_path.rglob(".*.part"))) == 2
     (tmp_path / ".lock").touch()
     (tmp_path / "mine.part").touch()
     remove_temporaries(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".lock", "mine.part"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "mine.part", "pictures"]
 
 
 # --------------------------------------------------------------------------------------------------------- seed

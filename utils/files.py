@@ -48,6 +48,6 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
 
 
 def remove_temporaries(folder: str | Path) -> None:
-    """Removes what killed processes left of `atomic_save`; for a folder that nobody else writes to now."""
-    for path in Path(folder).glob(".*.part"):
+    """Removes what killed processes left of `atomic_save`, at any depth of a folder that nobody else writes to now."""
+    for path in Path(folder).rglob(".*.part"):
         path.unlink()
