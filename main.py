@@ -73,7 +73,7 @@ def generate(*args: str, **options: Option) -> None:
     import secrets
 
     from data.poetry import Vocabulary
-    from infer.compose import compose, locked
+    from infer.compose import compose, locked, split_words
     from infer.prosody import RhymeTable
     from infer.prosody import check as judge
     from models.poet import Poet
@@ -83,7 +83,7 @@ def generate(*args: str, **options: Option) -> None:
     table = RhymeTable.of(model.metadata)
     if cfg.explain and not table:
         raise UserError(f"--explain: {path} has no rhyme table")
-    keywords = [word for word in re.split("[,，、 ]+", cfg.keywords) if word]
+    keywords = split_words(cfg.keywords)
     for name in ("prompt", "title", "author", "acrostic", "keywords"):
         given = "".join(keywords) if name == "keywords" else getattr(cfg, name)
         folded, unknown = Vocabulary(model.vocab).fold(given)
@@ -270,16 +270,15 @@ def _written(cfg: config.PostcardConfig) -> tuple[tuple[str, list[str]], int]:
     path = _model_file(cfg.poet, "poet")
     import secrets
 
-    from infer.compose import compose
-    from infer.postcard import read_poem
+    from infer.compose import compose, split_words
+    from infer.postcard import parse_poem
     from models.poet import Poet
     from utils.hardware import pick_device
 
     model = Poet.load(path, pick_device(cfg.use_gpu))
     seed = cfg.seed if cfg.seed >= 0 else secrets.randbelow(2**31)
-    keywords = [word for word in re.split("[,，、 ]+", cfg.keywords) if word]
-    poem = compose(model, form=cfg.form, title=cfg.title, keywords=keywords, seed=seed)[0]
-    return read_poem("\n".join(poem.lines)), seed
+    poem = compose(model, form=cfg.form, title=cfg.title, keywords=split_words(cfg.keywords), seed=seed)[0]
+    return parse_poem("\n".join(poem.lines)), seed
 
 
 def _painted(cfg: config.PostcardConfig, picture):

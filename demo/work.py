@@ -6,7 +6,6 @@ Networks are loaded when they are first needed, once, whoever asks. It knows no 
 import io
 import json
 import math
-import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -106,6 +105,12 @@ class Workshop:
         return Poet.load(_file("poet", self.cfg.poet))
 
     @cached_property
+    def _table(self) -> Any:
+        from infer.prosody import RhymeTable
+
+        return RhymeTable.of(self._poet.metadata)
+
+    @cached_property
     def _painter(self) -> Any:
         from infer.stylize import load_network
 
@@ -148,10 +153,9 @@ class Workshop:
         _check_number("temperature", temperature, 0, 2)
         _check_number("n", n, 1, 8)
         _check_number("seed", seed, -1, 2**31 - 1)
-        from infer.compose import compose
+        from infer.compose import compose, split_words
 
         poet = self._network("poet")
-        words = [word for word in re.split("[,，、\\s]+", keywords) if word]
         seed = secrets.randbelow(2**31 - 8) if seed < 0 else int(seed)
         with self._cores.shared():
             return compose(
@@ -159,7 +163,7 @@ class Workshop:
                 n=int(n),
                 form=form,
                 title=title,
-                keywords=words,
+                keywords=split_words(keywords),
                 acrostic=acrostic,
                 lines=kept,
                 temperature=float(temperature),
@@ -168,9 +172,9 @@ class Workshop:
 
     def check(self, lines: Sequence[str]) -> Any:
         """The prosody of a poem (infer.prosody.Check), or None where there is none: no table of rhymes, no verse."""
-        from infer.prosody import RhymeTable, check
+        from infer.prosody import check
 
-        table = RhymeTable.of(self._network("poet").metadata)
+        table = self._network("table")
         try:
             return table and check(lines, table)
         except UserError:
@@ -211,17 +215,16 @@ class Workshop:
     ) -> tuple[np.ndarray, str]:
         """(the card (H, W, 3) uint8, the poem): a painted photograph with a poem on it; without one, one is written."""
         _check_texts(title=title, poem=poem, seal=seal)
-        from infer.postcard import postcard, read_poem
+        from infer.postcard import parse_poem, postcard
         from utils.fonts import choose_face
 
-        # By its last line break it is a text in any case, never the name of a file.
-        named, verses = read_poem(f"{poem}\n") if poem.strip() else ("", [])
+        named, verses = parse_poem(poem) if poem.strip() else ("", [])
         title = title.strip() or named
         face, _ = choose_face("".join(verses) + title + seal)  # before the work
         rgb = self.paint(photo, style, strength, progress=progress)[1] if strength else self.decode(photo)
         if not verses:
             poem = "\n".join(self.compose(title=title, n=1)[0].lines)
-            verses = read_poem(f"{poem}\n")[1]
+            verses = parse_poem(poem)[1]
             face, _ = choose_face("".join(verses) + title + seal)
         return postcard(rgb, verses, face, title, seal=seal).rgb, poem
 

@@ -124,7 +124,7 @@ def compose(
         sampling = Sampling(temperature, top_k, top_p, guidance)
         draft = _write(model, vocabulary, plan, masks, conditions, rules, torch.stack(chance), sampling)
         texts = _texts(vocabulary, plan, draft.ids)
-        ratings = _rate(model, draft, conditions, shape).cpu()
+        ratings = _rate(model, draft, shape).cpu()
         if words:
             named = [sum(word in text for word in words) / len(words) for text in texts]
             ratings = ratings + NAMED * torch.tensor(named)
@@ -143,6 +143,11 @@ def compose(
     return poems
 
 
+def split_words(text: str) -> list[str]:
+    """The words of a list with commas or white space between them: 梅花,雪."""
+    return [word for word in re.split(r"[,，、\s]+", text) if word]
+
+
 def locked(poem: str, lock: str) -> list[str]:
     """The verses of `poem` that `lock` ("1,3", from 1) names, and "" for each other one.
 
@@ -154,7 +159,7 @@ def locked(poem: str, lock: str) -> list[str]:
         )
     parts = split_verses(poem) if poem else []
     numbers = {str(i) for i in range(1, len(parts) + 1)}
-    kept = {word for word in re.split("[,，、 ]+", lock) if word}
+    kept = set(split_words(lock))
     if not kept <= numbers:
         raise UserError(f"--lock={lock}: expected numbers of verses from 1 to {len(parts)}, such as 1,3")
     return [verse if str(i) in kept else "" for i, verse in enumerate(parts, 1)]
@@ -173,9 +178,7 @@ def _conditions(
 
 
 @torch.inference_mode()
-def _rate(
-    model: Poet, draft: "_Draft", conditions: tuple[list[int], list[int]], shape: tuple[int, int] | None
-) -> Tensor:
+def _rate(model: Poet, draft: "_Draft", shape: tuple[int, int] | None) -> Tensor:
     """What the candidates are ranked by (R): fluency + THEME x theme + PARALLEL x parallelism, in nats per character.
 
     (And NAMED x the share of the keywords that are in the poem.)
@@ -185,9 +188,8 @@ def _rate(
     Theme is log p(poem | title, keywords) - log p(poem): of two poems equally likely under a title, the one that is
     less likely without it is more about it (Li et al. 2016).
     """
-    rating = -((-draft.log_p - draft.entropy) * draft.counted).sum(1).clamp(min=0) / draft.counted.sum(1)
-    if conditions[0] != conditions[1]:
-        rating = rating + THEME * (draft.scores - _scores(model, draft, conditions[1]))
+    surprise = draft.mean(-draft.log_p - draft.entropy).clamp(min=0)
+    rating = THEME * draft.mean(draft.theme) - surprise
     if shape and shape[0] == 8:
         rating = rating + PARALLEL * parallelism(model, draft.ids, shape[1])
     return rating
@@ -203,17 +205,6 @@ def parallelism(model: Poet, ids: Tensor, width: int) -> Tensor:
     first, second = middle[:, 0::2], middle[:, 1::2]  # (R, 2, width)
     cosine = torch.cosine_similarity(model.embed(first), model.embed(second), -1)
     return torch.where(first == second, -1.0, cosine).mean((1, 2))
-
-
-def _scores(model: Poet, draft: "_Draft", condition: list[int]) -> Tensor:
-    """Mean log-probability per sign (R) under another condition."""
-    head = torch.tensor([condition], device=model.device).expand(len(draft.ids), -1)
-    features = model(torch.cat([head, draft.ids], 1)[:, :-1])["features"][:, -draft.ids.shape[1] :]  # (R, T, E)
-    log_p = [
-        model.logits(features[:, t]).float().log_softmax(-1).gather(1, draft.ids[:, t : t + 1])
-        for t in range(draft.ids.shape[1])
-    ]
-    return (torch.cat(log_p, 1) * draft.counted).sum(1) / draft.counted.sum(1)
 
 
 # ------------------------------------------------------------------------------------------------------- decoding
@@ -238,7 +229,7 @@ class Sampling:
 @dataclass
 class _Draft:
     """R poems as far as they are written; of each sign its id, its log-probability, the network's entropy before it in
-    nats, and whether it counts (R, T).
+    nats, by how much the theme has made it likelier in nats, and whether it counts (R, T).
 
     `weight` (R) is how likely the rules leave a poem: log of the share of the probability that they allowed, so far.
     """
@@ -246,6 +237,7 @@ class _Draft:
     ids: Tensor
     log_p: Tensor
     entropy: Tensor
+    theme: Tensor
     counted: Tensor
     weight: Tensor
     progress: Progress | None
@@ -255,26 +247,36 @@ class _Draft:
         ids = torch.zeros(rows, 0, dtype=torch.long, device=device)
         progress = Progress(rules, rows) if rules else None
         empty = torch.zeros(rows, 0, device=device)
-        return cls(ids, empty, empty, ids > 0, torch.zeros(rows, device=device), progress)
+        return cls(ids, empty, empty, empty, ids > 0, torch.zeros(rows, device=device), progress)
 
     @property
     def scores(self) -> Tensor:
         """Mean log-probability per sign (R)."""
-        return (self.log_p * self.counted).sum(1) / self.counted.sum(1)
+        return self.mean(self.log_p)
 
-    def add(self, chosen: Tensor, logits: Tensor, counts: Tensor) -> Tensor:
-        """Goes on with the signs `chosen` (R) out of logits (R, V); returns their log-probabilities (R)."""
-        log_p = logits.log_softmax(-1)  # (R, V)
-        entropy = -(log_p.exp() * log_p).sum(1, keepdim=True)  # (R, 1)
-        log_p = log_p.gather(1, chosen[:, None])
-        self.ids = torch.cat([self.ids, chosen[:, None]], 1)
-        self.log_p, self.entropy = torch.cat([self.log_p, log_p], 1), torch.cat([self.entropy, entropy], 1)
-        self.counted = torch.cat([self.counted, counts[:, None]], 1)
-        return log_p[:, 0]
+    def mean(self, values: Tensor) -> Tensor:
+        """Of values (R, T), over the signs that count (R)."""
+        return (values * self.counted).sum(1) / self.counted.sum(1)
+
+    def add(self, chosen: Tensor, log_p: Tensor, theme: Tensor, counts: Tensor) -> Tensor:
+        """Goes on with the signs `chosen` (R); returns their log-probabilities (R).
+
+        log_p (R, V) of every sign; theme (R, V), or a single 0: by how much the theme makes it likelier.
+        """
+        new = {
+            "ids": chosen[:, None],
+            "log_p": log_p.gather(1, chosen[:, None]),
+            "entropy": -(log_p.exp() * log_p).sum(1, keepdim=True),
+            "theme": theme.expand_as(log_p).gather(1, chosen[:, None]),
+            "counted": counts[:, None],
+        }
+        for name, column in new.items():  # each (R, 1)
+            setattr(self, name, torch.cat([getattr(self, name), column], 1))
+        return new["log_p"][:, 0]
 
     def select(self, rows: Tensor) -> None:
         """Leaves the poems `rows` (R), which may repeat."""
-        for name in ("ids", "log_p", "entropy", "counted", "weight"):
+        for name in ("ids", "log_p", "entropy", "theme", "counted", "weight"):
             setattr(self, name, getattr(self, name)[rows])
         if self.progress:
             self.progress.select(rows)
@@ -306,17 +308,15 @@ def _write(
     counts = torch.ones(len(random), dtype=torch.bool, device=device)  # (R) the poem has not ended
     first = torch.zeros(len(random), dtype=torch.long, device=device)
     states, features = [], []  # with the theme, and if there is one without it
-    for condition in dict.fromkeys(map(tuple, conditions)) if sampling.guidance else conditions[:1]:
+    for condition in dict.fromkeys(map(tuple, conditions)):
         output = model(torch.tensor([condition], device=device))  # the condition is read once, for all poems
         states.append(model.select(output["state"], first))
         features.append(output["features"][:, -1].expand(len(random), -1))  # (R, E)
     for place, slot in enumerate(plan):
-        logits = guided = model.logits(features[0]).float()  # (R, V)
-        if len(features) > 1:
-            plain = model.logits(features[1]).float()
-            guided = logits + sampling.guidance * (logits.log_softmax(1) - plain.log_softmax(1))
+        log_p, *plain = (model.logits(f).float().log_softmax(1) for f in features)  # (R, V)
+        theme = log_p - plain[0] if plain else log_p.new_zeros(())
         if slot in masks:
-            allowed = guided.masked_fill(masks[slot], -torch.inf)
+            allowed = (log_p + sampling.guidance * theme).masked_fill(masks[slot], -torch.inf)
 
             def draw(logits: Tensor, rows: Tensor | slice, place: int = place) -> Tensor:
                 return sampling.draw(logits, random[rows, place])
@@ -332,9 +332,9 @@ def _write(
                 chosen = draw(allowed, slice(None))
         else:
             chosen = torch.full_like(draft.counted.sum(1), vocabulary.encode(vocabulary.fold(slot)[0])[0])
-        log_p = draft.add(chosen, logits, counts)
+        likelihood = draft.add(chosen, log_p, theme, counts)
         if slot not in masks:
-            draft.weight += log_p
+            draft.weight += likelihood
         if rules:
             draft.progress.take(chosen, place)
         counts = counts & (chosen != vocabulary.eos)

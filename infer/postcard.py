@@ -75,11 +75,7 @@ class Postcard:
 
 
 def read_poem(text: str) -> tuple[str, list[str]]:
-    """(title, verses without punctuation) of a poem as text, or of the UTF-8 file of that name.
-
-    A first line 《…》 is the title. Verses end at punctuation, line breaks and slashes. Raises UserError for a poem
-    without characters, or longer than LONGEST.
-    """
+    """(title, verses without punctuation) of a poem as text, or of the UTF-8 file of that name: see parse_poem."""
     name = "--poem"
     if len(text) < 256 and "\n" not in text and Path(text).is_file():
         name = text
@@ -89,6 +85,15 @@ def read_poem(text: str) -> tuple[str, list[str]]:
             raise UserError(f"--poem={name} cannot be read as UTF-8 text: {error}") from error
     elif Path(text).suffix in (".txt", ".md"):
         raise UserError(f"--poem={text} does not exist: give a poem, or a text file with one")
+    return parse_poem(text, name)
+
+
+def parse_poem(text: str, name: str = "--poem") -> tuple[str, list[str]]:
+    """(title, verses without punctuation) of a poem; `name` is what messages call it.
+
+    A first line 《…》 is the title. Verses end at punctuation, line breaks and slashes. Raises UserError for a poem
+    without characters, or longer than LONGEST.
+    """
     title = re.match(r"\s*《([^》\n]*)》", text)
     lines = verses(re.sub(r"[/\\|,.;:!?：\s]+", "\n", text[title.end() :] if title else text))
     lines = [kept for line in lines if (kept := "".join(c for c in line if unicodedata.category(c)[0] in "LMNS"))]

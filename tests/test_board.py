@@ -2,7 +2,10 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,19 +44,26 @@ def make_run(folder: Path) -> None:
     recorder.close()
 
 
-@pytest.fixture(scope="module")
-def page():
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Playwright's browser; where it is lacking the test is skipped, or fails in CI."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         lacking("playwright is not installed (dependency group dev)")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
         lacking("no chromium on the PATH")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield browser.new_page(viewport={"width": 1300, "height": 2400})
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page():
+    with chromium() as browser:
+        yield browser.new_page(viewport={"width": 1300, "height": 2400})
 
 
 def test_the_board_shows_curves_histograms_and_poems(tmp_path, page):

@@ -2,16 +2,15 @@
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.test_board import make_run
+from tests.test_board import chromium, make_run
 from tests.test_demo_api import Demo
-from tests.test_visualize import ROOT, lacking, until
+from tests.test_visualize import ROOT, until
 
 SCREENS = Path(os.environ.get("ARTIFACTS") or ROOT / "tmp" / "screens")
 WIDTHS = (1280, 390)
@@ -28,17 +27,8 @@ def demo(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        lacking("playwright is not installed (dependency group dev)")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        lacking("no chromium on the PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Visitor:
