@@ -8,12 +8,16 @@ import ipaddress
 import secrets
 import shutil
 import socket
+import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from utils.errors import UserError
@@ -67,10 +71,10 @@ class Guard:
             await send(message)
 
         file = unquote(path.removeprefix(f"{API}file=")) if scope["method"] == "GET" else ""
-        if not self.uploads.claim(file):
-            return await PlainTextResponse("it has been fetched already", 404)(scope, receive, send)
-        await self.app(scope, receive, send_safely)
-        self.uploads.fetched(file)
+        with self.uploads.fetching(file) as status:
+            if status == 200:
+                return await self.app(scope, receive, send_safely)
+        await Response(status_code=status)(scope, receive, send)
 
     def _fault(self, method: str, path: str, headers: Headers) -> tuple[int, str]:
         """(HTTP status, what is wrong), or (0, "")."""
@@ -117,7 +121,9 @@ class Uploads:
 
     def __init__(self, root: Path, max_bytes: int):
         self.root, self.max_bytes = root.resolve(), max_bytes
-        self._claimed: set[Path] = set()
+        self._lock = threading.Lock()  # works take files in their threads while the server sends them
+        self._fetchers: Counter[Path] = Counter()
+        self._used: set[Path] = set()  # folders that go as soon as nobody fetches from them
 
     def new_folder(self, kind: str) -> Path:
         """A new, empty folder. Raises UserError while there is no room."""
@@ -130,28 +136,46 @@ class Uploads:
     def take(self, path: str) -> bytes:
         """The content of an uploaded file, which is then gone. Raises UserError if it is none, or no longer there."""
         folder = self._folder_of(path, INPUTS)
-        try:
-            data = Path(path).read_bytes() if folder else b""
-        except OSError:
-            folder = None
-        if folder is None:
-            raise UserError("the picture is not here any more; choose it again")
-        shutil.rmtree(folder, ignore_errors=True)
+        with self._lock:
+            try:
+                data = Path(path).read_bytes() if folder and folder not in self._used else None
+            except OSError:
+                data = None
+            if data is None:
+                raise UserError("the picture is not here any more; choose it again")
+            self._use(folder)
         return data
 
-    def claim(self, path: str) -> bool:
-        """Whether a client may fetch this now: what was made for a client can be fetched once."""
-        folder = self._folder_of(path, OUTPUTS)
-        if folder is not None and (folder in self._claimed or not folder.exists()):
-            return False
-        self._claimed.update([folder] if folder else [])
-        return True
+    @contextmanager
+    def fetching(self, path: str) -> Iterator[int]:
+        """For as long as a client fetches a file: the HTTP status. What was made for a client can be fetched once.
 
-    def fetched(self, path: str) -> None:
-        """Deletes what was made for a client that has it now."""
-        if folder := self._folder_of(path, OUTPUTS):
+        The page fetches an upload to show it, perhaps after a work has taken it (204: the page soon has its answer).
+        """
+        made = self._folder_of(path, OUTPUTS)
+        folder = made or self._folder_of(path, INPUTS)
+        with self._lock:
+            there = folder is None or (folder.exists() and folder not in self._used)
+            if there and folder:
+                self._fetchers[folder] += 1
+            if there and made:
+                self._use(made)
+        try:
+            yield 200 if there else 404 if made else 204
+        finally:
+            with self._lock:
+                if there and folder:
+                    self._fetchers -= Counter([folder])  # which leaves no zeros
+                    if folder in self._used:
+                        self._use(folder)
+
+    def _use(self, folder: Path) -> None:
+        """Deletes a folder, as soon as nobody fetches from it."""
+        if self._fetchers[folder]:
+            self._used.add(folder)
+        else:
             shutil.rmtree(folder, ignore_errors=True)
-            self._claimed.discard(folder)
+            self._used.discard(folder)
 
     async def sweep(self) -> None:
         """For ever: deletes what nobody has taken."""

@@ -382,8 +382,37 @@ def test_an_upload_is_no_output_and_no_folder(tmp_path):
     for path in (made, made.parent, tmp_path / "files", tmp_path / "files" / "in-link" / "secret"):
         with pytest.raises(UserError, match="not here any more"):
             uploads.take(str(path))
-    uploads.fetched(str(tmp_path / "secret"))
+    with uploads.fetching(str(tmp_path / "secret")):
+        pass
     assert (tmp_path / "secret").exists()
+
+
+def test_an_upload_that_is_fetched_stays_until_it_is_sent(tmp_path):
+    """The page fetches what it has uploaded, to show it, while a work takes the same file."""
+    uploads = Uploads(tmp_path, 100)
+    photo = uploads.new_folder(INPUTS) / "a.jpg"
+    photo.write_bytes(b"photo")
+    with uploads.fetching(str(photo)) as first, uploads.fetching(str(photo)) as second:
+        assert first == second == 200
+        assert uploads.take(str(photo)) == b"photo"
+        assert photo.read_bytes() == b"photo"
+        with pytest.raises(UserError, match="not here any more"):
+            uploads.take(str(photo))
+        with uploads.fetching(str(photo)) as third:
+            assert third == 204
+    assert list(tmp_path.iterdir()) == []
+    with uploads.fetching(str(photo)) as late:
+        assert late == 204
+
+
+def test_what_was_made_is_sent_once(tmp_path):
+    uploads = Uploads(tmp_path, 100)
+    card = uploads.new_folder(OUTPUTS) / "a.jpg"
+    card.write_bytes(b"card")
+    with uploads.fetching(str(card)) as first, uploads.fetching(str(card)) as second:
+        assert (first, second) == (200, 404)
+        assert card.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cores_are_shared():
