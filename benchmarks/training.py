@@ -1,13 +1,17 @@
-"""What each option of the loop does to a short training: `python benchmarks/training.py [--epochs=12] [--task=poet]`.
+"""What each option of the loop does to a short training.
 
-Every row is a training on the embedded sample with one option changed; ratios are to the first row. Small trainings:
-the direction of an effect is what they show, not what it would be on other data.
+    python benchmarks/training.py [--task=poet] [--epochs=8] [--seeds=3]
+
+Every row is the trainings on the embedded sample with one option changed, one for each seed: mean and deviation
+of the best validation figure, and as ratios to the first row the median time of a batch and the peak of memory. Small
+trainings: the direction of an effect is what they show, not what it would be on other data.
 """
 
 import argparse
 import contextlib
 import io
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -55,18 +59,20 @@ CHANGES = {
         {"freeze": "features.*"},
         {"lr_scale": "features.*:0.1"},
         {"checkpoint_layers": "features.?,features.1?"},
+        {"compile": True},
     ],
 }
 FIGURE = {"poet": "bits_per_char", "dogcat": "loss"}
 
 
-def measure(task: str, epochs: int, change: dict) -> tuple[float, float, float]:
-    """(best validation figure, seconds of training, MB at most) of one training, in a process of its own."""
+def measure(task: str, epochs: int, seed: int, change: dict) -> tuple[float, float, float]:
+    """(best validation figure, median seconds of a batch, MB at most) of one training, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         given = {
             "task": task,
             "max_epoch": epochs,
             "precision": "fp32",
+            "seed": seed,
             "save_path": folder,
             "run": "run",
             "samples": 0,
@@ -78,8 +84,8 @@ def measure(task: str, epochs: int, change: dict) -> tuple[float, float, float]:
             raise SystemExit(f"{change}: {done.stderr[-500:]}")
         records = read_log(Path(folder) / "run")
         figures = [float(r[FIGURE[task]]) for r in records if r["kind"] == "epoch" and r["split"] == "val"]
-        seconds = sum(r["data_time"] + r["model_time"] for r in records if r["kind"] == "batch")
-        return min(figures), seconds, float(done.stdout.split()[-1])
+        seconds = [r["data_time"] + r["model_time"] for r in records if r["kind"] == "batch"]
+        return min(figures), statistics.median(seconds), float(done.stdout.split()[-1])
 
 
 def child(arguments: list[str]) -> None:
@@ -95,16 +101,21 @@ def child(arguments: list[str]) -> None:
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--task", choices=tuple(CHANGES), default="poet")
     chosen = parser.parse_args()
     print(f"{chosen.task}, {chosen.epochs} epochs of the embedded sample; {time.strftime('%Y-%m-%d')}")
     print(f"| change | {FIGURE[chosen.task]} | time | memory |\n|---|---|---|---|")
     first = None
     for change in CHANGES[chosen.task]:
-        figure, seconds, memory = measure(chosen.task, chosen.epochs, change)
+        measured = [measure(chosen.task, chosen.epochs, seed, change) for seed in range(chosen.seeds)]
+        figures, seconds, memory = zip(*measured, strict=True)
+        spread = f" ± {statistics.stdev(figures):.3f}" if chosen.seeds > 1 else ""
+        seconds, memory = statistics.mean(seconds), statistics.mean(memory)
         first = first or (seconds, memory)
-        name = " ".join(f"--{k}={v}" for k, v in change.items()) or "none (fp32)"
-        print(f"| `{name}` | {figure:.3f} | {seconds / first[0]:.2f} | {memory / first[1]:.2f} |", flush=True)
+        name = " ".join(f"--{k}={v}" for k, v in change.items()) or "--precision=fp32"
+        ratios = f"{seconds / first[0]:.2f} | {memory / first[1]:.2f}"
+        print(f"| `{name}` | {statistics.mean(figures):.3f}{spread} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from utils.recorder import LOG_NAME, read_log
 WIDTH, HEIGHT = 420, 220  # of a chart, in units of its own; it is scaled to the page
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 26  # margins
 COLORS = {"train": "#8a8175", "val": "#a8322a", "test": "#2f6b5e", "data": "#a8322a", "model": "#8a8175"}
+OTHER_COLORS = ("#2b2622", "#a8322a", "#2f6b5e", "#b58a2e", "#4a6a9a", "#8a8175")
 
 
 def list_runs(folder: str | Path) -> list[str]:
@@ -45,7 +46,7 @@ def _panel(message: dict[str, Any]) -> str:
     title = message["opts"].get("title") or message.get("layout", {}).get("title", {}).get("text", "")
     content = ""
     if kind == "scatter" and message["data"][0]["mode"] != "markers":
-        content = _chart(message["data"])
+        content = _chart(message["data"], message["layout"])
     elif kind == "text":
         content = message["data"][0]["content"]
     elif kind == "image":
@@ -56,8 +57,11 @@ def _panel(message: dict[str, Any]) -> str:
     return f'<section class="panel {kind}"><h4>{title}</h4>{content}</section>' if content else ""
 
 
-def _chart(curves: list[dict[str, Any]]) -> str:
-    """Curves {"name", "x", "y" (None: a gap)} as SVG, with axes and a legend."""
+def _chart(curves: list[dict[str, Any]], layout: dict[str, Any]) -> str:
+    """Curves {"name", "x", "y" (None: a gap)} as SVG, with axes and a legend.
+
+    Where the layout fixes the axes' ranges, they are no figures over the step: the legend says what they are.
+    """
     points = [(x, y) for curve in curves for x, y in zip(curve["x"], curve["y"], strict=True) if y is not None]
     if not points:
         return ""
@@ -65,6 +69,8 @@ def _chart(curves: list[dict[str, Any]]) -> str:
     y_low, y_high = min(y for _, y in points), max(y for _, y in points)
     if y_high == y_low:
         y_low, y_high = y_low - 0.5, y_high + 0.5
+    if fixed := "range" in layout["xaxis"]:
+        (x_low, x_high), (y_low, y_high) = layout["xaxis"]["range"], layout["yaxis"]["range"]
 
     def place(x: float, y: float) -> tuple[float, float]:
         across, up = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
@@ -79,8 +85,9 @@ def _chart(curves: list[dict[str, Any]]) -> str:
         x, _ = place(value, y_low)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{value:g}</text>')
     legend = []
-    for curve in curves:
-        name, color = html.unescape(curve["name"]), COLORS.get(curve["name"], "#2b2622")
+    for number, curve in enumerate(curves):
+        name = html.unescape(curve["name"])
+        color = COLORS.get(name, OTHER_COLORS[number % len(OTHER_COLORS)])
         for piece in _pieces(curve["x"], curve["y"]):
             places = [place(x, y) for x, y in piece]
             line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
@@ -89,7 +96,11 @@ def _chart(curves: list[dict[str, Any]]) -> str:
                 parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{color}"/>' for x, y in places]
         if name:
             last = next((y for y in reversed(curve["y"]) if y is not None), math.nan)
-            legend.append(f'<span><i style="background:{color}"></i>{html.escape(name)} {last:.4g}</span>')
+            label = name if fixed else f"{name} {last:.4g}"
+            legend.append(f'<span><i style="background:{color}"></i>{html.escape(label)}</span>')
+    if fixed:
+        what = f"{layout['yaxis']['title']} over {layout['xaxis']['title']}"
+        legend.append(f"<span>{html.escape(html.unescape(what))}</span>")
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
     return f'{svg}<div class="legend">{"".join(legend)}</div>'
 

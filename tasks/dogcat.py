@@ -5,7 +5,7 @@ import io
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
 CLIP = 0.005  # one wrong answer of probability 0 would make Kaggle's log loss infinite
 VAL_BATCH = 64
+CURVE_POINTS = 100  # most points of a curve in the log
 
 
 def collate(samples: Sequence[dict[str, Any] | None]) -> dict[str, Tensor] | None:
@@ -184,12 +185,23 @@ class DogCatTask(Task):
         return figures
 
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
-        """The confusion matrix, and the validation pictures with the largest and the smallest losses."""
+        """The confusion matrix, precision over recall, the ROC curve; the pictures with the largest and smallest losses.
+
+        The curves are those of the last of two classes, or of each class against the rest.
+        """
         known = (self.judged["label"] >= 0).nonzero().flatten()
         label, logits = self.judged["label"][known], self.judged["logits"][known]
         confusion = ConfusionMeter(len(self.model.classes))
         confusion.add(logits, label)
         recorder.matrix(step, epoch, "confusion", confusion.value().astype(int).tolist(), self.model.classes)
+        chances = (logits / self.calibration["temperature"]).softmax(1)
+        for name, axes, points in (
+            ("precision_recall", ("recall", "precision"), precision_recall),
+            ("roc", ("false positive rate", "true positive rate"), roc),
+        ):
+            lines = class_curves(points, chances, label, self.model.classes)
+            if lines:
+                recorder.curve(step, epoch, name, lines, axes)
         count = min(4 * self.cfg.samples, len(known) // 2)
         if not count or recorder.folder is None:
             return
@@ -357,6 +369,51 @@ def area_under_roc(chances: Tensor, label: Tensor) -> float:
             meter.add(rank, positive.long())
             areas.append(float(meter.value()[0]))
     return sum(areas) / len(areas)
+
+
+def class_curves(
+    points: Callable[[Tensor, Tensor], Tensor], chances: Tensor, label: Tensor, classes: list[str]
+) -> dict[str, tuple[list[float], list[float]]]:
+    """class -> (x, y) of the curve that `points` makes of probabilities (N, K): of the last of two classes, or of every
+    class against the rest. A class that no picture or every picture is of has no curve.
+    """
+    lines = {}
+    for index in range(1, 2) if len(classes) == 2 else range(len(classes)):
+        positive = label == index  # (N)
+        if positive.any() and not positive.all():
+            lines[classes[index]] = tuple(thinned(points(chances[:, index], positive), CURVE_POINTS).T.tolist())
+    return lines
+
+
+def precision_recall(scores: Tensor, positive: Tensor) -> Tensor:
+    """(P, 2) recall and precision at each threshold of the scores (N), the highest first; it begins at (0, 1)."""
+    true, false = _taken(scores, positive)
+    curve = torch.stack([true / true[-1], true / (true + false)], dim=1)
+    return torch.cat([curve.new_tensor([[0, 1]]), curve])
+
+
+def roc(scores: Tensor, positive: Tensor) -> Tensor:
+    """(P, 2) false and true positive rate at each threshold of the scores (N), the highest first, from (0, 0)."""
+    true, false = _taken(scores, positive)
+    curve = torch.stack([false / false[-1], true / true[-1]], dim=1)
+    return torch.cat([curve.new_tensor([[0, 0]]), curve])
+
+
+def _taken(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """How many positive samples, and how many others, have at least the score: for each score (P) there is."""
+    scores, order = scores.sort(descending=True)
+    last = torch.cat([scores[1:] != scores[:-1], torch.tensor([True])])  # of those with the same score
+    true = positive[order].double().cumsum(0)
+    return true[last], (torch.arange(1, len(scores) + 1) - true)[last]
+
+
+def thinned(points: Tensor, most: int) -> Tensor:
+    """At most so many of the points (P, 2) of a curve, evenly along its length, with the first and the last."""
+    if len(points) <= most:
+        return points
+    length = torch.cat([points.new_zeros(1), points.diff(dim=0).abs().sum(1).cumsum(0)])  # (P)
+    places = torch.linspace(0, 1, most, dtype=length.dtype) * length[-1]
+    return points[torch.searchsorted(length, places).unique()]
 
 
 def write_submission(path: Path, table: Mapping[str, np.ndarray], classes: list[str]) -> None:

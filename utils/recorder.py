@@ -97,6 +97,21 @@ class Recorder:
         """A square table with the same labels for rows and columns, such as a confusion matrix (rows: the truth)."""
         self._record("matrix", step=step, epoch=epoch, name=name, rows=rows, labels=labels)
 
+    def curve(
+        self,
+        step: int,
+        epoch: int,
+        name: str,
+        lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+        axes: tuple[str, str],
+    ) -> None:
+        """Lines over something else than the step: legend -> (x, y), both from 0 to 1; `axes` names the two.
+
+        Such as precision over recall. The log keeps four digits of each number.
+        """
+        rounded = {legend: [[float(f"{v:.4g}") for v in values] for values in line] for legend, line in lines.items()}
+        self._record("curve", step=step, epoch=epoch, name=name, lines=rounded, axes=axes)
+
     def gradients(self, step: int, epoch: int, layers: Mapping[str, tuple[float, float, float]]) -> None:
         """Smallest, mean and largest entry of the gradient of each layer."""
         self._record("gradients", step=step, epoch=epoch, layers=layers)

@@ -1,11 +1,17 @@
 """A watcher of runs that writes TensorBoard's event files; look at them with `tensorboard --logdir=checkpoints`."""
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
+
+from utils.fonts import package_faces
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FIGURES = ("step", "epoch", "time", "kind", "split")  # of a record: what is no figure
 
@@ -47,6 +53,10 @@ class TensorBoard:
                 ]
                 lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
                 write.add_text(name, "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]), step)
+            case "curve":
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Glyph")  # a legend's character that no font has is a box
+                    write.add_figure(name, _drawn(record["lines"], *record["axes"]), step, close=False)
             case "final":
                 self._hyperparameters(record["config"], record["figures"])
 
@@ -71,3 +81,19 @@ class TensorBoard:
     def _hyperparameters(self, config: dict[str, Any], figures: dict[str, Any]) -> None:
         plain = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
         self.writer.add_hparams(plain, {f"final/{k}": float(v) for k, v in figures.items()}, run_name=".")
+
+
+def _drawn(lines: dict[str, Any], x_label: str, y_label: str) -> "Figure":
+    """Lines {legend: (x, y)}, both 0~1, as a chart."""
+    from matplotlib.figure import Figure  # slow, and seldom needed
+    from matplotlib.font_manager import FontProperties
+
+    figure = Figure(figsize=(4.8, 3.8), dpi=150, layout="constrained")
+    axes = figure.add_subplot(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    drawn = [axes.plot(x, y)[0] for x, y in lines.values()]
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    fonts = package_faces()  # matplotlib's own has no Chinese characters
+    legend = axes.legend(drawn, list(lines), prop=FontProperties(fname=fonts[0].path) if fonts else None)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a $ in the name of a class is a $
+    return figure
