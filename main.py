@@ -100,6 +100,7 @@ def generate(*args: str, **options: Option) -> None:
         lines=locked(cfg.poem, cfg.lock),
         **{name: getattr(cfg, name) for name in f"{names} temperature top_k top_p".split()},
     )
+    poems.sort(key=lambda poem: -poem.rating)
     if cfg.json:
         for poem in poems:
             print(json.dumps(poem.as_dict(), ensure_ascii=False))
@@ -110,10 +111,11 @@ def generate(*args: str, **options: Option) -> None:
         for poem in poems:
             head = f"《{poem.title}》\n" if poem.title else ""
             marked = judge(poem.lines, table) if poem.pattern else "\n".join(poem.lines)
-            print(f"{head}{marked}\nscore {poem.score:.2f}, rating {poem.rating:.2f}\n")
+            print(f"{head}{marked}\nscore {poem.score:.2f}, rating {poem.rating:.2f}, --seed={poem.seed}\n")
     else:
         print("\n\n".join(map(str, poems)))
-    _say(f"(--seed={seed} writes this again)")
+    ratings = f"best first, rated {' '.join(f'{poem.rating:.2f}' for poem in poems)}; " if 1 < len(poems) <= 16 else ""
+    _say(f"({ratings}--seed={seed} writes this again)")
 
 
 def check(*args: str, **options: Option) -> None:

@@ -158,7 +158,7 @@ class Workshop:
         poet = self._network("poet")
         seed = secrets.randbelow(2**31 - 8) if seed < 0 else int(seed)
         with self._cores.shared():
-            return compose(
+            poems = compose(
                 poet,
                 n=int(n),
                 form=form,
@@ -169,6 +169,7 @@ class Workshop:
                 temperature=float(temperature),
                 seed=seed,
             )
+        return sorted(poems, key=lambda poem: -poem.rating)
 
     def check(self, lines: Sequence[str]) -> Any:
         """The prosody of a poem (infer.prosody.Check), or None where there is none: no table of rhymes, no verse."""

@@ -32,8 +32,8 @@ class Composition:
     """A written poem.
 
     `score` is its mean log-probability per character in nats under the network, conditions given; `rating` is what the
-    candidates are ranked by. `pattern` and `rhyme` are empty where the rules were off; `remarks` name the given
-    characters that break them.
+    candidates are ranked by; `seed` writes it again, alone. `pattern` and `rhyme` are empty where the rules were off;
+    `remarks` name the given characters that break them.
     """
 
     form: str
@@ -41,13 +41,14 @@ class Composition:
     lines: list[str]
     score: float
     rating: float
+    seed: int
     pattern: str = ""
     rhyme: str = ""
     remarks: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict:
         facts = {"form": self.form, "title": self.title, "lines": self.lines}
-        numbers = {"score": round(self.score, 4), "rating": round(self.rating, 4)}
+        numbers = {"score": round(self.score, 4), "rating": round(self.rating, 4), "seed": self.seed}
         return {**facts, **numbers, "pattern": self.pattern, "rhyme": self.rhyme, "remarks": self.remarks}
 
     def __str__(self) -> str:
@@ -139,7 +140,8 @@ def compose(
                 found = judge(verses(texts[row]), table)
                 facts = {"pattern": found.pattern, "rhyme": found.rhyme, "remarks": draft.progress.remarks(row)}
             score, rating = draft.scores[row].item(), ratings[poem, best].item()
-            poems.append(Composition(form or form_of(lines_of), title, lines_of, score, rating, **facts))
+            form_written = form or form_of(lines_of)
+            poems.append(Composition(form_written, title, lines_of, score, rating, seeds[poem], **facts))
     return poems
 
 

@@ -270,7 +270,7 @@ def test_a_poem_known_by_heart_is_recited(form):
     assert "".join(poem.lines) == text and poem.form == "五绝" and poem.score > -0.5
     facts = poem.as_dict()
     assert facts["score"] == round(poem.score, 4) and facts["rating"] == round(poem.rating, 4)
-    assert list(facts) == "form title lines score rating pattern rhyme remarks".split()
+    assert list(facts) == "form title lines score rating seed pattern rhyme remarks".split()
 
 
 def test_sampling_draws_each_sign_as_often_as_its_probability():

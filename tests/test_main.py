@@ -256,7 +256,7 @@ def test_generate_json_is_one_object_a_line_and_nothing_else_on_stdout(capsys, p
     poems = generated(capsys, poet_file, "--n=3", "--title=春龘", "--form=五绝")
     assert len(poems) == 3
     for poem in poems:
-        assert list(poem) == "form title lines score rating pattern rhyme remarks".split()
+        assert list(poem) == "form title lines score rating seed pattern rhyme remarks".split()
         assert poem["form"] == "五绝" and poem["title"] == "春龘" and poem["score"] < 0
         assert [len(v) for v in verses("".join(poem["lines"]))] == [5] * 4
 
@@ -276,8 +276,21 @@ def test_generate_for_people(capsys, poet_file):
 
 def test_same_seed_same_poem_whatever_n(capsys, poet_file):
     five, two = (generated(capsys, poet_file, f"--n={n}", "--seed=4") for n in (5, 2))
-    assert five[:2] == two and five == generated(capsys, poet_file, "--n=5", "--seed=4")
+    assert [poem for poem in five if poem["seed"] in (4, 5)] == two
+    assert five == generated(capsys, poet_file, "--n=5", "--seed=4")
     assert generated(capsys, poet_file, "--n=5") != generated(capsys, poet_file, "--n=5")
+
+
+def test_the_best_poem_comes_first_and_its_seed_writes_it_alone(capsys, poet_file):
+    poems = generated(capsys, poet_file, "--n=20", "--seed=1", "--form=五绝")
+    ratings = [poem["rating"] for poem in poems]
+    assert ratings == sorted(ratings, reverse=True) and ratings[0] > ratings[-1]
+    assert {poem["seed"] for poem in poems} == set(range(1, 21))
+    for poem in poems[:3]:
+        [alone] = generated(capsys, poet_file, f"--seed={poem['seed']}", "--form=五绝")
+        assert alone["lines"] == poem["lines"]
+    _, _, err = called(capsys, "generate", f"--load={poet_file}", "--n=2", "--seed=1", "--form=五绝")
+    assert "(best first, rated " in err
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_generate_writes_from_the_shipped_file_in_any_folder(tmp_path):
     poems = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(poems) == 3
     for poem in poems:
-        assert set(poem) == {"form", "title", "lines", "score", "rating", "pattern", "rhyme", "remarks"}
+        assert set(poem) == {"form", "title", "lines", "score", "rating", "seed", "pattern", "rhyme", "remarks"}
         assert poem["form"] == "七绝"
         assert [v[0] for v in verses("".join(poem["lines"]))] == list("诗画人间")
         assert -8 < poem["score"] < 0
