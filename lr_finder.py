@@ -95,11 +95,19 @@ def chart(rates: list[float], losses: list[float], lines: int = 24, width: int =
 
 
 def _batches(task: Task) -> Iterator[dict[str, Any]]:
-    """The batches of as many epochs as are asked for, without what cannot be read. Raises UserError if nothing can."""
+    """The batches of as many epochs as are asked for, without what cannot be read, which it names.
+
+    Raises UserError if nothing can be read.
+    """
+    told: set[str] = set()
     for epoch in itertools.count():
         some = False
         for indices in task.train_batches(epoch):
-            if (batch := task.collate([task.train_set[i] for i in indices])) is not None:
+            batch = task.collate([task.train_set[i] for i in indices])
+            for fault in sorted(set(task.left_out(task.train_set, indices, batch)) - told):
+                tqdm.write(f"left out: {fault}", file=sys.stderr)
+                told.add(fault)
+            if batch is not None:
                 some = True
                 yield batch
         if not some:

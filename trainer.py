@@ -125,6 +125,7 @@ def _train(cfg: DefaultConfig, batches: int | None = None) -> dict[str, float]:
     seed_everything(cfg.seed, cfg.deterministic)
     # A run that began with --load has all of that file in its own state.
     task = make_task(cfg, state["arguments"] if state and cfg.load else None)
+    cfg = task.cfg  # what was left to the task is settled now, and a resumed run must not choose anew
     # Now, before there is a folder: there may be no data to validate with, or a pattern that fits nothing.
     task.val_batches()
     freeze(task.model, cfg.freeze)
@@ -514,10 +515,7 @@ class Run:
             generator=torch.Generator(),  # its own: the global one must not depend on how often a run was resumed
         )
         for share, batch, weight in zip(shares, loader, weights, strict=True):
-            there = () if batch is None else batch.get("index", torch.tensor(share)).tolist()
-            faults = [dataset.fault(i) for i in share if i not in there]
-            faults += batch.pop("broken", []) if batch else []
-            self.faults.update(faults)
+            self.faults.update(self.task.left_out(dataset, share, batch))
             if self.fabric.world_size == 1:  # else at the end of the epoch, those of all processes
                 self._tell_faults(self.faults)
             if batch is None:

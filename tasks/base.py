@@ -23,7 +23,8 @@ class Task:
         train_set: a Dataset whose samples are functions of (seed, epoch, index); it may have `set_epoch(epoch)`.
         collate: turns a list of samples into a batch, a dict with named keys. A sample that cannot be read may be None:
             the batch then goes without it (and is None itself if nothing is left), has "index" (B) of those it holds,
-            and the dataset's `fault(index)` says what is wrong.
+            and the dataset's `fault(index)` says what is wrong. Or the dataset has put another sample in its place:
+            "broken" says of what, and why.
     """
 
     model: BaseModule
@@ -60,6 +61,14 @@ class Task:
         tensors (B, …) on what came out for each sample, is collected in validation, for `judge`.
         """
         raise NotImplementedError
+
+    @staticmethod
+    def left_out(dataset: Dataset, indices: list[int], batch: dict[str, Any] | None) -> list[str]:
+        """A line for each sample that could not be read, of the `indices` that `collate` has made into `batch`."""
+        if batch is None:
+            return [dataset.fault(i) for i in indices]
+        there = set(batch["index"].tolist()) if "index" in batch else set(indices)
+        return [dataset.fault(i) for i in indices if i not in there] + batch.get("broken", [])
 
     def judge(self, samples: dict[str, Tensor]) -> dict[str, float]:
         """Figures that are no means over batches, from the "samples" of a whole validation (of all processes)."""

@@ -1,5 +1,6 @@
 """The painter's task: photographs to paintings, judged by a frozen network (Johnson et al. 2016)."""
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class StyleTask(Task):
         self.photos = list_pictures(cfg.data_root or EMBEDDED)
         network = choose_network(cfg.loss_network, cfg.vgg, str(CLASSIFIER))
         self.loss_network, self.loss_file, self.why = network
+        self.cfg = dataclasses.replace(cfg, loss_network=self.loss_network)
         pictures = _style_pictures(cfg)
         if arguments:
             self.model = TransformerNet(**arguments)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,19 @@ def test_the_poet_has_its_rate_too(tmp_path):
     found = find_lr(parse(PoetConfig, options(tmp_path)), 40)
     assert 1e-5 < found["suggestion"] < 1
     assert not list(tmp_path.glob("*/last.pt"))
+
+
+def test_pictures_that_cannot_be_read_are_named_once(pictures, tmp_path, capfd):
+    broken = shutil.copytree(pictures, tmp_path / "broken")
+    names = sorted(path.name for path in broken.rglob("*.png"))[::10]
+    for path in broken.rglob("*.png"):
+        if path.name in names:
+            path.write_bytes(path.read_bytes()[:200])
+    find_lr(parse(DogCatConfig, dogcat(tmp_path, broken)), 40)
+    err = capfd.readouterr().err
+    told = [line for line in err.replace("\r", "\n").split("\n") if line.startswith("left out: ")]
+    assert told and len(set(told)) == len(told)
+    assert all(any(name in line for name in names) for line in told)
 
 
 def test_the_command(pictures, tmp_path, capfd):

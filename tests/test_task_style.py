@@ -387,6 +387,16 @@ def test_a_mistake_is_one_line_before_anything_is_made(folder, more, line):
     assert told.count("error: ") == 1 and not (folder / "a").exists()
 
 
+def test_the_loss_network_that_was_chosen_is_kept(folder):
+    """A resumed run does not choose anew, though a download may be there by then."""
+    given = options(folder, vgg="", loss_network="auto", max_epoch=1)
+    run(folder, **given, run="a")
+    chosen = read_state(folder / "a" / "last.pt")["config"]["loss_network"]
+    assert chosen in ("classifier", "vgg16")  # what is at hand where this runs
+    told = run(folder, resume=folder / "a", max_epoch=2, use_visdom=False)
+    assert f"judged by {chosen} (asked for)" in told and "loss_network" not in told.split("changed since")[1][:80]
+
+
 def test_without_a_connection_it_says_where_to_get_the_loss_network(folder):
     nobody = {"https_proxy": "http://127.0.0.1:9", "TORCH_HOME": str(folder / "torch")}
     argv = arguments(**{**options(folder, run="a"), "vgg": "", "loss_network": "vgg16"})
