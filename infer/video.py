@@ -9,7 +9,7 @@ from fractions import Fraction
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import numpy as np
@@ -17,6 +17,7 @@ from av.sidedata.sidedata import Type as SideData
 
 from utils.errors import UserError
 from utils.files import atomic_save
+from utils.video_info import open_video
 
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp".split())
 FORMATS = {  # by suffix: FFmpeg's names of the container and of the encoder
@@ -82,8 +83,8 @@ def paint_video(
     can be read is painted.
     """
     container, encoder = video_format(out)
-    with _opened(path) as file, _demuxed(file, path) as source:
-        reader = _Reader(source, path, max_side, max_megapixels)
+    with open_video(path) as (source, video):
+        reader = _Reader(source, video, path, max_side, max_megapixels)
 
         def write(temporary: str) -> None:
             # What players need first is put first; this moves the data once more when the file is complete.
@@ -98,28 +99,17 @@ def paint_video(
         return Written(*reader.even_size, reader.frames, reader.note())
 
 
-def _opened(path: str | Path) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _demuxed(file: BinaryIO, path: str | Path) -> av.container.InputContainer:
-    try:
-        # A playlist could name other files, or addresses: no protocol is allowed but the file that is open already.
-        return av.open(file, options={"protocol_whitelist": "none"})
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{path} is neither a picture nor a video that can be read, or is broken") from error
-
-
 class _Reader:
     """The frames and the sound packets of a video, in the order of the file, times counted from its start."""
 
-    def __init__(self, source: av.container.InputContainer, path: str | Path, max_side: int, max_megapixels: float):
-        video = source.streams.best("video")
-        if video is None or video.codec_context is None or video.disposition & av.stream.Disposition.attached_pic:
-            raise UserError(f"{path} has no video in it that can be read (a picture of an album does not count)")
+    def __init__(
+        self,
+        source: av.container.InputContainer,
+        video: av.VideoStream,
+        path: str | Path,
+        max_side: int,
+        max_megapixels: float,
+    ):
         width, height = video.codec_context.width, video.codec_context.height
         if max_megapixels and width * height > max_megapixels * 1e6:
             raise UserError(
@@ -308,14 +298,14 @@ def _can_hold(container: str, path: str | Path, number: int) -> bool:
     Tried out: FFmpeg's tables allow more than it can write, and it says so at the end, after all the painting.
     """
     try:
-        with _opened(path) as file, _demuxed(file, path) as source, av.open(BytesIO(), "w", format=container) as trial:
+        with open_video(path) as (source, _), av.open(BytesIO(), "w", format=container) as trial:
             stream = trial.add_stream_from_template(source.streams[number])
             packets = (packet for packet in source.demux(source.streams[number]) if packet.dts is not None)
             for packet in islice(packets, TRIED):
                 packet.stream = stream
                 trial.mux(packet)
         return True
-    except (av.FFmpegError, ValueError):
+    except (UserError, ValueError):  # what open_video makes of any error of FFmpeg
         return False
 
 

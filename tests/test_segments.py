@@ -51,7 +51,7 @@ def test_a_turned_video_is_upright_as_when_it_is_painted(tmp_path, matrix):
 
 def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "a.mp4").write_text("not a video")
-    with pytest.raises(UserError, match="a.mp4 is not a video"):
+    with pytest.raises(UserError, match="a.mp4 is neither a picture nor a video"):
         video_info(tmp_path / "a.mp4")
     with pytest.raises(UserError, match="cannot read .*b.mp4: No such file"):
         video_info(tmp_path / "b.mp4")

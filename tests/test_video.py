@@ -300,7 +300,7 @@ def test_a_disk_that_fails_in_the_middle_costs_the_rest_only(tmp_path, monkeypat
                 raise OSError(5, "Input/output error")
             return super().read(size)
 
-    monkeypatch.setattr("infer.video._opened", Failing)
+    monkeypatch.setattr("utils.video_info.open", Failing, raising=False)
     written = paint_video(source, tmp_path / "b.mp4", same)
     assert 15 < written.frames < 50 and "damaged or cut short" in written.note
     assert len(read(tmp_path / "b.mp4")[0]) == written.frames

@@ -29,20 +29,25 @@ class VideoInfo:
 @contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """(an open video, its picture stream). Raises UserError if there is no such file, or it is none or is broken."""
+    bad = f"{path} is neither a picture nor a video that can be read, or is broken"
     try:
-        with open(path, "rb") as file:
-            # A playlist could name other files, or addresses: no protocol is allowed but the file that is open already.
-            with av.open(file, options={"protocol_whitelist": "none"}) as source:
-                video = source.streams.best("video")
-                if video is None or not video.codec_context or video.disposition & av.stream.Disposition.attached_pic:
-                    raise UserError(
-                        f"{path} has no video in it that can be read (a picture of an album does not count)"
-                    )
-                yield source, video
-    except av.FFmpegError as error:  # also some kinds of OSError: it must stand first
-        raise UserError(f"{path} is not a video that can be read, or is broken: {error.strerror}") from error
+        file = open(path, "rb")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    with file:
+        try:
+            # A playlist could name other files, or addresses: no protocol is allowed but the file that is open already.
+            source = av.open(file, options={"protocol_whitelist": "none"})
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise UserError(bad) from error
+        with source:
+            video = source.streams.best("video")
+            if video is None or not video.codec_context or video.disposition & av.stream.Disposition.attached_pic:
+                raise UserError(f"{path} has no video in it that can be read (a picture of an album does not count)")
+            try:
+                yield source, video
+            except av.FFmpegError as error:
+                raise UserError(f"{bad}: {error.strerror}") from error
 
 
 def video_info(path: str | Path) -> VideoInfo:
