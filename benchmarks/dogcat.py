@@ -27,15 +27,15 @@ from PIL import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
+from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noqa: E402
 from benchmarks.reference_dogcat import PlainDogCat, mobilenet_v2, plain_logits, plain_training  # noqa: E402
-from benchmarks.style import PROCESS, Worker, say, take_turns  # noqa: E402
 from config import ClassifyConfig, DogCatConfig, task_config  # noqa: E402
 from data.dogcat import DogCatDataset, choose_split, list_samples  # noqa: E402
 from infer.classify import classify, find_pictures, open_model  # noqa: E402
 from models import MobileNetV2  # noqa: E402
 from tasks import make_task  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.hardware import choose_precision, cpu_features  # noqa: E402
+from utils.hardware import choose_precision  # noqa: E402
 from utils.images import read_image, save_image  # noqa: E402
 from utils.parameters import MovingAverage, freeze, parameter_groups, train_mode  # noqa: E402
 
@@ -206,8 +206,6 @@ def turns(workers: Sequence[Worker], rounds: int, question: Callable[[int], int]
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
     """All three parts, for each size of pictures; `folder` is for what the processes share."""
-    if not PROCESS.exists():
-        raise UserError(f"there is no {PROCESS} on this machine: use Linux, memory cannot be measured elsewhere")
     if not isinstance(open_model(args.load), MobileNetV2):
         raise UserError(f"--load={args.load} is no MobileNetV2: torchvision's is the other side")
     precision, why = choose_precision("auto", gpu=False)
@@ -215,8 +213,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     count, epochs, rounds, sides = args.pictures, args.epochs, args.rounds, args.sides
     if args.quick:
         count, epochs, rounds, sides, precisions = 40, 1, 1, sides[:1], (precision,)
-    print(f"CPU features: {', '.join(cpu_features()) or 'unknown'}; {torch.get_num_threads()} threads; ", end="")
-    print(f"torch {torch.__version__}; auto picks {precision} ({why}); {count} pictures of {args.data_root}, ", end="")
+    print(f"{machine(precision, why)}; {count} pictures of {args.data_root}, ", end="")
     print(f"{SIZE} x {SIZE} pixels of each, batches of {BATCH}, {epochs} epochs", flush=True)
     for side in sides:
         pictures = folder / str(side)
@@ -242,15 +239,8 @@ def main() -> int:
     parser.add_argument("--num_workers", type=int, default=0, help="processes that read pictures, on both sides")
     parser.add_argument("--quick", action="store_true", help="a moment of each, to see that it runs")
     args = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            measure(args, Path(folder))
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    with tempfile.TemporaryDirectory() as folder:
+        return exit_code(lambda: measure(args, Path(folder)))
 
 
 def number(text: str) -> int:

@@ -13,7 +13,6 @@ import bisect
 import math
 import multiprocessing
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -34,6 +33,7 @@ import torch  # noqa: E402  the path first
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from benchmarks.common import exit_code, machine, peak_memory, say  # noqa: E402
 from config import PoetConfig, task_config  # noqa: E402
 from data.poetry import EMBEDDED, Poem, PoetryDataset, Vocabulary, choose_split, collate, read_poems  # noqa: E402
 from infer.compose import compose  # noqa: E402
@@ -41,7 +41,7 @@ from models.poet import LinearCrossEntropy, Poet  # noqa: E402
 from tasks import make_task  # noqa: E402
 from tasks.poet import CHINESE_CHARACTERS, bits_of  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.hardware import choose_precision, cpu_features  # noqa: E402
+from utils.hardware import choose_precision  # noqa: E402
 from utils.runs import read_state  # noqa: E402
 
 TARGET = 8.0  # bits per character on the validation split
@@ -177,11 +177,6 @@ def start_training(recipe: str, precision: str, poems: list[Poem]) -> tuple[Iter
     if recipe == "book":
         return book_training(model, poems, vocabulary), parameters
     return our_training(model, poems, vocabulary, precision), parameters
-
-
-def peak_memory() -> float:
-    """The most memory this process has had so far, in MB (Linux counts in kB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def work(parent: Connection, recipe: str, precision: str, data_root: str) -> None:
@@ -374,8 +369,13 @@ def measure_generation(setting: Setting, model: Poet) -> None:
         print(f"| {name} | {median(found):.3f} ({min(found):.3f} to {max(found):.3f}) | {ratio:.1f} |", flush=True)
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def measure(setting: Setting) -> None:
+    """All three parts."""
+    poems = read_poems(setting.data_root)
+    precision, why = choose_precision("auto", gpu=False)
+    print(f"{machine(precision, why)}; {len(poems):,} poems", flush=True)
+    measure_speed(setting, precision)
+    measure_generation(setting, measure_time(setting, poems))
 
 
 def main() -> int:
@@ -390,20 +390,7 @@ def main() -> int:
     setting = Setting(args.data_root, args.minutes, args.book_minutes)
     if args.quick:
         setting = Setting(args.data_root, 0.2, 0.2, rounds=2, round_seconds=2.0, judge_every=6.0)
-    try:
-        poems = read_poems(setting.data_root)
-        precision, why = choose_precision("auto", gpu=False)
-        print(f"CPU features: {', '.join(cpu_features()) or 'unknown'}; {torch.get_num_threads()} threads; ", end="")
-        print(f"torch {torch.__version__}; auto picks {precision} ({why}); {len(poems):,} poems", flush=True)
-        measure_speed(setting, precision)
-        model = measure_time(setting, poems)
-        measure_generation(setting, model)
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: measure(setting))
 
 
 if __name__ == "__main__":

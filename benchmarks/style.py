@@ -9,15 +9,12 @@ Prints tables on stdout as they are done. Shapes: B photographs in a batch, S st
 """
 
 import argparse
-import multiprocessing
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +27,7 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noqa: E402
 from benchmarks.reference_style import ReferenceNet  # noqa: E402
 from config import StylizeConfig, task_config  # noqa: E402
 from data.photos import choose_split, list_pictures  # noqa: E402
@@ -39,98 +37,13 @@ from models.transformer_net import ConditionalInstanceNorm, TransformerNet  # no
 from models.vgg import FeatureNetwork  # noqa: E402
 from tasks import make_task  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.hardware import choose_precision, cpu_features  # noqa: E402
+from utils.hardware import choose_precision  # noqa: E402
 from utils.images import read_image, save_image, to_tensor  # noqa: E402
 
 PHOTOGRAPHS = ("coffee", "chelsea", "astronaut", "rocket")  # of scikit-image: noise is no photograph
 CHANNELS = (32, 64, 128)  # of the plain network
 LARGE = 6000, 8000  # height, width: 48 megapixels
 CROP, BATCH = 256, 4  # of the plain training: pixels, photographs
-PROCESS = Path("/proc/self")
-
-
-# ------------------------------------------------------------------------------------------------------ fresh processes
-
-
-def serve(parent: Connection, make: Callable[..., Callable[[Any], Any]], *args: Any) -> None:
-    """Sends its memory, then (answer, peak memory) to each question by `make(*args)`, until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process too, silently
-    try:
-        answer = make(*args)
-        (PROCESS / "clear_refs").write_text("5")  # the peak starts from what is in use now
-        parent.send(peak_memory())
-        while True:
-            parent.send((answer(parent.recv()), peak_memory()))
-    except UserError as error:
-        parent.send(error)
-    except EOFError:
-        pass
-
-
-def peak_memory() -> float:
-    """The most memory this process has had, in MB. Unlike ru_maxrss it leaves out what its parent had."""
-    return int((PROCESS / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-
-
-class Worker:
-    """Runs `serve` in a fresh process.
-
-    Attributes:
-        name: cells of a table.
-        found: seconds for a painting in each round.
-        before, peak: memory in MB, before the first question and at most.
-    """
-
-    def __init__(self, name: str, make: Callable[..., Callable[[Any], Any]], *args: Any):
-        context = multiprocessing.get_context("spawn")
-        self.name, self.found, self.before, self.peak = name, [], 0.0, 0.0
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=serve, args=(child, make, *args), daemon=True)
-        self.process.start()
-        child.close()
-
-    def receive(self) -> Any:
-        try:
-            answer = self.connection.recv()
-        except EOFError:
-            raise UserError(f"the process of {self.name} has ended; its message is above") from None
-        if isinstance(answer, UserError):
-            raise answer
-        return answer
-
-    def ask(self, question: Any) -> Any:
-        self.connection.send(question)
-        answer, self.peak = self.receive()
-        return answer
-
-    def end(self) -> None:
-        self.connection.close()
-        self.process.join()
-
-    def row(self, first: "Worker", unit: Callable[[float], float]) -> str:
-        """What was found, in a unit made of seconds, and its ratio to that of the first one; memory likewise."""
-        values = sorted(map(unit, self.found))
-        low, middle, high = (f"{v:,.0f}" if v >= 10 else f"{v:.2f}" for v in (values[0], median(values), values[-1]))
-        speed, added = median(first.found) / median(self.found), self.peak - self.before
-        memory = added / max(first.peak - first.before, 1)
-        return f"| {self.name} | {middle} ({low} to {high}) | {speed:.2f} | {added:,.0f} | {memory:.2f} |"
-
-
-def take_turns(workers: Sequence[Worker], rounds: int, question: Callable[[int], Any]) -> Iterator[tuple[Worker, Any]]:
-    """Asks each worker question(round) once a round and yields (worker, its painting).
-
-    Their answers are (seconds for a painting, the painting). Round 0 sets the libraries up: its times do not count.
-    """
-    for worker in workers:
-        worker.before = worker.receive()
-    for number in range(rounds + 1):
-        for worker in workers:
-            say(f"  round {number}/{rounds}: {worker.name}")
-            seconds, painting = worker.ask(question(number))
-            worker.found += [seconds] if number else []
-            yield worker, painting
-    for worker in workers:
-        worker.end()
 
 
 # ----------------------------------------------------------------------------------------------- pictures and networks
@@ -372,14 +285,8 @@ def measure_training(precisions: Sequence[str], rounds: int, seconds: float, pho
         print(worker.row(workers[0], lambda seconds: 1 / seconds), flush=True)
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def measure(args: argparse.Namespace, folder: Path) -> None:
     """All four parts; `folder` is for what the processes share."""
-    if not PROCESS.exists():
-        raise UserError(f"there is no {PROCESS} on this machine: use Linux, memory cannot be measured elsewhere")
     networks = {"same": load_network(args.weights) if args.weights else random_network()}
     networks["shipped"] = load_network(args.load)
     if tuple(networks["same"].arguments["channels"]) != CHANNELS:
@@ -394,8 +301,7 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     precisions, rounds = ("fp32", precision) if precision != "fp32" else ("fp32",), 5
     if args.quick:
         precisions, rounds = (precision,), 1
-    print(f"CPU features: {', '.join(cpu_features()) or 'unknown'}; {torch.get_num_threads()} threads; ", end="")
-    print(f"torch {torch.__version__}; auto picks {precision} ({why}); ", end="")
+    print(f"{machine(precision, why)}; ", end="")
     print(f"same: {args.weights or 'random numbers'}; shipped: {networks['shipped'].parameter_count():,} parameters")
     cases = {"plain | fp32": (files["same"], "", -1)}
     cases |= {f"{name} | {p}": (file, p, -1) for name, file in files.items() for p in precisions}
@@ -417,15 +323,8 @@ def main() -> int:
     parser.add_argument("--photos", default="", help="folder or .tar to train with; without: parts of four photographs")
     parser.add_argument("--quick", action="store_true", help="a moment of each, to see that it runs")
     args = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            measure(args, Path(folder))
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    with tempfile.TemporaryDirectory() as folder:
+        return exit_code(lambda: measure(args, Path(folder)))
 
 
 def sides(text: str) -> list[int]:

@@ -25,6 +25,7 @@ import numpy as np  # noqa: E402  the path first
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from benchmarks.common import exit_code, say  # noqa: E402
 from benchmarks.verse_judge import (  # noqa: E402
     FORMS,
     RhymeTable,
@@ -271,8 +272,29 @@ def print_tables(found: dict) -> None:
     print(f"| warm | {found['seconds']['warm']:.2f} |\n| python main.py generate | {found['seconds']['cold']:.2f} |")
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def work(args: argparse.Namespace) -> None:
+    """Writes, judges and prints."""
+    for name in ("tang.jsonl.xz", "rhyme.json"):
+        if not (args.poetry / name).exists():
+            raise UserError(f"--poetry={args.poetry} has no {name}: give the folder of tang.jsonl.xz and rhyme.json")
+    model = Poet.load(args.load)
+    measure = prepare(args.poetry)
+    written = write(model, measure, args.n)
+    found = {
+        "n": len(written.all),
+        "n_real": len(measure.real),
+        "threads": torch.get_num_threads(),
+        "rules": rules(written, measure),
+        "theme": themes(written, measure),
+        "fluency": fluency(model, written),
+        "seconds": times(model, args.load),
+    }
+    if args.json:
+        poems = [{"form": p.form, "title": p.title, "lines": p.lines} for p in written.all]
+        print(json.dumps(found | {"poems": poems}, ensure_ascii=False))
+    else:
+        print(f"{args.load}; {found['threads']} threads; torch {torch.__version__}")
+        print_tables(found)
 
 
 def main() -> int:
@@ -282,36 +304,7 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=400, help="poems to write, half of them to titles of the test split")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables, with the poems")
     args = parser.parse_args()
-    try:
-        for name in ("tang.jsonl.xz", "rhyme.json"):
-            if not (args.poetry / name).exists():
-                raise UserError(
-                    f"--poetry={args.poetry} has no {name}: give the folder of tang.jsonl.xz and rhyme.json"
-                )
-        model = Poet.load(args.load)
-        measure = prepare(args.poetry)
-        written = write(model, measure, args.n)
-        found = {
-            "n": len(written.all),
-            "n_real": len(measure.real),
-            "threads": torch.get_num_threads(),
-            "rules": rules(written, measure),
-            "theme": themes(written, measure),
-            "fluency": fluency(model, written),
-            "seconds": times(model, args.load),
-        }
-        if args.json:
-            poems = [{"form": p.form, "title": p.title, "lines": p.lines} for p in written.all]
-            print(json.dumps(found | {"poems": poems}, ensure_ascii=False))
-        else:
-            print(f"{args.load}; {found['threads']} threads; torch {torch.__version__}")
-            print_tables(found)
-    except UserError as error:
-        say(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _chart(curves: list[dict[str, Any]], layout: dict[str, Any]) -> str:
             parts.append(f'<polyline points="{line}" stroke="{color}"/>')
             if len(curve["x"]) <= 30:  # the epochs: single points are seen by their markers only
                 parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" fill="{color}"/>' for x, y in places]
-        if name:
+        if name and curve.get("showlegend", True):
             last = next((y for y in reversed(curve["y"]) if y is not None), math.nan)
             label = name if fixed else f"{name} {last:.4g}"
             legend.append(f'<span><i style="background:{color}"></i>{html.escape(label)}</span>')

@@ -39,6 +39,7 @@ SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
 CLIP = 0.005  # one wrong answer of probability 0 would make Kaggle's log loss infinite
 VAL_BATCH = 64
 CURVE_POINTS = 100  # most points of a curve in the log
+CURVES_POINTS = 1000  # and of those of all classes, unless that leaves fewer than 20 to each
 
 
 def collate(samples: Sequence[dict[str, Any] | None]) -> dict[str, Tensor] | None:
@@ -185,7 +186,7 @@ class DogCatTask(Task):
         return figures
 
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
-        """The confusion matrix, precision over recall, the ROC curve; the pictures with the largest and smallest losses.
+        """Confusion matrix, precision-recall and ROC curve, the validation pictures of the largest and smallest losses.
 
         The curves are those of the last of two classes, or of each class against the rest.
         """
@@ -377,11 +378,11 @@ def class_curves(
     """class -> (x, y) of the curve that `points` makes of probabilities (N, K): of the last of two classes, or of every
     class against the rest. A class that no picture or every picture is of has no curve.
     """
-    lines = {}
+    lines, most = {}, min(CURVE_POINTS, max(20, CURVES_POINTS // len(classes)))
     for index in range(1, 2) if len(classes) == 2 else range(len(classes)):
         positive = label == index  # (N)
         if positive.any() and not positive.all():
-            lines[classes[index]] = tuple(thinned(points(chances[:, index], positive), CURVE_POINTS).T.tolist())
+            lines[classes[index]] = tuple(thinned(points(chances[:, index], positive), most).T.tolist())
     return lines
 
 

@@ -40,6 +40,9 @@ def make_run(folder: Path) -> None:
     x, y = np.meshgrid(np.linspace(0, 255, 320), np.linspace(0, 255, 200))
     Image.fromarray(np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)).save(folder / "styled.png")
     recorder.image(step, epoch, "styled", folder / "styled.png")
+    recorder.curve(
+        step, epoch, "precision_recall", {"dog": (x[0] / 255, 1 - (x[0] / 255) ** 4)}, ("recall", "precision")
+    )
     recorder.final(step, epoch, {"loss": float(loss)})
     recorder.close()
 
@@ -86,6 +89,7 @@ def test_the_board_shows_curves_histograms_and_poems(tmp_path, page):
         assert [(name, drawn) for name, _, drawn in traces["loss"]] == [("train", 2), ("val", 2)]
         assert 500 <= traces["loss"][0][1] <= 1000 and traces["loss"][1][1] == 3
         assert [name for name, _, _ in traces["seconds per batch"]] == ["data", "model"]
+        assert traces["precision recall"] == [["dog", 320, 1]]
         assert {"bits per char", "lr", "perplexity", "gradients", "histograms"} <= set(traces)
         assert page.locator(".barlayer .trace").count() == 6  # a small histogram a layer
         assert page.get_by_text("夜来风雨声，花落知多少。").first.is_visible()

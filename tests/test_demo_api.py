@@ -442,7 +442,7 @@ def test_ticks_are_round_and_enough(low, high):
 
 def test_a_chart_has_a_line_for_each_piece_of_a_curve():
     curve = {"name": "train", "x": [0, 1, 2, 3, 4], "y": [1.0, 2.0, None, 4.0, 3.0]}
-    svg = charts._chart([curve])
+    svg = charts._chart([curve], {"xaxis": {}})
     lines = re.findall(r'<polyline points="([^"]*)"', svg)
     assert [len(line.split()) for line in lines] == [2, 2]
     # x and y of the first and the last point: the lower left corner, and the right margin at 2/3 of the height
@@ -451,6 +451,22 @@ def test_a_chart_has_a_line_for_each_piece_of_a_curve():
     assert first == (charts.LEFT, charts.HEIGHT - charts.BOTTOM)
     assert last == pytest.approx((charts.WIDTH - charts.RIGHT, charts.TOP + height / 3), abs=0.1)
     assert "train 3<" in svg
+
+
+def test_a_chart_with_fixed_ranges_keeps_them_and_names_its_axes():
+    """Precision over recall: half of the range is half of the chart, and the last precision is no figure."""
+    curves = [{"name": name, "x": [0.0, 0.5], "y": [1.0, 0.5]} for name in ("cat", "a &lt;b&gt;")]
+    layout = {
+        "xaxis": {"title": "recall", "range": [0, 1]},
+        "yaxis": {"title": "precision", "range": [0, 1]},
+    }
+    svg = charts._chart(curves, layout)
+    middle = (charts.LEFT + charts.WIDTH - charts.RIGHT) / 2, (charts.TOP + charts.HEIGHT - charts.BOTTOM) / 2
+    line = f"{charts.LEFT:.1f},{charts.TOP:.1f} {middle[0]:.1f},{middle[1]:.1f}"
+    assert svg.count(f'<polyline points="{line}"') == 2
+    assert re.findall(r"</i>([^/]*)<", svg) == ["cat", "a &lt;b&gt;"] and "precision over recall" in svg
+    assert len(set(re.findall(r'stroke="(#\w+)"', svg))) == 2
+    assert "<i" not in charts._chart([{**curve, "showlegend": False} for curve in curves], layout)
 
 
 def test_runs_the_newest_first_and_their_panels(tmp_path):

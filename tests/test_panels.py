@@ -1,5 +1,7 @@
 """Windows of the board: curves stay small and true, pictures have the right bytes, text stays text."""
 
+import base64
+import io
 import json
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.test_security import huge_png
-from utils.panels import HISTOGRAMS, POINTS, TEXTS, Board, Curve, to_picture
+from utils.panels import HISTOGRAMS, POINTS, TEXTS, Board, Curve, Picture, to_picture
 
 
 @pytest.mark.parametrize("count", [1, POINTS - 1, POINTS, POINTS + 1, 4096, 12345])
@@ -34,6 +36,10 @@ def test_what_is_not_finite_is_a_gap():
 
 def batch(step: int, **figures: float) -> dict:
     return {"kind": "batch", "step": step, "epoch": 0, "time": 0.0, **figures}
+
+
+def curve(lines: dict, axes: tuple = ("recall", "precision"), epoch: int = 0) -> dict:
+    return {"kind": "curve", "step": 5, "epoch": epoch, "name": "precision_recall", "lines": lines, "axes": axes}
 
 
 def test_every_message_is_strict_json_and_marked_until_sent():
@@ -62,7 +68,11 @@ def test_a_figure_of_the_batches_is_not_drawn_again_as_their_mean():
 
 
 @pytest.mark.parametrize(
-    "record", [{}, {"kind": "touch_all"}, {"kind": "batch"}, {"kind": "image", "path": 3}, batch(1, loss="low")]
+    "record",
+    [
+        *({}, {"kind": "touch_all"}, {"kind": "batch"}, {"kind": "image", "path": 3}, batch(1, loss="low")),
+        *(curve({"a": [[0, 1], [1]]}), curve({"a": [[0]]}), curve({"a": [[0], [1]]}, ("x",)), curve({"a": 1}, (1, 2))),
+    ],
 )
 def test_a_record_of_another_version_is_left_out(record, tmp_path):
     board = Board(tmp_path)
@@ -83,6 +93,27 @@ def test_texts_and_histograms_are_bounded():
     assert f"{HISTOGRAMS} of {HISTOGRAMS + 5}" in message["layout"]["title"]["text"]
 
 
+def test_curves_over_something_else_are_the_newest_and_in_fixed_ranges():
+    board = Board()
+    board.handle(curve({"cat": [[0, 1], [1, 0.2]]}))
+    board.handle(curve({"dog": [[0, 0.5, 1], [1, "nan", 0.5]], "bird": [[0], [1]]}, epoch=1))
+    assert board.in_order() == ["curve precision_recall"]
+    message = board.message("curve precision_recall")
+    json.dumps(message, allow_nan=False)
+    lines = {trace["name"]: (trace["x"], trace["y"]) for trace in message["data"]}
+    assert lines == {"dog": ([0, 0.5, 1], [1, None, 0.5]), "bird": ([0], [1])}
+    assert len({trace["line"]["color"] for trace in message["data"]}) == 2
+    layout = message["layout"]
+    assert layout["title"]["text"] == "precision recall, step 5, epoch 2"
+    assert (layout["xaxis"]["title"], layout["yaxis"]["title"]) == ("recall", "precision")
+    for axis in ("xaxis", "yaxis"):
+        low, high = layout[axis]["range"]
+        assert -0.1 < low < 0 and 1 < high < 1.1
+    assert all(trace["showlegend"] for trace in message["data"])
+    board.handle(curve({str(i): [[0], [1]] for i in range(40)}))
+    assert not any(trace["showlegend"] for trace in board.message("curve precision_recall")["data"])
+
+
 def test_names_and_texts_are_escaped():
     evil = '<script>alert("$1$")</script>'
     board = Board()
@@ -91,6 +122,7 @@ def test_names_and_texts_are_escaped():
     board.hist(evil, [1], [0.0, 1.0], 1, evil)
     board.handle({"kind": "config", "config": {evil: evil}})
     board.handle({"kind": "gradients", "step": 1, "epoch": 0, "layers": {evil: [0, 0, 0]}})
+    board.handle({**curve({evil: [[0], [1]]}, (evil, evil)), "name": evil})
     for window in board.in_order():
         message = board.message(window)
         message["opts"].pop("title", None)  # the page shows a window's title as text
@@ -111,6 +143,20 @@ def test_a_log_shows_no_picture_outside_its_folder(tmp_path):
     assert board.changed == set()
     board.handle({"kind": "image", "step": 1, "epoch": 0, "name": "p", "path": "mine.png"})
     assert board.changed == {"image p"}
+
+
+@pytest.mark.parametrize("size", [(30, 20), (400, 50), (700, 90), (3000, 100), (50, 900)])
+def test_a_picture_fills_its_window_and_no_more(size):
+    """visdom scales a picture to the width of its window: a narrower one would lose its foot."""
+    rgb = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    message = Picture("a", Image.fromarray(rgb)).message()
+    content = message["data"][0]["content"]["src"].split(",")[1]
+    shown = Image.open(io.BytesIO(base64.b64decode(content)))
+    assert message["opts"]["width"] == shown.width and message["opts"]["height"] >= shown.height
+    assert 400 <= shown.width <= 1220 and shown.height <= 600
+    if size[0] <= 1220 and size[1] <= 600:
+        left = (shown.width - size[0]) // 2
+        assert (np.asarray(shown)[:, left : left + size[0]] == rgb).all()
 
 
 def test_to_picture():

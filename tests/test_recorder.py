@@ -57,13 +57,14 @@ def test_every_kind_is_written_and_handed_over(tmp_path):
     recorder.image(1, 0, "styled", tmp_path / "images" / "1.png")
     recorder.histogram(1, 0, "w", np.arange(10))
     recorder.gradients(1, 0, {"lstm": (-1.0, 0.5, 2.0)})
+    recorder.curve(1, 0, "roc", {"dog": (np.array([0, 1 / 3, 1]), [0.0, 0.99996, 1.0])}, ("false", "true"))
     recorder.final(1, 0, {"loss": 3.0})
     recorder.close()
 
     records = strict(tmp_path)
     assert records == watcher.seen == read_log(tmp_path)
     assert watcher.closed
-    config, batch, epoch, text, image, hist, gradients, final = records
+    config, batch, epoch, text, image, hist, gradients, curve, final = records
     assert config["config"] == {"lr": 0.1, "path": "a/b", "sizes": [1, 2]}
     assert abs(batch.pop("time") - time.time()) < 60
     assert batch == {"kind": "batch", "step": 1, "epoch": 0, "loss": 2.5, "lr": 0.1}
@@ -72,6 +73,8 @@ def test_every_kind_is_written_and_handed_over(tmp_path):
     assert image["path"] == os.path.join("images", "1.png")
     assert sum(hist["counts"]) == 10 and len(hist["counts"]) == 64 and len(hist["edges"]) == 65
     assert gradients["layers"] == {"lstm": [-1.0, 0.5, 2.0]}
+    assert (curve["name"], curve["axes"]) == ("roc", ["false", "true"])
+    assert curve["lines"] == {"dog": [[0, 0.3333, 1], [0, 1, 1]]}
     assert final["figures"] == {"loss": 3.0} and final["config"] == config["config"]
 
 

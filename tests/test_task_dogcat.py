@@ -171,6 +171,59 @@ def test_area_under_roc_is_scikit_learns(classes):
     assert math.isnan(dogcat.area_under_roc(chances, torch.zeros(200, dtype=torch.long)))
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_curves_are_scikit_learns(ties):
+    draw = torch.Generator().manual_seed(1)
+    positive = torch.rand(300, generator=draw) < 0.3
+    scores = torch.randn(300, generator=draw) + positive
+    if ties:
+        scores = scores.round(decimals=1)
+    precision, recall, _ = metrics.precision_recall_curve(positive, scores)  # the lowest threshold comes first
+    expected = np.stack([recall, precision], axis=1)[::-1]
+    np.testing.assert_allclose(dogcat.precision_recall(scores, positive), expected)
+    expected = np.stack(metrics.roc_curve(positive, scores, drop_intermediate=False)[:2], axis=1)
+    np.testing.assert_allclose(dogcat.roc(scores, positive), expected)
+
+
+def test_a_thinned_curve_keeps_its_ends_and_its_shape():
+    draw = torch.Generator().manual_seed(2)
+    positive = torch.rand(5000, generator=draw) < 0.5
+    scores = 2 * torch.randn(5000, generator=draw) + 5 * positive
+    for points in (dogcat.precision_recall, dogcat.roc):
+        curve = points(scores, positive)
+        thin = dogcat.thinned(curve, 100)
+        assert 60 < len(thin) <= 100 and thin[0].equal(curve[0]) and thin[-1].equal(curve[-1])
+        places = [(curve == point).all(1).nonzero()[0].item() for point in thin]  # they are points of the curve
+        assert places == sorted(places)
+        assert thin.diff(dim=0).abs().amax() < 0.05  # no long way without a point
+        few = curve[::100]
+        assert dogcat.thinned(few, 100).equal(few)
+
+
+def test_each_class_has_a_curve_that_it_can_have():
+    label = torch.tensor([0, 1, 1, 0, 3])
+    chances = torch.tensor([[4, 3, 2, 1], [2, 5, 1, 2], [3, 4, 2, 1], [1, 6, 1, 2], [1, 1, 1, 7]]) / 10
+    names = ["ant", "bee", "cow", "dog"]
+    lines = dogcat.class_curves(dogcat.precision_recall, chances, label, names)
+    assert list(lines) == ["ant", "bee", "dog"]  # there is no cow
+    recall, precision = lines["bee"]  # by falling probability: the fourth, the second, the third, the others
+    assert recall == pytest.approx([0, 0, 0.5, 1, 1, 1])
+    assert precision == pytest.approx([1, 0, 1 / 2, 2 / 3, 2 / 4, 2 / 5])
+    two = dogcat.class_curves(dogcat.roc, chances[:4, :2], label[:4], ["cat", "dog"])
+    assert list(two) == ["dog"]
+    np.testing.assert_allclose(two["dog"], [[0, 0.5, 0.5, 0.5, 1], [0, 0, 0.5, 1, 1]])
+    assert dogcat.class_curves(dogcat.roc, chances[1:3, :2], label[1:3], ["cat", "dog"]) == {}
+
+
+@pytest.mark.parametrize(("classes", "most"), [(2, 100), (20, 50), (60, 20)])
+def test_curves_of_many_classes_have_fewer_points(classes, most):
+    draw = torch.Generator().manual_seed(3)
+    chances = torch.rand(2000, classes, generator=draw)
+    label = torch.randint(classes, (2000,), generator=draw)
+    lines = dogcat.class_curves(dogcat.roc, chances, label, [str(k) for k in range(classes)])
+    assert len(lines) == (1 if classes == 2 else classes) and max(len(x) for x, _ in lines.values()) == most
+
+
 # ------------------------------------------------------------------------------------------------------------ a run
 
 
@@ -248,6 +301,14 @@ def test_validation_figures_are_scikit_learns_on_raw_predictions(hard, tmp_path)
     assert val["loss"] == pytest.approx(metrics.log_loss(label, chances), rel=1e-4)
     assert val["accuracy"] == pytest.approx(metrics.accuracy_score(label, chances.argmax(1)))
     assert val["auc"] == pytest.approx(metrics.roc_auc_score(label, chances[:, 1]), abs=1e-4)
+    curves = {r["name"]: r for r in log_of(tmp_path / "a") if r["kind"] == "curve"}
+    assert set(curves) == {"precision_recall", "roc"} and all(list(r["lines"]) == ["dog"] for r in curves.values())
+    precision, recall, _ = metrics.precision_recall_curve(label, chances[:, 1])
+    expected = np.stack([recall, precision])[:, ::-1]
+    assert curves["precision_recall"]["axes"] == ["recall", "precision"]
+    np.testing.assert_allclose(curves["precision_recall"]["lines"]["dog"], expected, atol=1e-4)
+    expected = metrics.roc_curve(label, chances[:, 1], drop_intermediate=False)[:2]
+    np.testing.assert_allclose(curves["roc"]["lines"]["dog"], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("monitor, best", [("accuracy", max), ("loss", min)])
@@ -393,6 +454,9 @@ def test_pictures_of_neither_are_learnt_and_judged(pictures, tmp_path):
     run(tmp_path, **options(tmp_path, pictures, run="a", max_epoch=8, others=tmp_path / "others"))
     val = epochs_of(tmp_path / "a", "val")
     assert val[-1]["accuracy"] == 1 and val[-1]["others_rejected"] == 1
+    curves = [r["lines"]["dog"] for r in log_of(tmp_path / "a") if r["kind"] == "curve"]
+    assert len(curves) == 2 * 8  # with the 20 that are labelled, of which each adds a point at most
+    assert all(2 < len(x) == len(y) <= 21 for x, y in curves) and curves[-2][1][-1] == 0.5
     with safe_open(tmp_path / "a" / "best.safetensors", "pt") as file:
         assert str(tmp_path) not in json.dumps(file.metadata())
 

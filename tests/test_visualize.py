@@ -135,23 +135,25 @@ def record_everything(recorder: Recorder, folder: Path) -> None:
     recorder.text(5, 0, "poems", "春眠不觉晓\n<img src=x onerror=alert(1)>")
     Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(folder / "p.png")
     recorder.image(5, 0, "styled", folder / "p.png")
+    recorder.curve(5, 0, "roc", {"dog": ([0.0, 0.25, 1.0], [0.0, 0.75, 1.0])}, ("false", "true"))
     recorder.final(5, 0, {"loss": 6.5})
 
 
 def check_everything(windows: dict) -> None:
     assert set(windows) == {
-        "loss", "lr", "times", "perplexity", "gradients", "histograms", "text poems", "image styled", "run"
+        "loss", "lr", "times", "perplexity", "gradients", "histograms", "text poems", "image styled", "curve roc", "run"
     }  # fmt: skip
     assert curve(windows, "loss", "train") == ([1, 2, 3, 4, 5], [9, 8, 7, 6, 5])
     assert curve(windows, "loss", "val") == ([5], [6.5])
     assert curve(windows, "perplexity", "val") == ([5], [None])
     assert curve(windows, "times", "data") == ([1, 2, 3, 4, 5], [0.01] * 5)
+    assert curve(windows, "curve roc", "dog") == ([0, 0.25, 1], [0, 0.75, 1])
     assert sum(windows["histograms"]["content"]["data"][0]["y"]) == 100
     poem = windows["text poems"]["content"]
     assert "春眠不觉晓\n&lt;img src=x onerror=alert(1)&gt;" in poem and "pre-wrap" in poem and "<img" not in poem
     assert "&lt;script&gt;" in windows["run"]["content"] and "<script" not in windows["run"]["content"]
     picture = base64.b64decode(windows["image styled"]["content"]["src"].split(",")[1])
-    assert (np.asarray(Image.open(io.BytesIO(picture))) == 200).all()
+    assert (np.asarray(Image.open(io.BytesIO(picture)))[:, 185:215] == 200).all()  # in the middle of its window
 
 
 def test_a_run_is_shown_live_then_replayed_and_nothing_is_printed(tmp_path, server, capfd):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from utils.errors import UserError
 from utils.images import open_image
@@ -24,6 +24,7 @@ POINTS = 1000  # most points of a curve; visdom redraws whole windows, more make
 TEXTS = 10  # newest texts kept in a window
 NAME = 36  # most characters of a name in a title
 NUMBERED = 12  # most rows of a table whose cells have room for their numbers
+LEGENDS = 12  # most curves over something else than the step that have room for their names
 HISTOGRAMS = 40  # most small histograms in their window
 TALL = 600  # pixels, most height of a picture; its width may fill a row
 SMALL, LARGE, FULL = 400, 810, 1220  # widths in pixels: three small windows with their gaps fill a row, as one full
@@ -150,13 +151,14 @@ class Picture:
         self._title, self._image = title, image
 
     def message(self) -> Message:
-        image = self._image.copy()
+        image = self._image.convert("RGB")
         image.thumbnail((FULL, TALL))
+        # A title needs a window of some width to be read; visdom would enlarge the picture to it, and cut its foot off.
+        image = ImageOps.pad(image, (max(image.width, SMALL), image.height), color="white")
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-        # a title needs a window of some width to be read
-        opts = {"title": self._title, "width": max(image.width, SMALL), "height": max(image.height, 100)}
+        opts = {"title": self._title, "width": image.width, "height": max(image.height, 100)}
         return {"data": [{"type": "image", "content": {"src": source}}], "opts": opts}
 
 
@@ -263,6 +265,42 @@ class Matrix:
         return _plot(self._title, (SMALL, 380), data, layout)
 
 
+class Curves:
+    """A window with the newest curves of a name over something else than the step; both axes are 0 to 1."""
+
+    def __init__(self, title: str, lines: dict[str, Sequence[Any]], axes: Sequence[str]):
+        self._title = title
+        self._lines = {
+            name: [(_finite(float(x)), _finite(float(y))) for x, y in zip(*line, strict=True)]
+            for name, line in lines.items()
+        }
+        self._x_label, self._y_label = (_plot_text(_short(axis)) for axis in axes)
+
+    def message(self) -> Message:
+        data = []
+        for number, (name, points) in enumerate(self._lines.items()):
+            color = OTHER_COLORS[number % len(OTHER_COLORS)]
+            data.append(
+                {
+                    "type": "scatter",
+                    "name": _plot_text(_short(name)),
+                    "x": [x for x, _ in points],
+                    "y": [y for _, y in points],
+                    "mode": "lines",
+                    "line": {"color": color, "width": 1.5},
+                    "marker": {"line": {}},  # visdom's smoothing wants it
+                    "showlegend": len(self._lines) <= LEGENDS,
+                }
+            )
+        whole = [-0.02, 1.02]  # a line along a border is seen
+        layout = {
+            "xaxis": {"title": self._x_label, "range": whole},
+            "yaxis": {"title": self._y_label, "range": whole},
+            "legend": {"x": 0.5, "xanchor": "center", "y": 0.04, "yanchor": "bottom"},
+        }
+        return _plot(self._title, (SMALL, 380), data, layout)
+
+
 class Board:
     """All windows of a run, by their id, and which of them have changed since they were sent."""
 
@@ -286,7 +324,7 @@ class Board:
 
     def in_order(self) -> list[str]:
         """The changed windows; visdom lays them out from left to right and top to bottom as they come."""
-        kinds = [Texts, Picture, Matrix, Lines, Gradients, Table, Histograms]
+        kinds = [Texts, Picture, Matrix, Curves, Lines, Gradients, Table, Histograms]
         return sorted(self.changed, key=lambda key: (key != "loss", kinds.index(type(self._windows[key])), key))
 
     def handle(self, record: dict[str, Any]) -> None:
@@ -300,6 +338,7 @@ class Board:
             "histogram": self._histogram,
             "gradients": self._gradients,
             "matrix": self._matrix,
+            "curve": self._curve,
             "final": self._final,
         }
         try:
@@ -365,6 +404,10 @@ class Board:
     def _matrix(self, record: dict[str, Any]) -> None:
         title = f"{_spaced(record['name'])}, {_heading(record)}"
         self._replace(f"matrix {record['name']}", Matrix(title, record["rows"], record["labels"]))
+
+    def _curve(self, record: dict[str, Any]) -> None:
+        title = f"{_spaced(record['name'])}, {_heading(record)}"
+        self._replace(f"curve {record['name']}", Curves(title, record["lines"], record["axes"]))
 
     def _window(self, key: str, new: Any) -> Any:
         """The window `key`, made if there is none yet; it counts as changed."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = ("step", "epoch", "time", "kind", "split")  # of a record: what is no figure
+LEGENDS = 12  # most curves of a chart that have room for their names
 
 
 class TensorBoard:
@@ -84,7 +85,7 @@ class TensorBoard:
 
 
 def _drawn(lines: dict[str, Any], x_label: str, y_label: str) -> "Figure":
-    """Lines {legend: (x, y)}, both 0~1, as a chart."""
+    """Lines {legend: (x, y)}, both 0~1, as a chart; many of them go without a legend."""
     from matplotlib.figure import Figure  # slow, and seldom needed
     from matplotlib.font_manager import FontProperties
 
@@ -92,8 +93,9 @@ def _drawn(lines: dict[str, Any], x_label: str, y_label: str) -> "Figure":
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     drawn = [axes.plot(x, y)[0] for x, y in lines.values()]
     axes.grid(color="#e4e4e4", linewidth=0.6)
-    fonts = package_faces()  # matplotlib's own has no Chinese characters
-    legend = axes.legend(drawn, list(lines), prop=FontProperties(fname=fonts[0].path) if fonts else None)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a $ in the name of a class is a $
+    if len(lines) <= LEGENDS:
+        fonts = package_faces()  # matplotlib's own has no Chinese characters
+        font = FontProperties(fname=fonts[0].path) if fonts else None
+        for text in axes.legend(drawn, list(lines), loc="lower center", prop=font).get_texts():
+            text.set_parse_math(False)  # a $ in the name of a class is a $
     return figure
