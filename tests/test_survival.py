@@ -18,7 +18,7 @@ import torch
 import trainer
 from benchmarks.kill import killed, tiny
 from config import PoetConfig, parse
-from tests.test_visualize import free_port
+from tests.test_visualize import OnlyAPage, free_port
 from tests.training import Process, arguments, assert_same_run, log_of, options, run, steps_done, write_corpus
 from utils import recorder as recorder_module
 from utils.files import atomic_save
@@ -126,19 +126,11 @@ def test_a_reading_process_is_killed(folder):
 def test_a_visdom_server_that_vanishes_changes_nothing(folder, capfd):
     port, asked = free_port(), threading.Event()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<title>visdom</title>")
-
+    class Handler(OnlyAPage):
         def do_POST(self):
             asked.set()
             self.connection.close()  # in the middle of an answer, and then for good
             threading.Thread(target=server.shutdown).start()
-
-        def log_message(self, *words):
-            pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever)

@@ -248,21 +248,25 @@ def test_windows_lost_while_nothing_was_sent_come_back(tmp_path, server):
     recorder.close()
 
 
+class OnlyAPage(http.server.BaseHTTPRequestHandler):
+    """Of visdom's server no more than what it is known by."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<title>visdom</title>")
+
+    def log_message(self, *words):
+        pass
+
+
 def test_a_server_that_hangs_does_not_delay(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(visualize, "QUEUE_SIZE", 100)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<title>visdom</title>")
-
+    class Handler(OnlyAPage):
         def do_POST(self):
             asked.set()
             released.wait(20)
-
-        def log_message(self, *args):
-            pass
 
     asked, released = threading.Event(), threading.Event()
     with http.server.ThreadingHTTPServer((HOST, 0), Handler) as server:
