@@ -352,7 +352,10 @@ def test_ctrl_c_keeps_what_arrived(server, tmp_path):
     stalled, resumed = threading.Event(), threading.Event()
     server.plan = [stalls]
     path = tmp_path / "file.bin"
-    code = f"import sys; from data.download import fetch_file; fetch_file({server.url!r}, {str(path)!r}, {SHA256!r})"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
+        f"from data.download import fetch_file; fetch_file({server.url!r}, {str(path)!r}, {SHA256!r})"
+    )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert stalled.wait(20)
     deadline = time.monotonic() + 20
