@@ -643,11 +643,9 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # python main.py generate --n=100 | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # a path that cannot be read, a name that is too long
-        _say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if str(error).startswith("DataLoader worker (pid"):  # killed by somebody, or by the system for want of memory
+    except (MemoryError, RuntimeError, ConnectionResetError) as error:
+        # A worker was killed by somebody, or by the system for want of memory; it is connected by a socket.
+        if isinstance(error, ConnectionResetError) or str(error).startswith("DataLoader worker (pid"):
             _say(
                 "error: a process that reads data was killed; is there too little memory? try a smaller --num_workers"
                 " (a training goes on from its last save by --resume)"
@@ -656,6 +654,9 @@ def main(argv: list[str] | None = None) -> int:
         if "memory" not in str(error) and not isinstance(error, MemoryError):
             raise
         _say(f"error: out of memory ({str(error).splitlines()[0][:100]}); try a smaller network, --batch_size or --n")
+        return 2
+    except OSError as error:  # a path that cannot be read, a name that is too long
+        _say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
         return 2
     return 0
 
