@@ -105,8 +105,8 @@ def test_a_reading_process_is_killed(folder):
     own = process.process.pid
 
     def kill_all() -> None:  # again and again: those that were done with their epoch are not missed
-        for child in Path(f"/proc/{own}/task/{own}/children").read_text().split():
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # a child, or the process, has just ended
+            for child in Path(f"/proc/{own}/task/{own}/children").read_text().split():
                 os.kill(int(child), signal.SIGKILL)
 
     process.wait_for(kill_all)
