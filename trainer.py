@@ -38,6 +38,7 @@ from utils.profiler import StepProfiler
 from utils.recorder import Recorder
 from utils.runs import STATE_VERSION, git_revision, lock, read_state, run_folder
 from utils.seed import rng_state, seed_everything, set_rng_state
+from utils.workers import batches_of
 
 
 @dataclass
@@ -514,11 +515,7 @@ class Run:
             pin_memory=self.fabric.device.type == "cuda",
             generator=torch.Generator(),  # its own: the global one must not depend on how often a run was resumed
         )
-        handler = signal.getsignal(signal.SIGCHLD)
-        loaded = iter(loader)
-        # torch's own would raise wherever this process is when a worker dies, be it in a save; the loader tells anyway
-        signal.signal(signal.SIGCHLD, handler)
-        for share, batch, weight in zip(shares, loaded, weights, strict=True):
+        for share, batch, weight in zip(shares, batches_of(loader), weights, strict=True):
             self.faults.update(self.task.left_out(dataset, share, batch))
             if self.fabric.world_size == 1:  # else at the end of the epoch, those of all processes
                 self._tell_faults(self.faults)

@@ -57,9 +57,9 @@ def serve(parent: Connection, make: Callable[..., Callable[[Any], Any]], *args: 
         pass
 
 
-def peak_memory() -> float:
-    """The most memory this process has had, in MB. Unlike ru_maxrss it leaves out what its parent had."""
-    return int((PROCESS / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+def peak_memory(process: Path = PROCESS) -> float:
+    """The most memory a process (of /proc) has had, in MB. Unlike ru_maxrss it leaves out what its parent had."""
+    return int((process / "status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 
 
 class Worker:

@@ -18,12 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
 
-import numpy as np
-from PIL import Image
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402  the path first
+from PIL import Image  # noqa: E402
+
+from benchmarks.common import peak_memory  # noqa: E402
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "dataset" / "sample" / "photos" / "alps_noon.jpg"
 SIDE = 1024  # pixels of the painting that is timed
 
@@ -42,12 +46,6 @@ def wait_for(url: str) -> None:
             return
         except OSError:
             time.sleep(0.05)
-
-
-def peak_memory(pid: int) -> float:
-    """The most memory that the process has had, in MB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def measure(url: str, pid: int, folder: Path, requests: int, at_once: int) -> dict[str, float]:
@@ -81,7 +79,7 @@ def measure(url: str, pid: int, folder: Path, requests: int, at_once: int) -> di
     figures["of these, lost"] = len(faults)
     figures["median seconds of a request"] = median(seconds)
     figures["95 % of them within"] = quantiles(seconds, n=20)[-1]
-    figures["peak memory, MB"] = peak_memory(pid)
+    figures["peak memory, MB"] = peak_memory(Path(f"/proc/{pid}"))
     time.sleep(1)
     figures["files left"] = sum(file.is_file() for file in folder.glob("shihua_*/**/*"))
     return figures

@@ -21,6 +21,7 @@ from infer.gradcam import grad_cam, overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
 from utils.images import open_image, read_image, save_image
+from utils.workers import batches_of
 
 UNSURE = 0.01  # share of the validation pictures that may be called neither
 MARGIN = 256 / 224  # a picture's shorter side, in sides of the crop: what torchvision's networks were judged with
@@ -120,7 +121,7 @@ def predict(
     loader = DataLoader(
         pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
     )
-    for samples in loader:
+    for samples in batches_of(loader):
         good = [sample for sample in samples if "views" in sample]
         logits: dict[int, Tensor] = {}
         if good:

@@ -33,6 +33,7 @@ from utils.files import atomic_write
 from utils.images import grid, save_image
 from utils.recorder import Recorder
 from utils.report import write_report
+from utils.workers import batches_of
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
@@ -317,7 +318,7 @@ class KeptFeatures(Dataset):
             generator=torch.Generator(),  # the global one is for the training: a resumed one computes this once more
         )
         with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            for batch in tqdm(loader, desc="features", unit="batch", leave=False):
+            for batch in tqdm(batches_of(loader), "features", len(loader), unit="batch", leave=False):
                 if batch is None:
                     continue
                 maps = model.pool(model.feature_maps(as_input(batch["image"].to(model.device)))).float().cpu()

@@ -9,12 +9,12 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.fonts import package_faces
+from utils.panels import LEGENDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = ("step", "epoch", "time", "kind", "split")  # of a record: what is no figure
-LEGENDS = 12  # most curves of a chart that have room for their names
 
 
 class TensorBoard:
