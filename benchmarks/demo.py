@@ -39,13 +39,15 @@ def timed(work: Callable, *args, **options) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-def wait_for(url: str) -> None:
-    while True:
+def wait_for(url: str, server: subprocess.Popen) -> None:
+    """Until the page answers. Ends the benchmark with a line if its server has ended."""
+    while server.poll() is None:
         try:
             urllib.request.urlopen(url, timeout=5).read()
             return
         except OSError:
             time.sleep(0.05)
+    sys.exit(f"the demo has ended with {server.returncode} before it answered")
 
 
 def measure(url: str, pid: int, folder: Path, requests: int, at_once: int) -> dict[str, float]:
@@ -100,7 +102,7 @@ def main() -> None:
         start = time.perf_counter()
         server = subprocess.Popen([sys.executable, ROOT / "main.py", "demo", f"--port={port}"], env=env)
         try:
-            wait_for(url)
+            wait_for(url, server)
             figures = {"from the command to the page": time.perf_counter() - start}
             figures |= measure(url, server.pid, Path(folder), options.requests, options.at_once)
         finally:

@@ -33,7 +33,7 @@ POLICY = (
     "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
     "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
 )
-UNCLAIMED = 120.0  # seconds after which a file is deleted that no request has taken
+UNCLAIMED = 600.0  # seconds after which a file is deleted that no request has taken; it may wait in the queue so long
 INPUTS, OUTPUTS = "in", "out"
 
 
@@ -184,10 +184,12 @@ class Uploads:
             self.sweep_once(time.time())
 
     def sweep_once(self, now: float) -> None:
-        """Deletes what has not been taken in UNCLAIMED seconds."""
+        """Deletes what has not been taken in UNCLAIMED seconds, counted from when its last byte came."""
         for folder in self.root.iterdir():
             try:
-                if now - folder.stat().st_mtime > UNCLAIMED:
+                # a file that grows leaves its folder's time as it was
+                newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+                if now - newest > UNCLAIMED:
                     shutil.rmtree(folder, ignore_errors=True)
             except FileNotFoundError:
                 continue

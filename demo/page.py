@@ -10,8 +10,8 @@ import html
 import io
 import random
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from PIL import Image
 from config import GenerateConfig
 from demo.charts import list_runs, run_html
 from demo.guard import OUTPUTS, Uploads
-from demo.poems import LEGEND, card, chosen_of, scroll, verses_of
-from demo.work import FORMS, LENGTHS, Photo, Progress, Stopped, Workshop, sample_photos
+from demo.poems import GONE, LEGEND, card, chosen_of, scroll, verses_of
+from demo.work import CANDIDATES, FORMS, LENGTHS, Photo, Progress, Stopped, Workshop, sample_photos
 from utils.errors import UserError
 
 QUALITY = 92  # of the JPEGs that are shown
@@ -114,7 +114,7 @@ class Page:
 
     def __init__(self, workshop: Workshop, uploads: Uploads):
         self.workshop, self.uploads = workshop, uploads
-        self.stops: defaultdict[str, list[threading.Event]] = defaultdict(list)  # of the works of each visitor
+        self.stops: dict[threading.Event, tuple[str, str]] = {}  # of each work that goes on: its visitor and its tab
 
     def blocks(self) -> gr.Blocks:
         """The page, ready to be served."""
@@ -136,7 +136,11 @@ class Page:
             for tab in (paint, postcard):
                 tab.select(_told(self.thumbnails), None, self.styles_css, show_progress="hidden", **PRIVATE)
             self.to_postcard.click(
-                self.carry, self.poems, [self.tabs, self.card_poem, self.card_title], show_progress="hidden", **PRIVATE
+                _told(self.carry),
+                self.poems,
+                [self.tabs, self.card_poem, self.card_title],
+                show_progress="hidden",
+                **PRIVATE,
             )
             blocks.unload(self.leave)
         blocks.queue(max_size=WAITING, default_concurrency_limit=4)
@@ -144,23 +148,38 @@ class Page:
 
     # ---------------------------------------------------------------------------------------------------- stopping
 
-    def watched(self, request: gr.Request, progress: gr.Progress, text: str) -> Progress:
-        """What tells the page how far a work is, and ends it when its visitor wants no more of it."""
+    @contextmanager
+    def watched(self, request: gr.Request, tab: str, progress: gr.Progress, text: str) -> Iterator[Progress]:
+        """For a work of a tab: what tells the page how far it is, and ends it when its visitor wants no more of it."""
         stop = threading.Event()
-        self.stops[request.session_hash].append(stop)
 
         def tell(share: float) -> None:
             if stop.is_set():
                 raise Stopped
             progress(share, desc=text)
 
-        tell(0.0)
-        return tell
+        self.stops[stop] = request.session_hash, tab
+        try:
+            tell(0.0)
+            yield tell
+        finally:
+            del self.stops[stop]
 
     def leave(self, request: gr.Request) -> None:
-        """Stops what this visitor has begun."""
-        for stop in self.stops.pop(request.session_hash, []):
-            stop.set()
+        """Stops all that this visitor has begun."""
+        for stop, (visitor, _) in self.stops.copy().items():
+            if visitor == request.session_hash:
+                stop.set()
+
+    def stopper(self, tab: str) -> Callable:
+        """What stops the visitor's works of a tab."""
+
+        def stop_works(request: gr.Request) -> None:
+            for stop, work in self.stops.copy().items():
+                if work == (request.session_hash, tab):
+                    stop.set()
+
+        return stop_works
 
     def start_and_stop(self, label: str) -> tuple[gr.Button, gr.Button]:
         with gr.Row():
@@ -176,7 +195,7 @@ class Page:
         self.in_memory(photo)
         photo.input(_told(self.receive), photo, photo, show_progress="hidden", **PRIVATE)
         sample = gr.Button("用一张样片 Use a sample photo", size="sm", variant="secondary")
-        sample.click(self.sample, None, photo, show_progress="hidden", **PRIVATE)
+        sample.click(_told(self.sample), None, photo, show_progress="hidden", **PRIVATE)
         return photo
 
     def in_memory(self, image: gr.Image) -> gr.Image:
@@ -245,14 +264,15 @@ class Page:
             **WORK,
             **PRIVATE,
         )
-        cards.click(self.choose, self.poems, shown, show_progress="hidden", **PRIVATE)
+        cards.click(_told(self.choose), self.poems, shown, show_progress="hidden", **PRIVATE)
 
     def write(self, *answers: Any) -> tuple:
         asked = dict(zip(ASKED, answers, strict=True))
         asked["seed"] = -1 if asked["seed"] is None else asked["seed"]
         return self.show_poems(asked, self.workshop.compose(**asked))
 
-    def rewrite(self, state: dict, kept: list[str]) -> tuple:
+    def rewrite(self, state: Any, kept: list[str]) -> tuple:
+        state = _read_state(state)
         poem = chosen_of(state)
         if kept and poem["form"] not in FORMS:
             raise UserError("只有绝句和律诗能留句 Verses can be kept in 绝句 and 律诗 only")
@@ -263,8 +283,12 @@ class Page:
     def show_poems(self, asked: dict, poems: list[Any], kept: Sequence[str] = ()) -> tuple:
         return self.state_shown({"asked": asked, "poems": [poem.as_dict() for poem in poems], "chosen": 0}, kept)
 
-    def choose(self, state: dict, event: gr.EventData) -> tuple:
-        return self.state_shown({**state, "chosen": int(event.index)})
+    def choose(self, state: Any, event: gr.EventData) -> tuple:
+        try:
+            chosen = event.index
+        except (AttributeError, TypeError):  # a request that the page has not sent
+            raise UserError(GONE) from None
+        return self.state_shown({**_read_state(state), "chosen": chosen})
 
     def state_shown(self, state: dict, kept: Sequence[str] = ()) -> tuple:
         """What the outputs of the tab show: all poems as cards, the chosen one large, its verses to be locked."""
@@ -279,8 +303,8 @@ class Page:
             gr.update(visible=True),
         )
 
-    def carry(self, state: dict) -> tuple:
-        poem = chosen_of(state)
+    def carry(self, state: Any) -> tuple:
+        poem = chosen_of(_read_state(state))
         return gr.update(selected="postcard"), "\n".join(poem["lines"]), poem["title"]
 
     def paint_tab(self) -> None:
@@ -303,7 +327,7 @@ class Page:
         event = start.click(
             _told(self.paint), [photo, style, other, share, strength, keep_color], slider, **WORK, **PRIVATE
         )
-        stop.click(self.leave, None, None, cancels=[event], queue=False, **PRIVATE)
+        stop.click(self.stopper("paint"), None, None, cancels=[event], queue=False, **PRIVATE)
 
     def paint(
         self,
@@ -316,8 +340,8 @@ class Page:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio wants it
     ) -> tuple[np.ndarray, np.ndarray]:
-        tell = self.watched(request, progress, "绘画 painting")
-        return self.workshop.paint(_wanted(photo), _mixture(style, other, share), strength, keep_color, tell)
+        with self.watched(request, "paint", progress, "绘画 painting") as tell:
+            return self.workshop.paint(_wanted(photo), _mixture(style, other, share), strength, keep_color, tell)
 
     def postcard_tab(self) -> None:
         with gr.Row():
@@ -344,7 +368,7 @@ class Page:
             **WORK,
             **PRIVATE,
         )
-        stop.click(self.leave, None, None, cancels=[event], queue=False, **PRIVATE)
+        stop.click(self.stopper("postcard"), None, None, cancels=[event], queue=False, **PRIVATE)
 
     def postcard(
         self,
@@ -357,8 +381,8 @@ class Page:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> tuple:
-        tell = self.watched(request, progress, "题画 painting and writing")
-        rgb, poem = self.workshop.postcard(_wanted(photo), title, poem, style or "", strength, seal, tell)
+        with self.watched(request, "postcard", progress, "题画 painting and writing") as tell:
+            rgb, poem = self.workshop.postcard(_wanted(photo), title, poem, style or "", strength, seal, tell)
         return rgb, _downloads(rgb, title or "shihua"), poem
 
     def classify_tab(self) -> None:
@@ -404,7 +428,7 @@ class Page:
         if not run:
             return EMPTY
         if run not in list_runs(self.workshop.cfg.save_path):
-            raise UserError(f"there is no run {run[:100]}")
+            raise UserError(f"there is no run {str(run)[:100]}")
         return run_html(Path(self.workshop.cfg.save_path) / run)
 
     # ---------------------------------------------------------------------------------------------- for programs
@@ -484,6 +508,27 @@ def _wanted(photo: Photo | None) -> Photo:
     if photo is None:
         raise UserError("先选一张照片 Choose a photo first")
     return photo
+
+
+def _read_state(state: Any) -> dict:
+    """What `state_shown` has given the browser, and gets back from there, with nothing else in it.
+
+    Raises UserError if that is something else.
+    """
+    try:
+        asked = {name: state["asked"][name] for name in ASKED}
+        poems = [
+            {
+                "form": str(poem["form"]),
+                "title": str(poem["title"]),
+                "lines": [str(line) for line in poem["lines"]],
+                "remarks": [str(remark) for remark in poem["remarks"]],
+            }
+            for poem in state["poems"][:CANDIDATES]
+        ]
+        return {"asked": asked, "poems": poems, "chosen": state["chosen"]}
+    except (KeyError, IndexError, TypeError):
+        raise UserError(GONE) from None
 
 
 def _mixture(style: str | None, other: str, share: float) -> str:

@@ -4,14 +4,20 @@
 import html
 from typing import Any
 
+from utils.errors import UserError
+
+GONE = "the poems are not here any more; write them anew"
 TONES = {"平": "○", "仄": "●", "中": "◐"}
 RHYME = "△"
 LEGEND = '<p class="key">○ 平 level　● 仄 oblique　◐ 平仄 either　<b>△</b> 韵 rhyme</p>'
 
 
 def chosen_of(state: dict) -> dict:
-    """The poem that has been chosen of {"poems": […], "chosen": its number}."""
-    return state["poems"][state["chosen"]]
+    """The poem that has been chosen of {"poems": […], "chosen": its number}. Raises UserError if there is none."""
+    try:
+        return state["poems"][state["chosen"]]
+    except (IndexError, TypeError):
+        raise UserError(GONE) from None
 
 
 def verses_of(poem: dict) -> list[str]:

@@ -172,7 +172,9 @@ class Workshop:
         return sorted(poems, key=lambda poem: -poem.rating)
 
     def check(self, lines: Sequence[str]) -> Any:
-        """The prosody of a poem (infer.prosody.Check), or None where there is none: no table of rhymes, no verse."""
+        """The prosody of a poem (infer.prosody.Check), or None: no table of rhymes, no verse, longer than any here."""
+        if sum(map(len, lines)) > 2 * LENGTHS["poem"]:  # the time grows with the square of the length
+            return None
         from infer.prosody import check
 
         table = self._network("table")
@@ -216,12 +218,13 @@ class Workshop:
     ) -> tuple[np.ndarray, str]:
         """(the card (H, W, 3) uint8, the poem): a painted photograph with a poem on it; without one, one is written."""
         _check_texts(title=title, poem=poem, seal=seal)
-        from infer.postcard import parse_poem, postcard
+        from infer.postcard import check_words, parse_poem, postcard
         from utils.fonts import choose_face
 
         named, verses = parse_poem(poem) if poem.strip() else ("", [])
         title = title.strip() or named
-        face, _ = choose_face("".join(verses) + title + seal)  # before the work
+        check_words(title, "", seal)  # before the work, as is the font
+        face, _ = choose_face("".join(verses) + title + seal)
         rgb = self.paint(photo, style, strength, progress=progress)[1] if strength else self.decode(photo)
         if not verses:
             poem = "\n".join(self.compose(title=title, n=1)[0].lines)
@@ -243,7 +246,11 @@ class Workshop:
             chances = probabilities(model, logits)  # (K)
             best = int(chances.argmax())
             sure = chances[best] >= model.metadata.get("threshold", 0.0)
-            heat = explained(model, read_rgb(photo, EXPLAINED, self.cfg.max_megapixels), best) if explain else None
+            heat = None
+            if explain:
+                with self._decoding:
+                    rgb = read_rgb(photo, EXPLAINED, self.cfg.max_megapixels)
+                heat = explained(model, rgb, best)
         label = model.classes[best] if sure else "neither"
         return label, dict(zip(model.classes, chances.tolist(), strict=True)), heat
 

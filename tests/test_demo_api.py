@@ -328,6 +328,31 @@ def test_a_mistake_is_told_in_one_sentence(demo, data, sentence):
     assert event == "error" and sentence in message and "\n" not in message and "--" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "clicked"),
+    [
+        ("choose", [None], {"index": 0}),
+        ("choose", [{"poems": [], "chosen": 0, "asked": {}}], None),
+        ("rewrite", [{"poems": [{}], "chosen": 0, "asked": {"bogus": 1}}, []], None),
+        ("carry", [None], None),
+    ],
+)
+def test_a_hand_made_click_is_told_in_one_sentence(demo, name, data, clicked):
+    """As the page sends it, but with another state; `demo` looks for tracebacks at the end."""
+    functions = {
+        function["api_name"]: function["id"] for function in json.loads(demo.ask("GET", "/config")[1])["dependencies"]
+    }
+    call = {"data": data, "fn_index": functions[name], "session_hash": f"by-hand-{name}", "event_data": clicked}
+    status, answer = demo.ask(
+        "POST", "/gradio_api/queue/join", json.dumps(call).encode(), Content_Type="application/json"
+    )
+    assert status == 200, answer
+    _, stream = demo.ask("GET", f"/gradio_api/queue/data?session_hash={call['session_hash']}")
+    messages = [json.loads(line.removeprefix("data: ")) for line in stream.decode().split("\n\n") if line]
+    (done,) = (message for message in messages if message["msg"] == "process_completed")
+    assert not done["success"] and done["output"]["error"] == "the poems are not here any more; write them anew"
+
+
 def test_eight_at_once(demo):
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(demo.call, "compose", "春", "五绝", "", "", 0.8, s, 1, session=f"s{s}") for s in range(8)]
@@ -363,6 +388,20 @@ def test_files_that_nobody_takes_are_swept(tmp_path):
     uploads.sweep_once(time.time() + UNCLAIMED - 5)
     assert left.exists()
     uploads.sweep_once(time.time() + UNCLAIMED + 5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_upload_is_not_swept_while_it_arrives(tmp_path):
+    """Its folder was made long ago, and only the file in it grows."""
+    uploads = Uploads(tmp_path, 10)
+    folder = uploads.new_folder(INPUTS)
+    photo, now = folder / "a.jpg", time.time()
+    photo.write_bytes(b"half")
+    os.utime(folder, (now - 2 * UNCLAIMED, now - 2 * UNCLAIMED))
+    uploads.sweep_once(now)
+    assert photo.exists()
+    os.utime(photo, (now - 2 * UNCLAIMED, now - 2 * UNCLAIMED))
+    uploads.sweep_once(now)
     assert list(tmp_path.iterdir()) == []
 
 
