@@ -378,7 +378,7 @@ def _not_copied(
     for _ in range(4):  # more would be a corpus that has everything
         texts = _texts(vocabulary, plan, torch.cat([ids[rows], chosen[rows, None]], 1))
         seen = model.seen([re.split(f"[{PAUSES}{STOPS}\n]", text)[-1] for text in texts])
-        rows = rows[torch.tensor(seen, device=rows.device)]
+        rows = rows[torch.tensor(seen, dtype=torch.bool, device=rows.device)]
         if not len(rows):
             break
         weighed[rows, chosen[rows]] = -torch.inf

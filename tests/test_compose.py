@@ -459,6 +459,15 @@ def test_no_verse_of_the_corpus_is_written():
     assert not any(model.seen(verses("".join(line for poem in again for line in poem.lines))))
 
 
+def test_a_corpus_that_has_every_verse_is_no_error():
+    """Of three rhyme words none is left to draw anew: then the verse may be a copy."""
+    model = regular_poet(DONG[:3] + OBLIQUE + SIGNS, seen_bytes=8)
+    model.seen_verses.fill_(255)
+    for n in (1, 3):
+        for poem in compose(model, n=n, form="五绝", candidates=1):
+            assert [len(verse) for verse in verses("".join(poem.lines))] == [5] * 4
+
+
 # ---------------------------------------------------------------------------------------------- editing and ranking
 
 
