@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from models.transformer_net import TransformerNet
 from utils.errors import UserError
-from utils.parameters import MovingAverage, freeze, parameter_groups, train_mode
+from utils.parameters import MovingAverage, decaying, freeze, parameter_groups, train_mode
 
 
 def network() -> nn.Module:
@@ -84,6 +85,17 @@ def test_groups_hold_every_parameter_once():
     }
 
 
+def test_rows_of_scales_are_no_matrices():
+    """The painter's normalisations have a row for each style: neither decay nor the l1 penalty makes them smaller."""
+    model = TransformerNet(["wave", "ink"], (4, 6, 8), blocks=1)
+    kernels = {name for name, p in model.named_parameters() if p.ndim == 4}
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)] for p in decaying(model)} == kernels and len(kernels) == 8
+    decayed, others = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0)
+    assert {names[id(p)] for p in decayed["params"]} == kernels
+
+
 def test_moving_average_by_hand():
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
@@ -109,6 +121,19 @@ def test_moving_average_keeps_to_its_decay_and_takes_buffers_along():
     assert average.state_dict()["weight"].tolist() == pytest.approx([1.2, 1.2])  # 0.9 * 1 + 0.1 * 3
     assert average.state_dict()["num_batches_tracked"] == 1
     assert average.state_dict()["running_mean"].tolist() == pytest.approx((0.1 * model.running_mean).tolist())
+
+
+def test_moving_average_follows_what_is_set_by_hand():
+    model = nn.BatchNorm1d(3)
+    average = MovingAverage(model, 0.9)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        average.update(1000)  # 1.2
+        with average.following():
+            model.weight[1] = 7.0
+            model.num_batches_tracked.fill_(5)
+    assert average.state_dict()["weight"].tolist() == pytest.approx([1.2, 7.0, 1.2])
+    assert average.state_dict()["num_batches_tracked"].item() == 5
 
 
 def test_the_own_weights_come_back_after_an_error():

@@ -11,6 +11,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSp
 
 from config import DefaultConfig
 from utils.errors import UserError
+from utils.parameters import decaying
 
 COSINE_FLOOR = 0.02  # share of the learning rate that is left at the end of the cosine
 ONE_CYCLE_RISE = 0.3  # share of the steps in which the one-cycle schedule rises
@@ -97,6 +98,6 @@ def add_l1_gradient(model: nn.Module, weight: float) -> None:
 
     Added once a step rather than to each loss: accumulation and several processes then need no thought.
     """
-    for parameter in model.parameters():
-        if parameter.grad is not None and parameter.ndim > 1:
+    for parameter in decaying(model):
+        if parameter.grad is not None:
             parameter.grad.add_(parameter.sign(), alpha=weight)

@@ -41,9 +41,9 @@ def train_mode(model: nn.Module) -> None:
 def parameter_groups(model: nn.Module, weight_decay: float, lr_scale: str = "") -> list[dict[str, Any]]:
     """The groups for an optimizer: {"params", "weight_decay", "lr_scale"}.
 
-    Biases and the weights of normalisations (all that are no matrices) are not decayed: small weights are no aim
-    there. `lr_scale` is such as `features.*:0.1,classifier.*:1`: the learning rate of the first pattern that fits is
-    multiplied by its factor, that of the others by 1. Raises UserError if it cannot be read, or fits no parameter.
+    Biases and the weights of normalisations are not decayed (see `decaying`). `lr_scale` is such as
+    `features.*:0.1,classifier.*:1`: the learning rate of the first pattern that fits is multiplied by its factor, that
+    of the others by 1. Raises UserError if it cannot be read, or fits no parameter.
     """
     scales: dict[str, float] = {}
     for part in filter(None, lr_scale.split(",")):
@@ -57,11 +57,21 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr_scale: str = "") 
         for name in _matching(model, pattern, "lr_scale"):
             scales.setdefault(name, value)
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    decayed = decaying(model)
     for name, parameter in model.named_parameters():
-        scale, decays = scales.get(name, 1.0), parameter.ndim > 1
+        scale, decays = scales.get(name, 1.0), parameter in decayed
         new = {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
         groups.setdefault((scale, decays), new)["params"].append(parameter)
     return list(groups.values())
+
+
+def decaying(model: nn.Module) -> set[nn.Parameter]:
+    """The parameters that should be small: matrices and kernels, neither biases nor what scales after a normalisation.
+
+    A layer whose matrices are none (a row for each style) says so by the attribute `decays`, False.
+    """
+    spared = {p for m in model.modules() if not getattr(m, "decays", True) for p in m.parameters(recurse=False)}
+    return {p for p in model.parameters() if p.ndim > 1} - spared
 
 
 def checkpoint_layers(model: nn.Module, patterns: str) -> None:
@@ -114,6 +124,14 @@ class MovingAverage:
                 self.average[name].lerp_(tensor, share)
             else:
                 self.average[name].copy_(tensor)
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """What is set anew in the model inside (not by a step) is set in the average, too."""
+        before = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        yield
+        for name, tensor in self.model.state_dict().items():
+            self.average[name] = torch.where(tensor == before[name], self.average[name], tensor.detach())
 
     @contextmanager
     def applied(self) -> Iterator[None]:
