@@ -4,6 +4,7 @@ It reads files and knows no task and no command line.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -20,13 +22,16 @@ from data.photos import Source, list_pictures
 from infer.gradcam import grad_cam, overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
-from utils.images import open_image, read_image, save_image
+from utils.files import atomic_save
+from utils.hardware import keep_freed_memory
+from utils.images import open_image, read_image
 from utils.workers import batches_of
 
 UNSURE = 0.01  # share of the validation pictures that may be called neither
 MARGIN = 256 / 224  # a picture's shorter side, in sides of the crop: what torchvision's networks were judged with
 VIEWS = (1, 2, 4, 6)  # crops and mirror images of a picture that `crops` can make
 EXPLAINED = 512  # shorter side of an explanation of a larger picture, in pixels
+MARK = "Shihua, Grad-CAM"  # the "Software" of an explanation's file, which tells it from a picture that is called so
 LONGEST = 4  # sides of the crop, at most, that the network looks at to explain a long picture
 
 
@@ -118,6 +123,7 @@ def predict(
 
     The logits are means over the views of a picture. They are not calibrated: see `probabilities`.
     """
+    keep_freed_memory()
     loader = DataLoader(
         pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
     )
@@ -192,7 +198,10 @@ class Answer:
 
 
 def find_pictures(paths: Sequence[str]) -> list[Source]:
-    """The pictures at `paths`: files, folders and .tar files. Raises UserError for a path where nothing is."""
+    """The pictures at `paths`: files, folders (without the explanations that `classify` has written) and .tar files.
+
+    Raises UserError for a path where nothing is.
+    """
     found = []
     for path in paths:
         name = path.encode(errors="replace").decode()  # bytes that are no UTF-8 cannot be written in a table
@@ -203,7 +212,9 @@ def find_pictures(paths: Sequence[str]) -> list[Source]:
                 inside = list_pictures(path, "PATH")
             except UserError as error:
                 raise UserError(str(error).replace("--PATH=", "")) from None  # it is no option
-            found += [Source(str(Path(name) / s.name), s.path, s.offset, s.size) for s in inside]
+            if not (pictures := [s for s in inside if not _is_explanation(s)]):
+                raise UserError(f"{path}: no pictures in it, only explanations of some")
+            found += [Source(str(Path(name) / s.name), s.path, s.offset, s.size) for s in pictures]
         else:
             found.append(Source(name, Path(path)))
     return found
@@ -246,7 +257,7 @@ def classify(
         if explain:
             where = str(overlays[share[index]])
             rgb = read_rgb(source, EXPLAINED, max_megapixels)
-            save_image(where, explained(model, rgb, best))
+            _save_explanation(where, explained(model, rgb, best))
         yield Answer(source.name, label, dict(zip(model.classes, chances.tolist(), strict=True)), where)
 
 
@@ -263,6 +274,24 @@ def explained(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
     heat = grad_cam(model, image.to(model.device), torch.tensor([target]))[0].cpu().numpy()  # (H', W')
     heat = np.array(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)
     return overlay(rgb, heat)
+
+
+def _save_explanation(path: str, rgb: np.ndarray) -> None:
+    """Writes (H, W, 3) uint8 as a PNG that bears the mark."""
+    info = PngInfo()
+    info.add_text("Software", MARK)
+    atomic_save(path, lambda temporary: Image.fromarray(rgb).save(temporary, format="PNG", pnginfo=info))
+
+
+def _is_explanation(source: Source) -> bool:
+    """Whether `classify` has written this file: by its name, and by the mark, since others may call a picture so."""
+    if source.size >= 0 or not re.search(r"_explained(_\d+)?\.png$", source.name):
+        return False
+    try:
+        with source.open() as file:
+            return open_image(file, source.name).info.get("Software") == MARK
+    except (UserError, OSError):  # it will be told with its answer
+        return False
 
 
 def _overlays(sources: Sequence[Source], out: str) -> list[Path]:

@@ -367,6 +367,33 @@ def test_an_explanation_never_takes_the_place_of_a_picture_to_judge(tmp_path, mo
     assert names == {"a.png", "a_explained.png", "a_explained_2.png", "a_explained_explained.png"}
 
 
+def test_explanations_in_a_folder_are_not_explained_again(tmp_path, model_file, capfd):
+    """Neither beside the pictures nor in a folder of theirs; they are written anew, none is numbered further."""
+    names = ["a.png", "b.jpg", "b.png", "c_explained.png", "sub/d_explained_2.png"]  # the last two are somebody's own
+    for i, name in enumerate(names):
+        write_picture(tmp_path / "in" / name, i)
+    broken = tmp_path / "in" / "e_explained.png"
+    broken.write_bytes(b"<html>")
+    for more in ({}, {"out": tmp_path / "in" / "maps"}):
+        first = cli(capfd, tmp_path / "in", explain=True, load=model_file, code=1, **more)[0]
+        files = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.*")}
+        overlay = Path(first[0].rpartition("  ")[2])
+        os.utime(overlay, (1, 1))
+        second = cli(capfd, tmp_path / "in", explain=True, load=model_file, code=1, **more)[0]
+        assert first == second and [line.split(": ")[0] for line in first] == [str(tmp_path / "in" / n) for n in names]
+        assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.*")} == files
+        assert overlay.stat().st_mtime > 1
+    named = cli(capfd, tmp_path / "in" / "a_explained.png", load=model_file)[0]
+    assert len(named) == 1
+
+
+def test_a_folder_of_explanations_alone_has_no_pictures(tmp_path, model_file, capfd):
+    write_picture(tmp_path / "a.png", 0)
+    cli(capfd, tmp_path / "a.png", explain=True, load=model_file, out=tmp_path / "maps")
+    err = cli(capfd, tmp_path / "maps", load=model_file, code=2)[1]
+    assert err == [f"error: {tmp_path / 'maps'}: no pictures in it, only explanations of some"]
+
+
 # ------------------------------------------------------------------------------------------------------- torchrun
 
 

@@ -1,12 +1,19 @@
 """The commands info and runs: what they say is so, in the terminal and as JSON."""
 
 import json
+import math
 import platform
+from pathlib import Path
 
+import pytest
 import torch
 
 import main
-from tests.training import options, run, write_corpus
+from tasks.poet import PoetTask
+from tests.training import arguments, options, run, write_corpus
+from trainer import Run
+from utils.compare_runs import read_runs
+from utils.recorder import read_log
 
 
 def test_info_names_what_a_bug_report_needs(capsys):
@@ -38,6 +45,43 @@ def test_runs_are_compared(tmp_path, capsys):
     settings = head.split()[head.split().index("perplexity") + 1 :]
     assert settings == ["lr"]  # the only one in which they differ
     assert rows[0].endswith("0.0001") and rows[1].endswith("0.01")
+
+
+def unfinish(folder: Path) -> list[dict]:
+    """Takes the final record from a log, as if the run had been killed before it; returns the validations."""
+    log = folder / "log.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if '"kind": "final"' not in line))
+    return [r for r in read_log(folder) if r["kind"] == "epoch" and r["split"] == "val"]
+
+
+@pytest.mark.parametrize(
+    "more, best",
+    [({}, 1), ({"monitor": "loss"}, 2), ({"monitor": "score"}, 0), ({"bits_per_char": [math.nan] * 4}, None)],
+)
+def test_the_best_of_an_unfinished_run_is_that_of_its_figure(tmp_path, monkeypatch, more, best):
+    """The task's first one, or --monitor's, the larger the better of some; NaN is never the best."""
+    figures = {"loss": [math.nan, 3, 1, 2], "bits_per_char": [math.nan, 1, 2, 3], "score": [0.9, 0.1, 0.2, 0.3]}
+    figures |= {k: v for k, v in more.items() if k in figures}
+    epochs = iter(range(4))
+
+    def validate(self):
+        epoch = next(epochs)
+        return {name: values[epoch] for name, values in figures.items()}
+
+    monkeypatch.setattr(Run, "validate", validate)
+    monkeypatch.setattr(PoetTask, "monitors", {"bits_per_char": "min", "loss": "min", "score": "max"})
+    write_corpus(tmp_path / "corpus.jsonl")
+    given = options(tmp_path, run="a", max_epoch=4, samples=0, **{k: v for k, v in more.items() if k == "monitor"})
+    assert main.main(arguments(**given)) == 0
+    assert len(unfinish(tmp_path / "a")) == 4
+    (found,) = read_runs(tmp_path)
+    assert found["state"] == "unfinished" and found["epochs"] == 4
+    expected = (
+        {} if best is None else {name: pytest.approx(values[best], nan_ok=True) for name, values in figures.items()}
+    )
+    assert {name: float(value) for name, value in found["best"].items()} == expected
+    (tmp_path / "a" / "best.safetensors").write_bytes(b"")
+    assert read_runs(tmp_path)[0]["best"] == {}
 
 
 def test_an_unfinished_run_and_mistakes(tmp_path, capsys):

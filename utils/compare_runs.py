@@ -1,7 +1,10 @@
 """The runs under a folder, side by side: where each stands, what it reached, and with which settings."""
 
+import json
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from utils.errors import UserError
 from utils.recorder import LOG_NAME, read_log
@@ -12,7 +15,7 @@ LOCATION = ("run", "env", "save_path", "resume", "load", "vis_port", "use_visdom
 def read_runs(folder: str | Path) -> list[dict[str, Any]]:
     """Every run under `folder`, oldest first: {"run", "task", "state", "epochs", "seconds", "best", "config"}.
 
-    "best" are the validation figures of its best epoch, by the first figure it monitors; "seconds" of training. Raises
+    "best" are the validation figures of its best epoch, by the figure it monitors; "seconds" of training. Raises
     UserError if there is no run.
     """
     logs = sorted(Path(folder).glob(f"*/{LOG_NAME}"), key=lambda path: path.stat().st_mtime)
@@ -30,7 +33,8 @@ def _summary(folder: Path) -> dict[str, Any]:
     if final:
         best = {k: v for k, v in final["figures"].items() if k != "best_epoch"}
     else:
-        best = min(validations, key=lambda r: float(r["loss"]), default={})
+        epoch = _best_epoch(folder)
+        best = next((r for r in validations if r["epoch"] == epoch), {})
         best = {k: v for k, v in best.items() if k not in ("kind", "split", "step", "epoch", "time", "lr_factor")}
     return {
         "run": folder.name,
@@ -41,6 +45,15 @@ def _summary(folder: Path) -> dict[str, Any]:
         "best": best,
         "config": config,
     }
+
+
+def _best_epoch(folder: Path) -> int:
+    """The epoch, from 0, of the weights that the run keeps as its best; -1: it has none yet."""
+    try:
+        with safe_open(folder / "best.safetensors", framework="np") as file:
+            return json.loads((file.metadata() or {}).get("metadata", "{}")).get("epoch", 0) - 1
+    except (OSError, SafetensorError):
+        return -1
 
 
 def table(runs: list[dict[str, Any]]) -> str:
