@@ -247,7 +247,7 @@ class StylizeConfig(Options):
     strength: float = option(1.0, "0: the photograph, 1: the style, up to 1.5: more than it", maximum=1.5)
     keep_color: bool = option(False, "paint brightness only: the colours stay the photograph's")
     max_side: int = option(0, "reduce larger pictures and videos to this longer side, in pixels; 0: as they are")
-    mask: str = option("", "grey picture: what is white in it is painted, what is black stays the photograph")
+    mask: str = option("", "grey picture: what is white in it is painted, what is black or transparent stays as it is")
     out: str = option("", "file to write, of several inputs the folder; empty: NAME_STYLE beside the input")
     quality: int = option(95, "of JPEG and WebP, 1 to 100", minimum=1, maximum=100)
     max_megapixels: float = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
@@ -257,7 +257,7 @@ class StylizeConfig(Options):
     precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", choices=("auto", "fp32", "bf16"))
     use_gpu: bool = option(False, "paint on the GPU if there is one")
     memory_limit: int = option(1000, "MB that the layers of a picture may take; more go to a temporary file", minimum=1)
-    tile: int = option(-1, "side of the tiles in pixels; 0: never tile; -1: what is fast", minimum=-1)
+    tile: int = option(-1, "side of the tiles in pixels; 0: never tile; -1: fast in little memory", minimum=-1)
     method: str = option(
         "network", "optimize: without a network, some minutes a picture (Gatys et al.)", choices=("network", "optimize")
     )

@@ -89,13 +89,14 @@ def _printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def choose_split(sources: list[Source], split: str) -> list[Source]:
+def choose_split(sources: list[Source], split: str, option: str = "data_root") -> list[Source]:
     """The part of the photographs that is for `split` (train, val, test), by a hash of their names.
 
-    Raises UserError if there are fewer than three.
+    `option` is what the message calls their place. Raises UserError if there are fewer than three.
     """
     if len(sources) < 3:
-        raise UserError(f"{len(sources)} photographs are too few: training, validation and test need one each")
+        count = "1 photograph is" if len(sources) == 1 else f"{len(sources)} photographs are"
+        raise UserError(f"--{option}: {count} too few: training, validation and test need one each")
     order = sorted(sources, key=lambda source: hashlib.sha256(source.name.encode()).digest())
     held_out = min(max(2, len(order) // HELD_OUT), len(order) // 3)  # two, if that leaves something to learn from
     parts = {"val": order[:held_out], "test": order[held_out : 2 * held_out], "train": order[2 * held_out :]}

@@ -7,24 +7,26 @@ read and written infer/video.py's. Shapes: N pictures, H x W pixels.
 import math
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from infer.optimize import optimize
 from infer.video import BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
-from models.basemodule import read_state_dict
+from models.basemodule import is_own, read_state_dict
 from models.perceptual import PerceptualLoss
 from models.transformer_net import TransformerNet, from_examples
+from models.vgg import SMALLEST
 from utils.errors import UserError, did_you_mean
+from utils.hardware import MOST, keep_freed_memory
 from utils.images import (
     IMAGE_SUFFIXES,
     READABLE,
@@ -42,6 +44,8 @@ Paint = Callable[[np.ndarray, Callable[[float], object] | None], np.ndarray]
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B (ITU-R BT.601, the Y of JPEG)
 OPTIMIZE_PIXELS = 3 << 19  # optimising with VGG-16 needs 3 GB of memory for a million pixels
 STRIP = 1 << 20  # pixels to work on at a time
+# Notes, and what phones, cameras and file managers put beside pictures: nobody wants these painted.
+QUIET_SUFFIXES = frozenset(".txt .md .json .csv .xmp .aae .ini .db".split())
 
 
 # --------------------------------------------------------------------------------------------------------- pixels
@@ -106,9 +110,9 @@ def load_network(path: str | Path, device: str = "cpu") -> TransformerNet:
     """
     tensors = read_state_dict(path)
     norm = tensors.get("in1.weight") if isinstance(tensors, Mapping) else None
-    if getattr(norm, "ndim", 0) == 2:  # a row for each style: our own
+    if is_own(path) or getattr(norm, "ndim", 0) == 2:  # a row for each style: our own, bare
         return TransformerNet.load(path, device)
-    return from_examples(tensors, Path(path).stem).to(device)
+    return from_examples(tensors, Path(path).stem, str(path)).to(device)
 
 
 def choose_styles(text: str, names: Sequence[str]) -> dict[str, float]:
@@ -121,6 +125,8 @@ def choose_styles(text: str, names: Sequence[str]) -> dict[str, float]:
         return {text or names[0]: 1.0}
     shares: dict[str, float] = {}
     for part in text.split(","):
+        if not part.strip():
+            raise UserError(f"--style={text}: a part is empty; write names with commas between, as in wave:0.6,sea:0.4")
         name, colon, number = part.strip().rpartition(":")
         if not colon:
             name, number = number, "1"
@@ -145,7 +151,8 @@ def _choose(word: str, names: Sequence[str], text: str) -> str:
         return found[0]
     if word and found:
         raise UserError(f"--style={text}: {word} may be {' or '.join(found)}; write more of the name")
-    raise UserError(f"--style={text}: this network has {', '.join(names)}{did_you_mean(word, names)}")
+    hint = "; commas part a mixture, as in wave:0.6,sea:0.4" if re.search("[+;:/ ]", word) else ""
+    raise UserError(f"--style={text}: this network has {', '.join(names)}{hint or did_you_mean(word, names)}")
 
 
 def style_label(shares: Mapping[str, float]) -> str:
@@ -153,9 +160,23 @@ def style_label(shares: Mapping[str, float]) -> str:
     return re.sub(r"[^\w.+-]", "_", "+".join(shares))
 
 
+def read_style(path: str | Path, max_side: int) -> Tensor:
+    """The picture of a style (1, 3, H, W) in 0..1, its longer side reduced to `max_side` pixels.
+
+    Raises UserError if it cannot be read, or is too small for a loss network.
+    """
+    rgb = read_image(path, max_side=max_side).rgb
+    height, width = rgb.shape[:2]
+    if min(height, width) < SMALLEST:
+        size = f"{width} x {height} pixels (--style_size={max_side})"
+        raise UserError(f"{path} has {size}: the picture of a style needs {SMALLEST} a side at least")
+    return to_tensor(rgb)
+
+
 def optimizing(loss: PerceptualLoss, **settings: Any) -> Paint:
     """Paints without a network, by minutes of optimisation of each picture; `settings`: see `optimize`."""
     device = next(loss.buffers()).device
+    keep_freed_memory(MOST, MOST)
 
     def paint(rgb: np.ndarray, progress: Callable[[float], object] | None = None) -> np.ndarray:
         height, width = rgb.shape[1:3]
@@ -196,44 +217,50 @@ def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ())
             Empty: beside each path, with `label` in the name.
         others: more files that must not be overwritten, such as the mask.
 
-    A painting has its photograph's type where that can be written, else it is a PNG; a video is an MP4. Raises
-    UserError if a path does not exist, if a folder has no pictures, for a type that cannot be written, or if a painting
-    would replace an input, under whatever name.
+    A painting has its photograph's type where that can be written, else it is a PNG; a video is an MP4. Where two would
+    have the same name, one whose type is its photograph's gets it, the other a number. Raises UserError if a path does
+    not exist, if a folder has no pictures, for a type that cannot be written, or if a painting would replace an input,
+    under whatever name.
     """
     several = len(paths) > 1 or os.path.isdir(paths[0])
     if several and out and (os.path.isfile(out) or Path(out).suffix.lower() in {*WRITABLE, *FORMATS}):
         raise UserError(f"--out={out} is a file: several pictures need a folder")
-    jobs: list[Job] = []
+    wanted: list[Job] = []
     remarks: list[str] = []
-    taken: set[Path] = set()
     for path in dict.fromkeys(map(Path, paths)):
-        if not path.exists():
+        if not os.path.lexists(path):
             raise UserError(f"{path} does not exist: give a picture, a folder of pictures, or a video")
         if path.is_dir():
             named = path if path.name not in ("", "..") else path.resolve()
             root = Path(out, named.name if len(paths) > 1 else "") if out else named.parent / f"{named.name}_{label}"
             _refuse_inside(path, root)
-            files, videos = _files_of(path)
+            files, videos, rest = _files_of(path)
             if videos:
                 remarks.append(f"videos in {path} are left alone, such as {videos[0].name}: name each as a path")
-            found = [Job(file, _free(_with_type(root / file.relative_to(path)), taken)) for file in files]
+            if rest:
+                count = f"{len(rest)} other file{'s' * (len(rest) > 1)}"
+                remarks.append(
+                    f"{count} in {path} {'are' if len(rest) > 1 else 'is'} left alone, such as {rest[0].name} "
+                    f"(pictures are {', '.join(sorted(IMAGE_SUFFIXES))})"
+                )
+            wanted += [Job(file, _with_type(root / file.relative_to(path))) for file in files]
         else:
             is_video = not _is_picture(path)
             if out and (several or out.endswith(os.sep) or os.path.isdir(out)):
-                target = _free(_with_type(Path(out) / path.name, is_video), taken)
+                target = _with_type(Path(out) / path.name, is_video)
             elif out:
                 target = Path(out)
             else:
-                target = _free(_with_type(path.with_name(f"{path.stem}_{label}{path.suffix}"), is_video), taken)
+                target = _with_type(path.with_name(f"{path.stem}_{label}{path.suffix}"), is_video)
             (video_format if is_video else format_of)(target)
-            found = [Job(path, target, is_video)]
-        jobs += found
+            wanted.append(Job(path, target, is_video))
+    jobs = _apart(wanted)
     _refuse_overwriting(jobs, [*(job.path for job in jobs), *map(Path, filter(None, others))])
     return jobs, remarks
 
 
-def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(pictures, videos) in a folder and its folders, by name."""
+def _files_of(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """(pictures, videos, others that somebody may take for pictures) in a folder and its folders, by name."""
     files = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -241,7 +268,9 @@ def _files_of(folder: Path) -> tuple[list[Path], list[Path]]:
     pictures = sorted(file for file in files if file.suffix.lower() in IMAGE_SUFFIXES)
     if not pictures:
         raise UserError(f"{folder} has no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return pictures, sorted(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
+    videos = sorted(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | QUIET_SUFFIXES
+    return pictures, videos, sorted(file for file in files if file.suffix.lower() not in known)
 
 
 def _is_picture(path: Path) -> bool:
@@ -263,14 +292,21 @@ def _with_type(target: Path, is_video: bool = False) -> Path:
     return target if target.suffix.lower() in WRITABLE else target.with_suffix(".png")
 
 
-def _free(target: Path, taken: set[Path]) -> Path:
-    """`target`, or with a number if another input of this command has it: of photo.gif and photo.png, say."""
-    free, number = target, 1
-    while free in taken:
-        number += 1
-        free = target.with_name(f"{target.stem}_{number}{target.suffix}")
-    taken.add(free)
-    return free
+def _apart(wanted: Sequence[Job]) -> list[Job]:
+    """The jobs with numbers in the names that another one has: of photo.gif and photo.png, say, the former's."""
+    first: dict[Path, Job] = {}
+    for job in sorted(wanted, key=lambda job: job.path.suffix != job.out.suffix):
+        first.setdefault(job.out, job)
+    taken = set(first)
+    jobs = []
+    for job in wanted:
+        out, number = job.out, 1
+        while out in taken and first.get(out) is not job:
+            number += 1
+            out = job.out.with_name(f"{job.out.stem}_{number}{job.out.suffix}")
+        taken.add(out)
+        jobs.append(replace(job, out=out))
+    return jobs
 
 
 def _refuse_inside(folder: Path, root: Path) -> None:
@@ -325,16 +361,16 @@ def paint_files(
     batch: int = 1,
     quality: int = 95,
 ) -> Iterator[Result]:
-    """Does the jobs in their order, with a progress bar. What is broken gives a Result with an error; the rest goes on.
+    """Does the jobs in their order, with a progress bar if stderr is a terminal. What is broken gives a Result with an
+    error; the rest goes on.
 
     Neighbours of equal size are painted together, up to `batch`. For the other options see `stylized`, `read_image`,
     `paint_video` and `save_image`. Raises UserError if the mask cannot be read.
     """
-    grey = np.asarray(Image.fromarray(read_image(mask, max_megapixels).rgb).convert("L")) if mask else None  # (h, w)
+    grey = _read_mask(mask, max_megapixels) if mask else None
     brush = partial(stylized, paint=paint, keep_color=keep_color, mask=grey)
-    every = 0.1 if sys.stderr.isatty() else 5  # seconds; a log file needs no picture of each moment
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-    with tqdm(total=len(jobs), bar_format=form, mininterval=every, leave=False) as bar:
+    with tqdm(total=len(jobs), bar_format=form, leave=False, disable=None) as bar:
         for group in _groups(jobs, lambda path: read_image(path, max_megapixels, max_side), batch):
             bar.set_description_str(group[0].job.path.name, refresh=False)
             show = partial(_show, bar, bar.n, len(group))
@@ -351,6 +387,15 @@ def paint_files(
             for work in group:
                 work.result.seconds += (time.perf_counter() - start) / len(group)
                 yield work.result
+
+
+def _read_mask(path: str, max_megapixels: float) -> np.ndarray:
+    """(h, w) uint8; what is transparent is black: paint programs save white on nothing so."""
+    picture = read_image(path, max_megapixels)
+    grey = np.asarray(Image.fromarray(picture.rgb).convert("L"))
+    if picture.alpha is None:
+        return grey
+    return ((grey.astype(np.uint16) * picture.alpha + 127) // 255).astype(np.uint8)
 
 
 @dataclass

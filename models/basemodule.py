@@ -5,6 +5,7 @@ stranger's model runs none of the stranger's code.
 """
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -71,6 +72,10 @@ class BaseModule(nn.Module):
         `BaseModule.load` takes any class of this project, `Poet.load` a Poet only. Raises UserError for a missing,
         truncated or foreign file, another class, or weights that do not fit.
         """
+        if not _is_safetensors(path):
+            raise UserError(
+                f"{path} is not a model file of this project, or was cut short: give a .safetensors that it has written"
+            )
         header, tensors = _read_safetensors(path)
         if header.get("format") != FORMAT:
             raise UserError(
@@ -150,33 +155,46 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 def read_state_dict(path: str | Path) -> Mapping[str, Any]:
     """The tensors of a .safetensors file or of a file written by torch.save, on the CPU; never runs code from it."""
-    with _opened(path) as file:
-        head = file.read(16)
-    if head[8:9] == b"{":  # safetensors: 8 bytes of header length, then JSON
+    if _is_safetensors(path):
         return _read_safetensors(path)[1]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's own words about files that it cannot read
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a stranger's bytes make the unpickler raise anything
-        raise UserError(
-            f"{path} is not a readable weight file: {str(error).splitlines()[0][:120] if str(error) else 'it is empty'}"
-        ) from error
+        with _opened(path) as file:
+            pickled = file.read(2).startswith((b"PK", b"\x80"))  # as torch.save writes it now, and as it did before 1.6
+        if pickled and type(error).__name__ == "UnpicklingError":
+            raise UserError(
+                f"{path} holds a whole Python object, not weights alone: save model.state_dict() with torch.save"
+            ) from error
+        raise UserError(f"{path} is not a readable weight file, or was cut short") from error
+
+
+def is_own(path: str | Path) -> bool:
+    """Whether a file is one that `BaseModule.save` has written, of whatever class."""
+    return _is_safetensors(path) and _read_safetensors(path)[0].get("format") == FORMAT
 
 
 def _opened(path: str | Path):
     try:
         return open(path, "rb")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        advice = "; give a weight file, such as best.safetensors of a run" if Path(path).is_dir() else ""
+        raise UserError(f"cannot read {path}: {error.strerror}{advice}") from error
+
+
+def _is_safetensors(path: str | Path) -> bool:
+    with _opened(path) as file:
+        return file.read(9)[8:] == b"{"  # 8 bytes of header length, then JSON
 
 
 def _read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    _opened(path).close()  # the library's own message for a missing file names no path
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             return file.metadata() or {}, tensors
     except SafetensorError as error:
-        raise UserError(f"{path} is not a model file, or was cut short: {error}") from error
+        raise UserError(f"{path} is not a readable weight file, or was cut short") from error
 
 
 def unwrap(tensors: Mapping[str, Any], source: str) -> dict[str, Tensor]:

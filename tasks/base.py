@@ -24,7 +24,7 @@ class Task:
         collate: turns a list of samples into a batch, a dict with named keys. A sample that cannot be read may be None:
             the batch then goes without it (and is None itself if nothing is left), has "index" (B) of those it holds,
             and the dataset's `fault(index)` says what is wrong. Or the dataset has put another sample in its place:
-            "broken" says of what, and why.
+            "broken" says of what.
     """
 
     model: BaseModule

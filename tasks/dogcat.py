@@ -59,7 +59,8 @@ class DogCatTask(Task):
     def __init__(self, cfg: DogCatConfig, arguments: dict[str, Any] | None = None):
         super().__init__(cfg, arguments)
         if arguments:
-            known = Path(cfg.load).exists()  # a run that began with a model file need not have its --backbone
+            # A run that began with a model file need not have its --backbone.
+            known = cfg.load and Path(cfg.load).exists()
             network = type(Classifier.load(cfg.load)) if known else BACKBONES[cfg.backbone]
             self.model = network(**arguments)
         elif cfg.load:
@@ -97,7 +98,7 @@ class DogCatTask(Task):
         """Pictures of none of the classes."""
         if not self.cfg.others:
             return []
-        pictures = choose_photos(list_pictures(self.cfg.others, "others"), split)
+        pictures = choose_photos(list_pictures(self.cfg.others, "others"), split, "others")
         return [Sample(source, None, Path(source.name).stem) for source in pictures]
 
     @cached_property

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from config import StyleConfig
 from data.photos import EMBEDDED, PhotoDataset, choose_split, collate, list_pictures
 from infer.optimize import optimize
+from infer.stylize import read_style
 from models.basemodule import BaseModule
 from models.lpips import LPIPS
 from models.perceptual import PerceptualLoss, total_variation
@@ -20,7 +21,7 @@ from models.transformer_net import TransformerNet
 from models.vgg import choose_network
 from tasks.base import Task
 from utils.errors import UserError
-from utils.images import grid, read_image, save_image, to_tensor, to_uint8
+from utils.images import grid, save_image, to_uint8
 from utils.recorder import Recorder
 
 EMBEDDED_STYLES = EMBEDDED.parent / "styles"
@@ -63,7 +64,7 @@ class StyleTask(Task):
     @cached_property
     def loss(self) -> PerceptualLoss:
         """Read when it is needed: the command summary does without."""
-        images = [to_tensor(read_image(path, max_side=self.cfg.style_size).rgb) for path in self.pictures]
+        images = [read_style(path, self.cfg.style_size) for path in self.pictures]
         return PerceptualLoss(self.loss_network, images, self.loss_file)
 
     def to(self, device: str | torch.device) -> None:

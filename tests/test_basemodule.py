@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -103,21 +104,42 @@ def test_truncated_files(tmp_path, share):
     for name in ("m.safetensors", "m.pth"):
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[: int(share * len(data))])
-    with pytest.raises(UserError, match="m.safetensors"):
+    with pytest.raises(UserError, match=r"m.safetensors is not a .* file.*, or was cut short[^\n]*$"):
         BaseModule.load(tmp_path / "m.safetensors")
-    with pytest.raises(UserError, match="m.pth"):
-        Tiny(width=64).load_weights(tmp_path / "m.pth")
+    for name in ("m.safetensors", "m.pth"):
+        with pytest.raises(UserError, match=f"{name} is not a readable weight file, or was cut short$"):
+            Tiny(width=64).load_weights(tmp_path / name)
 
 
 def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(UserError, match="cannot read .*nothing.safetensors: No such file"):
         BaseModule.load(tmp_path / "nothing.safetensors")
     (tmp_path / "text.pth").write_text("a poem, not weights")
-    with pytest.raises(UserError, match="text.pth is not a readable weight file"):
-        Tiny().load_weights(tmp_path / "text.pth")
+    Image.new("RGB", (9, 9)).save(tmp_path / "photo.pth", "JPEG")
+    (tmp_path / "code.pth").write_text("import torch\n")
+    (tmp_path / "c.pth").write_text("config\nlr\n")  # looks like an object to the unpickler
+    for name in ("text.pth", "photo.pth", "code.pth", "c.pth"):
+        with pytest.raises(UserError, match=f"{name} is not a readable weight file, or was cut short$"):
+            Tiny().load_weights(tmp_path / name)
+    with pytest.raises(UserError, match=f"^cannot read {tmp_path}: Is a directory; give a weight file"):
+        Tiny().load_weights(tmp_path)
     torch.save([1, 2, 3], tmp_path / "list.pth")
     with pytest.raises(UserError, match="holds no state dict"):
         Tiny().load_weights(tmp_path / "list.pth")
+    torch.save(Tiny().state_dict(), tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match="theirs.pth is not a model file of this project.*: give a .safetensors"):
+        Tiny.load(tmp_path / "theirs.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: {"model": model, "epoch": 3}])
+def test_a_whole_model_is_told_from_a_broken_file(tmp_path, zipped, wrap):
+    torch.save(wrap(Tiny()), tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError) as error:
+        Tiny().load_weights(tmp_path / "whole.pth")
+    assert str(error.value) == (
+        f"{tmp_path}/whole.pth holds a whole Python object, not weights alone: save model.state_dict() with torch.save"
+    )
 
 
 class Bomb:
@@ -129,12 +151,12 @@ class Bomb:
 
 
 @pytest.mark.parametrize("save", [torch.save, lambda o, p: p.write_bytes(pickle.dumps(o))])
-def test_no_pickle_is_executed(tmp_path, save):
+def test_no_pickle_is_executed(tmp_path, recwarn, save):
     bomb = tmp_path / "executed"
     save({"conv.weight": torch.zeros(1), "x": Bomb(bomb)}, tmp_path / "bad.pth")
-    with pytest.raises(UserError, match="bad.pth is not a readable weight file"):
+    with pytest.raises(UserError, match="bad.pth holds a whole Python object, not weights alone"):
         Tiny().load_weights(tmp_path / "bad.pth")
-    assert not bomb.exists()
+    assert not bomb.exists() and not list(recwarn)
 
 
 def test_unwritable_place_leaves_the_old_file(tmp_path):

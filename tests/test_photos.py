@@ -209,8 +209,10 @@ def test_a_few_more_photographs_move_only_a_few_of_the_others():
 
 
 def test_too_few_photographs():
-    with pytest.raises(UserError, match="2 photographs are too few"):
+    with pytest.raises(UserError, match="^--data_root: 2 photographs are too few"):
         choose_split(sources(2), "train")
+    with pytest.raises(UserError, match="^--others: 1 photograph is too few"):
+        choose_split(sources(1), "val", "others")
 
 
 # ----------------------------------------------------------------------------------------------------- the samples

@@ -19,7 +19,9 @@ import infer.stylize
 import main
 from infer.paint import Painter
 from infer.stylize import Job, choose_styles, load_network, optimizing, paint_files, plan, style_label, stylized
+from models.lenet import LeNet
 from models.transformer_net import TransformerNet
+from tasks import make_task
 from tests.test_video import greys, make_video
 from tests.test_video import read as read_video
 from utils.errors import UserError
@@ -109,8 +111,11 @@ def is_near(a: np.ndarray, b: np.ndarray) -> bool:
         ("wave:-1,starry", ["'-1' is no share"]),
         ("wave:inf", ["'inf' is no share"]),
         ("wave:", ["'' is no share"]),
-        ("wave,,starry", ["this network has"]),
-        (",", ["this network has"]),
+        (":1", ["this network has"]),
+        ("wave,,starry", ["a part is empty", "wave:0.6,sea:0.4"]),
+        (",", ["a part is empty"]),
+        ("wave:0.6+starry:0.4", ["this network has", "commas part a mixture"]),
+        ("wave starry", ["commas part a mixture"]),
     ],
 )
 def test_styles_are_chosen_by_part_of_their_name_and_share(text, shares):
@@ -289,6 +294,18 @@ def test_mask_and_keep_color_on_the_command_line(capsys, network, tmp_path):
     assert code == 2 and "none.png does not exist" in err
 
 
+def test_what_is_transparent_in_a_mask_stays_the_photograph(tmp_path):
+    mask = np.full((24, 32, 4), 255, np.uint8)  # white throughout, and drawn on the right only
+    mask[:, :8, 3], mask[:, 8:16, 3], mask[:, 24:, :3] = 0, 128, 128
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    path = photo(tmp_path / "a.png")
+    assert not list(paint_files([Job(path, tmp_path / "b.png")], invert, mask=str(tmp_path / "mask.png")))[0].error
+    before, after = pixels(path).astype(float), pixels(tmp_path / "b.png")
+    for part, share in ((slice(8), 0), (slice(8, 16), 128 / 255), (slice(16, 24), 1), (slice(24, 32), 128 / 255)):
+        expected = before[:, part] * (1 - share) + (255 - before[:, part]) * share
+        assert np.abs(after[:, part] - expected).max() <= 0.51
+
+
 def test_max_side_and_quality(capsys, network, tmp_path):
     path = photo(tmp_path / "a.png", 60, 90)
     sizes = []
@@ -326,7 +343,7 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-TRIP = {"trip/b.gif": "b.png", "trip/b.png": "b_2.png", "trip/deep/C.JPG": "deep/C.JPG"}
+TRIP = {"trip/b.gif": "b_2.png", "trip/b.png": "b.png", "trip/deep/C.JPG": "deep/C.JPG"}
 
 
 def under(folder: str) -> dict[str, str]:
@@ -352,6 +369,7 @@ def under(folder: str) -> dict[str, str]:
         ),
         (["a.jpg", "./a.jpg", "trip"], "new", {"a.jpg": "new/a.jpg", **under("new/trip")}),
         (["trip/b.png", "b.gif"], "new", {"trip/b.png": "new/b.png", "b.gif": "new/b_2.png"}),
+        (["b.gif", "trip/b.png"], "new", {"b.gif": "new/b_2.png", "trip/b.png": "new/b.png"}),
     ],
 )
 def test_where_paintings_go(here, paths, out, expected):
@@ -361,11 +379,41 @@ def test_where_paintings_go(here, paths, out, expected):
 def test_a_folder_named_by_dots(here, monkeypatch):
     monkeypatch.chdir(here / "trip" / "deep")
     assert placed(["."]) == {"C.JPG": str(here / "trip" / "deep_wave" / "C.JPG")}
-    assert placed([".."], str(here / "new"))["../b.png"] == str(here / "new" / "b_2.png")
+    assert placed([".."], str(here / "new"))["../b.png"] == str(here / "new" / "b.png")
+
+
+def test_a_number_is_added_to_as_few_names_as_can_be(here):
+    """And not one that makes it the name of another picture."""
+    for name in ("b_2.png", "deep/b.png", "b.ppm"):
+        photo(here / "trip" / name)
+    assert placed(["trip"], "new") == {
+        "trip/b.gif": "new/b_3.png",
+        "trip/b.png": "new/b.png",
+        "trip/b.ppm": "new/b_4.png",
+        "trip/b_2.png": "new/b_2.png",
+        "trip/deep/C.JPG": "new/deep/C.JPG",
+        "trip/deep/b.png": "new/deep/b.png",
+    }
+    out = placed(["trip/b.png", "trip/deep/b.png", "trip/b_2.png"], "new")
+    assert list(out.values()) == ["new/b.png", "new/b_3.png", "new/b_2.png"]
 
 
 def test_videos_in_a_folder_are_left_alone_and_said_so(here):
     assert plan(["trip"], "", "wave")[1] == ["videos in trip are left alone, such as film.mov: name each as a path"]
+
+
+def test_other_files_in_a_folder_are_left_alone_and_said_so_where_they_may_be_pictures(here):
+    (here / "trip" / "film.mov").unlink()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "IMG_1.AAE", "notes.md", "index.json", ".x/e.heic"):
+        (here / "trip" / name).touch()
+    assert plan(["trip"], "", "wave")[1] == []
+    (here / "trip" / "deep" / "noext").touch()
+    [remark] = plan(["trip"], "", "wave")[1]
+    assert remark.startswith("1 other file in trip is left alone, such as noext (pictures are .apng, ")
+    for name in ("IMG_1.HEIC", "b.png.bak"):
+        (here / "trip" / name).touch()
+    [remark] = plan(["trip"], "", "wave")[1]
+    assert remark.startswith("3 other files in trip are left alone, such as IMG_1.HEIC (") and ".jpg, " in remark
 
 
 @pytest.mark.parametrize(
@@ -507,6 +555,18 @@ def test_every_good_one_is_done_every_bad_one_named(capsys, network, tmp_path):
     for result in results:
         if result["out"].endswith(".png") and result["ok"]:
             assert is_near(pixels(Path(result["out"])), painted(network, Path(result["path"])))
+
+
+def test_where_stderr_is_no_terminal_there_is_no_progress_bar(capsys, network, tmp_path):
+    """With 2>&1, each line of the results is JSON, or a remark."""
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        photo(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"x")
+    assert main.main(["stylize", str(tmp_path / "in"), f"--load={network}", "--json", "--batch=1"]) == 1
+    out, err = capsys.readouterr()
+    assert len(list(map(json.loads, out.splitlines()))) == 4
+    assert "\r" not in err and "%|" not in err and len(err.splitlines()) == 3  # how, the error, the count
 
 
 def test_a_single_bad_picture_is_exit_code_1(capsys, network, tmp_path):
@@ -669,10 +729,26 @@ def test_other_files_are_refused_in_one_line(capsys, network, tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "empty.pth").touch()
     (tmp_path / "cut.safetensors").write_bytes(Path(network).read_bytes()[:-100])
-    for name in ("other.pth", "list.pth", "tensor.pth", "text.pth", "empty.pth", "cut.safetensors", "none.pth", ""):
+    torch.save(tiny(), tmp_path / "whole.pth")
+    state = as_examples(tiny(identity=False))
+    torch.save({k: v for k, v in state.items() if k != "in4.weight"}, tmp_path / "part.pth")
+    LeNet(["cat", "dog"]).save(tmp_path / "lenet.safetensors")
+    for name, told in {
+        "other.pth": "other.pth is no style network of pytorch/examples: it has no conv1.conv2d.weight",
+        "part.pth": "part.pth does not fit TransformerNet: missing in4.weight",
+        "list.pth": "list.pth holds no state dict",
+        "tensor.pth": "tensor.pth holds no state dict",
+        "whole.pth": "whole.pth holds a whole Python object",
+        "text.pth": "text.pth is not a readable weight file, or was cut short",
+        "empty.pth": "empty.pth is not a readable weight file, or was cut short",
+        "cut.safetensors": "cut.safetensors is not a readable weight file, or was cut short",
+        "lenet.safetensors": "lenet.safetensors holds a LeNet, not a TransformerNet",
+        "none.pth": f"--load={tmp_path}/none.pth does not exist",
+        "": f"cannot read {tmp_path}: Is a directory; give a weight file",
+    }.items():
         code, out, err = called(capsys, path, f"--load={tmp_path / name}")
         assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0, err
-        assert Path(name).stem in err
+        assert f"error: {tmp_path}/{told}" in err or f"error: {told}" in err, err
     assert load_network(network).styles == STYLES
 
 
@@ -731,6 +807,17 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
     assert settings.pop("precision") in ("fp32", "bf16") and settings == {"steps": 2, **weights}
 
 
+def test_of_several_styles_to_learn_the_one_that_is_too_small_is_named(tmp_path):
+    photo(tmp_path / "sea.png", 40, 40)
+    photo(tmp_path / "thin.png", 20, 80)
+    task = make_task(config.task_config({"task": "style", "style_image": str(tmp_path), "style_size": "64"}))
+    with pytest.raises(UserError) as error:
+        _ = task.loss
+    assert str(error.value) == (
+        f"{tmp_path}/thin.png has 64 x 16 pixels (--style_size=64): the picture of a style needs 17 a side at least"
+    )
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -742,6 +829,11 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
             ["--strength is for --method=network"],
         ),
         (["a.jpg", "--method=optimize", "--style_image=none.jpg"], ["none.jpg does not exist"]),
+        (["a.jpg", "--method=optimize", "--style_image=dot.png"], ["dot.png has 1 x 1 pixels", "17 a side at least"]),
+        (["loop.jpg"], ["loop.jpg", "Too many levels of symbolic links"]),
+        (["-dash.jpg"], ["write ./-dash.jpg, so that it is not taken for an option"]),
+        (["--out", "-dash.jpg"], ["write ./-dash.jpg"]),
+        (["--", "-dash.jpg"], ["unexpected '--'", "./-NAME"]),
         (["a.jpg", "--strength=1.6"], ["--strength=1.6: must be at most 1.5"]),
         (["a.jpg", "--load=none.pth"], ["--load=none.pth does not exist"]),
         (["a.jpg", "--stlye=wave"], ["did you mean --style?"]),
@@ -749,9 +841,38 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
     ],
 )
 def test_a_slip_is_one_line_and_exit_code_2(capsys, here, words, message):
+    photo(here / "dot.png", 1, 1)
+    os.symlink("loop.jpg", "loop.jpg")
+    os.link("a.jpg", "-dash.jpg")
     code, out, err = called(capsys, *words)
     assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0
     assert all(part in err for part in message)
+
+
+def test_a_name_that_begins_with_a_dash(capsys, network, here):
+    os.link("a.jpg", "-dash.jpg")
+    os.link("a.jpg", "--json")  # a slip of somebody's: the option is meant
+    code, out, err = called(capsys, "./-dash.jpg", "--json", f"--load={network}")
+    assert code == 0 and json.loads(out)["out"] == "-dash_great_wave.jpg", err
+
+
+def test_what_is_not_there_is_told_before_torch_is_loaded(network, here):
+    script = (
+        "import sys, main; codes = [main.main(words.split()) for words in sys.argv[1:]]; print(codes, *sys.modules)"
+    )
+    load = f"--load={network}"
+    mistakes = {
+        f"stylize c.jpg {load}": "c.jpg does not exist: give a picture, a folder of pictures, or a video",
+        f"stylize a.jpg c.jpg {load}": "c.jpg does not exist: give a picture, a folder of pictures, or a video",
+        f"stylize a.jpg --mask=m.png {load}": "--mask=m.png does not exist: give a picture",
+        "stylize a.jpg --method=optimize --style_image=s.png": "--style_image=s.png does not exist: give a picture",
+        "stylize a.jpg --load=n.pth": "--load=n.pth does not exist: give a model file; python main.py train makes one",
+    }
+    command = [sys.executable, "-c", script, *mistakes]
+    environment = {**os.environ, "PYTHONPATH": str(Path(main.__file__).parent)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.stderr.splitlines() == [f"error: {line}" for line in mistakes.values()]
+    assert result.stdout.startswith("[2, 2, 2, 2, 2] ") and "torch" not in result.stdout.split()
 
 
 @pytest.mark.parametrize(

@@ -385,6 +385,16 @@ def test_a_run_that_began_with_a_file_of_another_network_goes_on(pictures, tmp_p
     assert len(epochs_of(tmp_path / "a", "val")) == 2 and "LeNet of" in told
 
 
+def test_a_run_needs_its_first_weights_no_more_and_keeps_its_network(pictures, tmp_path):
+    BACKBONES["lenet"](["cat", "dog"]).save(tmp_path / "first.safetensors")
+    run(tmp_path, **options(tmp_path, pictures, run="a", pretrained=tmp_path / "first.safetensors", max_epoch=1))
+    (tmp_path / "first.safetensors").unlink()
+    run(tmp_path, resume=tmp_path / "a", max_epoch=2)
+    assert len(epochs_of(tmp_path / "a", "val")) == 2
+    told = run(tmp_path, code=2, resume=tmp_path / "a", max_epoch=3, backbone="squeezenet1_1", image_size=64)
+    assert told.splitlines()[-1].startswith(f"error: {tmp_path / 'a'} was trained with another network: ")
+
+
 # ----------------------------------------------------------------------------------------------------- a frozen body
 
 
