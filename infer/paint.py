@@ -11,14 +11,11 @@ as writing and reading them, and they are most of the memory.
 It reads and writes no pictures: infer/stylize.py does. Shapes: N pictures, C channels, H x W pixels.
 """
 
-import ctypes
 import mmap
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -27,9 +24,9 @@ from torch.nn import functional as F
 
 from models.transformer_net import EPS, STANDARD_MEAN, STANDARD_STD, ConditionalInstanceNorm, TransformerNet
 from utils.errors import UserError
+from utils.hardware import keep_freed_memory
 
 TILE = 512  # pixels: side of a tile at full resolution
-HEAP_BLOCK, HEAP_FREE = 128 << 20, 512 << 20  # bytes: blocks that are used again, and how much of it may wait for that
 SMALLEST = 16  # pixels: what is smaller is continued at its edges before it is painted
 # Of products, and of what is kept between two passes where it must be exact. The first three convolutions are computed
 # in float32 in either case: their errors are the largest, in plain skies above all, and they are cheap.
@@ -47,7 +44,7 @@ class Painter:
         precision: "fp32" or "bf16".
         memory_limit: MB that the layers of a picture may take (besides the picture and the painting themselves); the
             layers of a larger picture lie in a temporary file.
-        tile: side of the tiles in pixels of the picture; 0: the whole picture in one; -1: what is fast.
+        tile: side of the tiles in pixels of the picture; 0: the whole picture in one; -1: fast in little memory.
 
     Raises UserError if there is no room for a temporary file.
     """
@@ -60,9 +57,7 @@ class Painter:
             TILE if tile < 0 else tile and max(SMALLEST, tile // 8 * 8)
         )  # halves and quarters are whole and even
         self.device = model.device
-        _keep_freed_memory()
-        # A picture of one colour has no contrast to normalise but that of bf16's rounding, which would become blotches.
-        self.in_float32 = partial(Painter, model, style, "fp32", memory_limit, tile) if precision == "bf16" else None
+        keep_freed_memory()
         style = style.to(self.device)
         with torch.inference_mode():
             # Normalisation takes the biases of the convolutions before it away: they are left out.
@@ -83,6 +78,10 @@ class Painter:
             self.in1, self.in2, self.in3, self.in4, self.in5 = (
                 _row(layer, style) for layer in (model.in1, model.in2, model.in3, model.in4, model.in5)
             )
+            # A picture of one colour has no contrast to normalise but that of rounding, which would become a pattern.
+            # Without rounding its normalisations give nothing but their shifts; this, (3), is what they end in.
+            even = model.deconv3.conv2d.weight.float().sum((2, 3)) @ F.relu(self.in5[1]) + self.last_bias
+            self.even = 255 * even.cpu().numpy()
         self.identity = float(style[0, -1].clamp(0, 1)) if model.identity else 0.0
 
     @torch.inference_mode()
@@ -93,10 +92,12 @@ class Painter:
         """
         progress = progress or (lambda share: None)
         height, width = rgb.shape[1:3]
-        if self.in_float32 and any(flat := [_of_one_colour(p) for p in rgb]):
-            result = self.in_float32().paint(rgb)  # the rare case: in a video, a black frame
-            if not all(flat):
-                flat = np.array(flat)
+        flat = np.array([_of_one_colour(picture) for picture in rgb])
+        if flat.any():  # the rare case: in a video, a black frame
+            result = np.empty_like(rgb)
+            colours = (1 - self.identity) * self.even + self.identity * rgb[flat, :1, :1]  # as colours_back does
+            result[flat] = np.clip(colours + 0.5, 0, 255)
+            if not flat.all():
                 result[~flat] = self.paint(rgb[~flat], progress)
             return result
         small = ((0, 0), (0, max(0, SMALLEST - height)), (0, max(0, SMALLEST - width)), (0, 0))
@@ -297,6 +298,7 @@ class Layer:
         in_file: bool,
     ):
         self.channels, self.height, self.width, self.shrunk, self.kept = channels, height, width, shrunk, kept
+        self.device = device
         self.norm: Norm | None = None
         self.relu = True  # after the normalisation
         self.compute: Callable[[Box], Tensor] | None = None
@@ -336,6 +338,7 @@ class Layer:
         rows, columns = _clip(top, bottom, self.height), _clip(left, right, self.width)
         if self.kept:
             x = self.values[:, rows[0] : rows[1], columns[0] : columns[1]].permute(0, 3, 1, 2)
+            x = x.to(self.device)  # from a file
         else:
             x = self.compute((*rows, *columns))
         if exact or x.dtype == torch.float16:
@@ -372,18 +375,6 @@ def _unfold(x: Tensor) -> Tensor:
     What pixel_shuffle does with another order of channels, and many times faster.
     """
     return x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
-def _keep_freed_memory() -> None:
-    """Lets the C library use freed blocks again, up to those of a tile's layers.
-
-    By default glibc gives them back to the system, which has to find and clear every page of the next one: up to a
-    third of the time of a painting. Does nothing where there is no glibc.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(-3, HEAP_BLOCK)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, HEAP_FREE)  # M_TRIM_THRESHOLD
 
 
 def upsampled(weight: Tensor) -> Tensor:
