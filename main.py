@@ -151,6 +151,7 @@ def stylize(*args: str, **options: Option) -> None:
     cfg = config.parse(config.StylizeConfig, options)
     if not all(args) or not args:  # an empty path would be the current folder
         raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
+    _check_inputs(cfg, args)
     from utils.ranks import rank_and_world
 
     rank, world = rank_and_world()
@@ -180,6 +181,19 @@ def stylize(*args: str, **options: Option) -> None:
         raise Incomplete
 
 
+def _check_inputs(cfg: config.StylizeConfig, paths: tuple[str, ...]) -> None:
+    """Names what is not there: now, since loading torch and measuring bf16 take their time."""
+    if cfg.method == "network":
+        _model_file(cfg.load)
+    pictures = {f"--{name}={path}": path for name in ("mask", "style_image") if (path := getattr(cfg, name))}
+    for name, path in {**pictures, **{path: path for path in paths}}.items():
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            wanted = "a picture" if name in pictures else "a picture, a folder of pictures, or a video"
+            raise UserError(f"{name} does not exist: give {wanted}") from None
+
+
 def _painter(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
     """(what paints, the style's name in names of files, a line about both): a network."""
     for name in cfg.changed():
@@ -207,16 +221,15 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
             raise UserError(f"--{name} is for --method=network")
     if not cfg.style_image:
         raise UserError("--method=optimize needs the picture of a style: --style_image=FILE")
-    from infer.stylize import optimizing, style_label
+    from infer.stylize import optimizing, read_style, style_label
     from models.perceptual import PerceptualLoss
     from models.vgg import choose_network
     from utils.hardware import choose_precision, pick_device
-    from utils.images import read_image, to_tensor
 
     device = pick_device(cfg.use_gpu)
-    style = read_image(cfg.style_image, max_side=cfg.style_size).rgb
+    style = read_style(cfg.style_image, cfg.style_size)
     network, file, reason = choose_network(cfg.loss_network, cfg.vgg, str(Path(__file__).parent / CLASSIFIER))
-    loss = PerceptualLoss(network, [to_tensor(style)], file).to(device)
+    loss = PerceptualLoss(network, [style], file).to(device)
     precision, why = choose_precision(cfg.precision, device == "cuda")
     names = ("steps", "content_weight", "style_weight", "tv_weight")
     paint = optimizing(loss, precision=precision, **{name: getattr(cfg, name) for name in names})
@@ -292,7 +305,8 @@ def _painted(cfg: config.PostcardConfig, picture):
     from infer.stylize import stylized
 
     _say(how)
-    with tqdm(total=1.0, desc="painting", bar_format="{desc}: {percentage:3.0f}%|{bar}|", leave=False) as bar:
+    form = "painting: {percentage:3.0f}%|{bar}|"
+    with tqdm(total=1.0, bar_format=form, leave=False, disable=None) as bar:
         painting = stylized(picture.rgb[None], paint, progress=lambda share: bar.update(share - bar.n))[0]
     return dataclasses.replace(picture, rgb=painting)
 
@@ -597,6 +611,7 @@ def _say(text: str) -> None:
 
 
 NO_VALUE, STDIN = "<no value>", "<stdin>"
+OUT_OF_MEMORY = "out of memory|(can't|cannot) allocate memory|not enough memory"  # what torch says on each device
 FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
 
 
@@ -606,13 +621,17 @@ def _spelled_out(argv: list[str]) -> list[str]:
     A switch takes the next word for its value only if it is one, as in `--json false`, but not in `--json photo.jpg`.
     """
     words = []
-    switches = {f.name for cls in OPTIONS[argv[0]] for f in dataclasses.fields(cls) if f.type is bool}
+    options = {f.name: f.type for cls in OPTIONS[argv[0]] for f in dataclasses.fields(cls)}
+    switches = {name for name, kind in options.items() if kind is bool}
     for word, following in zip(argv, [*argv[1:], "--"], strict=True):
         if word == "-" and argv[0] == "check":
             word = STDIN
         if word in ("-", "--"):  # signs of Fire's own, which would end the arguments without a word
-            raise UserError(f"unexpected {word!r}; options are written --name=value")
+            dash = "; a file whose name begins with a dash: ./-NAME" if word == "--" else ""
+            raise UserError(f"unexpected {word!r}; options are written --name=value{dash}")
         name = word.lstrip("-").replace("-", "_")
+        if FLAG.match(word) and name.partition("=")[0] not in options and os.path.exists(word):
+            raise UserError(f"write ./{word}, so that it is not taken for an option")
         switch = name in switches or name.removeprefix("no").lstrip("_") in switches
         takes_none = switch and following.lower() not in config.TRUTH
         lonely = FLAG.match(word) and "=" not in word and (FLAG.match(following) or takes_none)
@@ -651,7 +670,10 @@ def main(argv: list[str] | None = None) -> int:
                 " (a training goes on from its last save by --resume)"
             )
             return 2
-        if "memory" not in str(error) and not isinstance(error, MemoryError):
+        if "does not have a deterministic implementation" in str(error):
+            _say(f"error: --deterministic: {str(error).split(' does ')[0]} cannot be on this device; leave it out")
+            return 2
+        if not isinstance(error, MemoryError) and not re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
             raise
         _say(f"error: out of memory ({str(error).splitlines()[0][:100]}); try a smaller network, --batch_size or --n")
         return 2

@@ -31,7 +31,7 @@ from tasks.base import Task
 from utils.debug import dump, first_bad_tensor, gradient_range
 from utils.errors import UserError, did_you_mean
 from utils.files import atomic_save
-from utils.hardware import choose_precision, pick_device
+from utils.hardware import MOST, choose_precision, keep_freed_memory, pick_device
 from utils.optimization import add_l1_gradient, learning_rate, lr_epochs, make_optimizer
 from utils.parameters import MovingAverage, checkpoint_layers, freeze, parameter_groups, train_mode
 from utils.profiler import StepProfiler
@@ -47,6 +47,7 @@ class Progress:
 
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
+    batches: int = 0  # that it has
     step: int = 0  # optimizer steps so far
     best: dict[str, float] = field(default_factory=dict)  # validation figures of the best epoch
     best_epoch: int = -1
@@ -63,6 +64,8 @@ class Stopped(Exception):
 def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str, str]:
     """The devices to compute on, the precision ("fp32", "bf16" or "fp16"), and a sentence about both."""
     kind = pick_device(cfg.use_gpu)
+    if kind == "cpu":
+        keep_freed_memory(MOST, MOST)
     devices = _devices(cfg.devices, kind == "cuda")
     precision, why = choose_precision(cfg.precision, kind == "cuda")
     count = cfg.num_nodes * (devices if isinstance(devices, int) else len(devices))
@@ -77,6 +80,17 @@ def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str, str]:
     )
     name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     return fabric, precision, f"{count} x {name}; precision {precision} ({why})"
+
+
+@contextmanager
+def fp16_fault(precision: str) -> Iterator[None]:
+    """Raises UserError where the CPU has no fp16 for what is computed inside."""
+    try:
+        yield
+    except RuntimeError as error:
+        if precision == "fp16" and "could not create a primitive" in str(error):
+            raise UserError("--precision=fp16: this CPU has none for the network; use bf16 or fp32") from None
+        raise
 
 
 def _devices(text: str, gpu: bool) -> int | list[int]:
@@ -101,7 +115,9 @@ def train(cfg: DefaultConfig) -> dict[str, float]:
     Leaves in the run's folder: log.jsonl, last.pt (all that is needed to go on), best.safetensors (the model alone).
     Raises UserError for whatever the user can mend, before other processes (cfg.devices) are started if possible.
     """
-    if cfg.fast_dev_run and not cfg.resume:
+    if cfg.fast_dev_run:
+        if cfg.resume:
+            raise UserError("--fast_dev_run is a run of its own: leave --resume out; --load=FILE starts from a model")
         with TemporaryDirectory() as folder:
             once = dataclasses.replace(cfg, fast_dev_run=False, max_epoch=1, save_path=folder, run="fast_dev_run")
             return _train(once, batches=1)
@@ -124,8 +140,7 @@ def _train(cfg: DefaultConfig, batches: int | None = None) -> dict[str, float]:
             raise UserError(f"--{moved[0]} can be changed between two epochs only: go on without it to the epoch's end")
         say(f"changed since the run was saved: {', '.join(changes.values())}")
     seed_everything(cfg.seed, cfg.deterministic)
-    # A run that began with --load has all of that file in its own state.
-    task = make_task(cfg, state["arguments"] if state and cfg.load else None)
+    task = make_task(cfg, state["arguments"] if state and _began_with_a_file(cfg) else None)
     cfg = task.cfg  # what was left to the task is settled now, and a resumed run must not choose anew
     # Now, before there is a folder: there may be no data to validate with, or a pattern that fits nothing.
     task.val_batches()
@@ -149,6 +164,12 @@ def _train(cfg: DefaultConfig, batches: int | None = None) -> dict[str, float]:
         run = Run(task, cfg, fabric, folder, state, say, batches)
         state = None  # a second copy of the weights
         return run.train()
+
+
+def _began_with_a_file(cfg: DefaultConfig) -> bool:
+    """Whether the first weights were those of a file. It may be gone by now: a run has its weights in its own state."""
+    words = ("", "auto", "imagenet", "none")  # that --pretrained may be instead
+    return any(getattr(cfg, option, "") not in words for option in ("load", "init", "pretrained"))
 
 
 class Run:
@@ -180,9 +201,9 @@ class Run:
         if state:
             self._restore(state)
         if fabric.global_rank:  # each process has its own dropout; the first one's is exact after a resume
-            seed_everything(cfg.seed + fabric.global_rank + 1000 * self.progress.step)
+            seed_everything(cfg.seed + fabric.global_rank + 1000 * self.progress.step, cfg.deterministic)
         self.recorder = self._make_recorder(state)
-        self.profiler = StepProfiler(folder, cfg.profile, say)
+        self.profiler = StepProfiler(folder, 0 if fabric.global_rank else cfg.profile, say)
         self.signal = 0
         self.saved_at = time.monotonic()
 
@@ -235,7 +256,14 @@ class Run:
         if self.frozen and 0 < cfg.unfreeze_epoch <= progress.epoch:
             self._set_up()
             self.say(f"--freeze={cfg.freeze} ends: everything learns now")
-        batches = self.batches = self._train_batches()
+        with self.average.following() if self.average else nullcontext():
+            batches = self.batches = self._train_batches()
+        if progress.batch and len(batches) != progress.batches:
+            raise UserError(
+                f"this epoch had {progress.batches} batches and has {len(batches)} now: go on with the data "
+                f"and options of before to its end (--max_epoch={progress.epoch + 1}), and change them then"
+            )
+        progress.batches = len(batches)
         total_steps = cfg.max_epoch * math.ceil(len(batches) / cfg.accumulate)
         train_mode(self.model)
         with self._bar(f"epoch {progress.epoch + 1}/{cfg.max_epoch}", len(batches), progress.batch) as bar:
@@ -407,23 +435,29 @@ class Run:
     def _restore(self, state: dict[str, Any]) -> None:
         """Takes over what `save` wrote. Raises UserError if it is of another network."""
         old, new = state["arguments"], self.task.model.arguments
-        if other := [name for name in {**old, **new} if old.get(name) != new.get(name)]:
+        other = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        if other or state["model"].keys() != self.task.model.state_dict().keys():
+            best = self.folder / "best.safetensors"
             raise UserError(
-                f"{self.folder} was trained with another {' and '.join(other)}: a run goes on with the data and the "
-                f"network it began with; start a new one from its weights by --load={self.folder / 'best.safetensors'}"
+                f"{self.folder} was trained with another {' and '.join(other) or 'network'}: a run goes on with the "
+                f"data and the network it began with; start a new one from its weights by --load={best}"
             )
         self.task.model.load_state_dict(state["model"])
         if [len(group["params"]) for group in state["optimizer"]["param_groups"]] != [
             len(group["params"]) for group in self.raw_optimizer.param_groups
         ]:
             raise UserError("--lr_scale: a run goes on with the patterns it began with; their factors may change")
-        now = [{k: group[k] for k in ("weight_decay", "lr_scale")} for group in self.raw_optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, options in zip(self.raw_optimizer.param_groups, now, strict=True):  # lr is set at each step
-            group.update(options)
+        if (began := state["config"]["optimizer"]) != self.cfg.optimizer:
+            raise UserError(f"--optimizer={self.cfg.optimizer}: a run goes on with {began}, which it began with")
+        groups = [  # the options are those of now, the numbers of the parameters those of the file
+            {**now, "params": then["params"]}
+            for now, then in zip(self.raw_optimizer.param_groups, state["optimizer"]["param_groups"], strict=True)
+        ]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.average:
             self.average.load_state_dict(state["average"] or state["model"])
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        if state["scaler"]:  # fp16 then; other precisions have none
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
         set_rng_state(state["rng"])
 
     def _stop_if_asked(self) -> None:
@@ -462,7 +496,8 @@ class Run:
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            with fp16_fault(self.cfg.precision):
+                yield
         except Stopped as stopped:
             (number,) = stopped.args
             self.save()
@@ -475,8 +510,6 @@ class Run:
         except bdb.BdbQuit:
             raise UserError(f"the debugger was left by q; --resume={self.folder} goes on from the last save") from None
         except RuntimeError as error:
-            if self.cfg.precision == "fp16" and "could not create a primitive" in str(error):
-                raise UserError("--precision=fp16: this CPU has none for the network; use bf16 or fp32") from None
             if self.fabric.global_rank and "by peer" in str(error):  # the first process has ended, and has said why
                 raise SystemExit(1) from None
             raise

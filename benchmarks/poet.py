@@ -41,7 +41,7 @@ from models.poet import LinearCrossEntropy, Poet  # noqa: E402
 from tasks import make_task  # noqa: E402
 from tasks.poet import CHINESE_CHARACTERS, bits_of  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.hardware import choose_precision  # noqa: E402
+from utils.hardware import MOST, choose_precision, keep_freed_memory  # noqa: E402
 from utils.runs import read_state  # noqa: E402
 
 TARGET = 8.0  # bits per character on the validation split
@@ -147,6 +147,7 @@ def our_training(model: nn.Module, poems: list[Poem], vocabulary: Vocabulary, pr
         model.parameters(), lr=PoetConfig.lr, betas=(0.9, 0.99), weight_decay=PoetConfig.weight_decay, fused=True
     )
     model.train()
+    keep_freed_memory(MOST, MOST)
     epoch = 0
     while True:
         dataset.set_epoch(epoch)

@@ -128,7 +128,7 @@ class Uploads:
     def new_folder(self, kind: str) -> Path:
         """A new, empty folder. Raises UserError while there is no room."""
         if self._bytes() > self.max_bytes:
-            raise UserError("too many pictures at once; try again in a minute")
+            raise UserError("too many pictures at once; try again later")
         folder = self.root / f"{kind}-{secrets.token_hex(16)}"
         folder.mkdir(parents=True)
         return folder

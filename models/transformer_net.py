@@ -156,7 +156,9 @@ class ReflectConv(nn.Module):
         self.conv2d = nn.Conv2d(inputs, outputs, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2d(F.pad(x, (self.pad,) * 4, mode="reflect"))
+        with torch.autocast(x.device.type, enabled=False):  # which would make float32 of what only is copied
+            x = F.pad(x, (self.pad,) * 4, mode="reflect")
+        return self.conv2d(x)
 
 
 class ResidualBlock(nn.Module):
@@ -179,6 +181,8 @@ class ConditionalInstanceNorm(nn.Module):
 
     Dumoulin, Shlens, Kudlur 2017, equation 5. With one row it is InstanceNorm2d(affine=True).
     """
+
+    decays = False  # its parameters have two dimensions, but are scales and shifts: see utils/parameters.py
 
     def __init__(self, rows: int, channels: int):
         super().__init__()
@@ -229,23 +233,24 @@ class InstanceNorm(torch.autograd.Function):
         return grad_x, grad_scale, grad_shift
 
 
-def from_examples(tensors: Mapping[str, Any], name: str) -> TransformerNet:
+def from_examples(tensors: Mapping[str, Any], name: str, source: str = "") -> TransformerNet:
     """The network of weights trained with pytorch/examples' fast_neural_style, as a one-style network in eval mode.
 
     Channels and blocks are read from the weights: reduced versions of that network fit, too. It paints pictures of
     0..255; the first and the last convolution are rescaled, for ours are 0..1. What `load_weights` understands
-    (DataParallel's prefix, dicts in dicts, old running statistics) is understood here. `name` is the style's.
-    Raises UserError if the tensors are not those of such a network.
+    (DataParallel's prefix, dicts in dicts, old running statistics) is understood here. `name` is the style's, `source`
+    what messages call the weights: their file. Raises UserError if the tensors are not those of such a network.
     """
-    tensors = unwrap(tensors, name)
+    source = source or name
+    tensors = unwrap(tensors, source)
     first = [f"conv{i}.conv2d.weight" for i in (1, 2, 3)]
     rescaled = {"conv1.conv2d.weight": 255, "deconv3.conv2d.weight": 1 / 255, "deconv3.conv2d.bias": 1 / 255}
     if missing := [key for key in (*first, *rescaled) if key not in tensors or not tensors[key].ndim]:
-        raise UserError(f"{name} is no style network of pytorch/examples: it has no {missing[0]}")
+        raise UserError(f"{source} is no style network of pytorch/examples: it has no {missing[0]}")
     blocks = sum(f"res{i}.conv1.conv2d.weight" in tensors for i in range(1, 100))
     model = TransformerNet([name], tuple(len(tensors[key]) for key in first), blocks, identity=False)
     own = model.state_dict()
     tensors = {key: value.float() * rescaled.get(key, 1) for key, value in tensors.items()}
     rows = {k: v[None] for k, v in tensors.items() if v.ndim == 1 and k in own and own[k].ndim == 2}  # (C) -> (1, C)
-    model.load_weights({**tensors, **rows}, source=name)
+    model.load_weights({**tensors, **rows}, source=source)
     return model.eval()

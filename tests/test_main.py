@@ -463,6 +463,31 @@ def test_closed_streams_are_no_traceback(closing):
     assert result.returncode == 0 and result.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", "out of memory (CUDA out of memory. Tried"),
+        ("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "out of memory ([enforce fail]"),
+        (
+            "reflection_pad2d_backward_cuda does not have a deterministic implementation, but you set",
+            "--deterministic: reflection_pad2d_backward_cuda cannot be on this device; leave it out",
+        ),
+        ("CUDA error: an illegal memory access was encountered", None),  # a fault of ours, to be seen whole
+    ],
+)
+def test_what_torch_says_in_a_line(monkeypatch, capsys, error, line):
+    def failing(*args: str, **options) -> None:
+        raise RuntimeError(error)
+
+    monkeypatch.setitem(main.COMMANDS, "train", failing)
+    if line is None:
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            called(capsys, "train")
+        return
+    code, _, told = called(capsys, "train")
+    assert code == 2 and told.startswith(f"error: {line}") and told.count("\n") == 1
+
+
 def test_ctrl_c_is_exit_code_130_without_a_word(monkeypatch, capsys):
     def interrupted(*args: str, **options) -> None:
         raise KeyboardInterrupt

@@ -150,6 +150,15 @@ def test_fp16_scales_its_losses_and_resumes_with_the_scale(fit, tmp_path):  # no
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("first, then", [("fp32", "fp16"), ("fp16", "fp32")])
+def test_another_precision_goes_on(fit, tmp_path, first, then):  # noqa: F811
+    given = {"lr": 0.05, "batch_size": 4}
+    fit(**given, precision=first)
+    fit(resume=str(tmp_path / "run"), **given, precision=then, max_epoch=3)
+    losses = [r["loss"] for r in read_log(tmp_path / "run") if r["kind"] == "epoch" and r["split"] == "val"]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+
+
 def test_fp16_leaves_out_a_step_that_overflows(fit, tmp_path):  # noqa: F811
     """Gradients beyond 65504 are no mistake there: the scale halves, the weights stay, training goes on."""
     seen = []

@@ -170,6 +170,51 @@ def test_changed_options_count_and_are_said(folder):
     assert sorted(group["weight_decay"] for group in groups) == [0, 0.5]  # biases have none
 
 
+def test_the_optimizer_stays_and_its_options_may_change(folder):
+    run(folder, **options(folder, run="a", max_epoch=1, optimizer="sgd"))
+    told = run(folder, code=2, resume=folder / "a", max_epoch=2, optimizer="adam")
+    assert told.splitlines()[-1] == "error: --optimizer=adam: a run goes on with sgd, which it began with"
+    run(folder, resume=folder / "a", max_epoch=2, momentum=0.25)
+    groups = read_state(folder / "a" / "last.pt")["optimizer"]["param_groups"]
+    assert [group["momentum"] for group in groups] == [0.25, 0.25]
+
+
+def test_an_epoch_ends_with_the_batches_it_began_with(folder):
+    more = {"row_length": 32, "max_epoch": 3, "num_workers": 0}
+    stopped = Process(arguments(**options(folder, run="a", **more)), folder / "out")
+    stopped.wait_for(lambda: steps_done(folder / "a") >= 5)
+    os.kill(stopped.process.pid, signal.SIGTERM)
+    assert stopped.wait() == 143
+    progress = read_state(folder / "a" / "last.pt")["progress"]
+    assert 0 < progress["batch"] < progress["batches"]
+    before = (folder / "a" / "last.pt").read_bytes()
+    told = run(folder, code=2, resume=folder / "a", row_length=256)
+    expected = rf"error: this epoch had {progress['batches']} batches and has \d+ now: go on with .*=1\), and change .*"
+    assert re.fullmatch(expected, told.splitlines()[-1]), told
+    assert (folder / "a" / "last.pt").read_bytes() == before
+    run(folder, resume=folder / "a", max_epoch=1)
+    run(folder, resume=folder / "a", max_epoch=2, row_length=256)
+
+
+def test_a_run_needs_the_model_it_began_with_no_more(folder):
+    run(folder, **options(folder, run="first", max_epoch=1))
+    for option in ("init", "load"):
+        model = folder / f"{option}.safetensors"
+        model.write_bytes((folder / "first" / "best.safetensors").read_bytes())
+        sizes = {} if option == "init" else {"hidden": 16, "embed": 12}
+        run(folder, **options(folder, run=option, max_epoch=1, **{option: model}) | sizes)
+        model.unlink()
+        run(folder, resume=folder / option, max_epoch=2)
+
+
+def test_a_trial_run_is_none_of_a_run(folder):
+    run(folder, **options(folder, run="a", max_epoch=1))
+    before = (folder / "a" / "last.pt").read_bytes()
+    told = run(folder, code=2, resume=folder / "a", max_epoch=2, fast_dev_run=True)
+    assert told.startswith("error: --fast_dev_run is a run of its own: leave --resume out")
+    assert (folder / "a" / "last.pt").read_bytes() == before
+
+
 def test_the_best_figures_survive(folder):
     """A resumed run that gets no better still knows the best epoch and its figures."""
     cfg = parse(PoetConfig, options(folder, run="a", max_epoch=1))

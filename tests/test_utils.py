@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import random
 import stat
 import subprocess
@@ -18,6 +19,8 @@ from utils.debug import describe, dump, first_bad_tensor, gradient_range, named_
 from utils.errors import UserError
 from utils.files import atomic_save, atomic_write, remove_temporaries
 from utils.seed import rng_state, seed_everything, set_rng_state
+
+ROOT = Path(__file__).parents[1]
 
 # -------------------------------------------------------------------------------------------------------- files
 
@@ -127,6 +130,34 @@ def test_precision(monkeypatch):
 def test_the_measurement_is_positive_and_made_once():
     first = hardware.bf16_speedup(64)
     assert 0 < first < 1000 and hardware.bf16_speedup(64) == first
+
+
+FAULTS = """
+import resource, sys, torch
+from utils.hardware import MOST, keep_freed_memory
+if sys.argv[1:]:
+    keep_freed_memory(*map(int, sys.argv[1:]))
+def step():
+    pieces = [torch.ones(16 << 20, dtype=torch.uint8) for _ in range(6)] + [torch.ones(96 << 20, dtype=torch.uint8)]
+for _ in range(20):  # until the heap has come to rest
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_freed_memory_is_used_again():
+    """Pages that the system has to find for a step's 192 MB, in a process that has taken such steps before."""
+
+    def faults(*limits: int) -> int:
+        command = [sys.executable, "-c", FAULTS, *map(str, limits)]
+        return int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+
+    assert faults() > 1000  # what glibc does by itself: else there is nothing to mend
+    assert faults(128 << 20, 512 << 20) < 100 and faults(hardware.MOST, hardware.MOST) < 100
+    assert faults(32 << 20, 512 << 20) > 100  # the large one goes back
 
 
 # -------------------------------------------------------------------------------------------------------- debug

@@ -14,7 +14,7 @@ from config import DefaultConfig
 from utils.errors import UserError
 from utils.files import remove_temporaries
 
-STATE_VERSION = 3  # of last.pt
+STATE_VERSION = 4  # of last.pt
 
 
 def run_folder(cfg: DefaultConfig) -> Path:
