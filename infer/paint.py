@@ -75,21 +75,26 @@ class Painter:
             )
             self.last = _weight(in_blocks(model.deconv3.conv2d.weight), self.dtype)
             self.last_bias = model.deconv3.conv2d.bias.float()  # (3), added in float32
-            self.in1, self.in2, self.in3, self.in4, self.in5 = (
-                _row(layer, style) for layer in (model.in1, model.in2, model.in3, model.in4, model.in5)
+            self.in1, self.in2, self.in3, self.in4 = (
+                _row(layer, style) for layer in (model.in1, model.in2, model.in3, model.in4)
             )
+            self.in5 = _row(model.in5, model.within(style))
             # A picture of one colour has no contrast to normalise but that of rounding, which would become a pattern.
             # Without rounding its normalisations give nothing but their shifts; this, (3), is what they end in.
             even = model.deconv3.conv2d.weight.float().sum((2, 3)) @ F.relu(self.in5[1]) + self.last_bias
             self.even = 255 * even.cpu().numpy()
         self.identity = float(style[0, -1].clamp(0, 1)) if model.identity else 0.0
+        self.nothing = self.identity == 1 and not style[0, :-1].any()
 
     @torch.inference_mode()
     def paint(self, rgb: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """uint8 (N, H, W, 3), of any height and width -> uint8 (N, H, W, 3).
 
         Pictures of one call have nothing to do with each other; small ones are faster together, up to a tile's size.
+        The identity alone (strength 0) gives the pictures themselves, of which the network's are soft copies.
         """
+        if self.nothing:
+            return rgb.copy()
         progress = progress or (lambda share: None)
         height, width = rgb.shape[1:3]
         flat = np.array([_of_one_colour(picture) for picture in rgb])

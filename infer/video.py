@@ -249,10 +249,17 @@ class _Writer:
 
     def _open_streams(self, first: Frame) -> None:
         video, (height, width) = self.reader.video, first.rgb.shape[:2]
-        self.stream = self.output.add_stream(self.encoder, rate=self.reader.rate, options=QUALITY[self.encoder])
+        options = dict(QUALITY[self.encoder])
+        if video.average_rate != video.base_rate and self.encoder == "libx264":
+            # An MP4 ends with the frame that was encoded last: with B-frames that need not be the last one. They are
+            # left out only where the times are uneven, since files are a half larger without them.
+            options["bf"] = "0"
+        self.stream = self.output.add_stream(self.encoder, rate=self.reader.rate, options=options)
         context = self.stream.codec_context
         self.reader.even_size = context.width, context.height = width + width % 2, height + height % 2
         context.pix_fmt, context.time_base = "yuv420p", video.time_base
+        # Else each frame would get the mean of all durations, the last one too.
+        context.flags |= av.codec.context.Flags.frame_duration
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED_RANGE
         shape = video.sample_aspect_ratio  # of a pixel

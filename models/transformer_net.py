@@ -82,12 +82,22 @@ class TransformerNet(BaseModule):
         x = F.interpolate(x, scale_factor=2, mode="nearest")
         x = F.relu(self.in4(self.deconv1(x), style))  # (B, half, H/2, W/2)
         x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = F.relu(self.in5(self.deconv2(x), style))  # (B, full, H, W)
+        x = F.relu(self.in5(self.deconv2(x), self.within(style)))  # (B, full, H, W)
         x = self.deconv3(x)[:, :, :height, :width].float()  # (B, 3, H, W), without what the rounding up has added
         if self.identity:
             scale, shift = colours_back(image, style)
             x = x * scale + shift
         return {"image": x}
+
+    def within(self, style: Tensor) -> Tensor:
+        """Shares (B, S) -> those that the last normalisation goes by: no further than the style itself.
+
+        It decides on the colours: beyond the style, at a strength of 1.5, they would be those of no painting.
+        """
+        if not self.identity:
+            return style
+        beyond = (-style[:, -1:]).clamp(min=0)  # (B, 1)
+        return torch.cat([style[:, :-1] / (1 + beyond), style[:, -1:] + beyond], 1)
 
     def untrained_styles(self) -> list[int]:
         """The rows of styles that no training has touched yet."""
@@ -109,8 +119,9 @@ class TransformerNet(BaseModule):
     def mixture(self, shares: Mapping[str, float], strength: float = 1.0) -> Tensor:
         """The row of shares (1, S) for `forward`: styles in the given proportion, the identity as far as strength < 1.
 
-        Above 1 the numbers go on along the line from the identity through the style. Raises UserError for an unknown
-        style, for shares that are no proportion, and for a strength that the network cannot have.
+        Above 1 the numbers go on along the line from the identity through the style, but see `within`. Raises
+        UserError for an unknown style, for shares that are no proportion, and for a strength that the network cannot
+        have.
         """
         for name in shares:
             if name not in self.styles:

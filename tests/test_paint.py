@@ -67,11 +67,17 @@ def test_tiles_of_any_side_give_what_the_network_gives(height, width):
         assert difference(painted, expected).mean() < 0.01
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0, 1.5])
+@pytest.mark.parametrize("strength", [0.1, 0.4, 1.0, 1.5])
 def test_the_identity_gets_the_colours_of_the_whole_picture(strength):
     model, rgb = network(), pictures(70, 90, 2)
     style = model.mixture({"two": 1}, strength)
     assert difference(Painter(model, style, tile=32).paint(rgb), plain(model, rgb, style)).max() <= 1
+
+
+def test_without_strength_the_picture_stays_as_it_is():
+    model, rgb = network(), pictures(70, 90, 2)
+    painted = Painter(model, model.mixture({"two": 1}, 0.0)).paint(rgb)
+    assert (painted == rgb).all() and not np.shares_memory(painted, rgb)
 
 
 def test_a_network_without_identity():

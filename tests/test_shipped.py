@@ -154,11 +154,19 @@ def _edges(grey: np.ndarray) -> np.ndarray:
     return steps[:height, :width].reshape(height // 8, 8, width // 8, 8).mean((1, 3)).ravel()
 
 
-def test_no_strength_gives_the_photograph(painter):
+def test_hardly_any_strength_gives_nearly_the_photograph(painter):
     for rgb in photographs():
-        painted = Painter(painter, painter.mixture({painter.styles[0]: 1.0}, 0.0)).paint(rgb[None])[0]
+        painted = Painter(painter, painter.mixture({painter.styles[0]: 1.0}, 0.001)).paint(rgb[None])[0]
         assert np.abs(painted.astype(int) - rgb).mean() < 14
         assert np.abs(painted.mean((0, 1)) - rgb.mean((0, 1))).max() < 6  # its colours
+
+
+def test_more_than_the_style_has_its_colours(painter):
+    for rgb in photographs():
+        for name in painter.styles:
+            rows = (painter.mixture({name: 1.0}, strength) for strength in (1, 1.5))
+            style, more = (Painter(painter, row).paint(rgb[None])[0].mean((0, 1)) for row in rows)
+            assert np.abs(more - style).max() < 12, name
 
 
 @torch.no_grad()

@@ -70,6 +70,23 @@ def test_the_padding_stays_in_the_precision_of_what_is_padded(kernel, stride):
     assert (got - want).norm() < 0.02 * want.norm()
 
 
+# ------------------------------------------------------------------------------------------------------ strength
+
+
+def test_beyond_the_style_the_last_normalisation_stays_with_it():
+    model = tiny(styles=3)
+    mix = {"wave": 0.3, "ink": 0.7}
+    for strength in (0, 0.25, 1):
+        row = model.mixture(mix, strength)
+        assert torch.equal(model.within(row), row)
+    for strength in (1.2, 1.5, 3):
+        torch.testing.assert_close(model.within(model.mixture(mix, strength)), model.mixture(mix, 1))
+    rows = torch.cat([model.mixture(mix, 0.5), model.mixture(mix, 2.0)])
+    torch.testing.assert_close(model.within(rows), torch.cat([rows[:1], model.mixture(mix, 1)]))
+    plain = tiny(identity=False)
+    assert torch.equal(plain.within(torch.tensor([[0.5, 0.5]])), torch.tensor([[0.5, 0.5]]))
+
+
 # ------------------------------------------------------------------------------------------------- normalisation
 
 

@@ -113,6 +113,24 @@ def test_uneven_times_are_kept(tmp_path):
         assert read(tmp_path / name)[1] == pytest.approx([t / 1000 for t in times])
 
 
+@pytest.mark.parametrize("out", ["b.mp4", "b.mkv", "b.webm"])
+def test_the_last_frame_is_shown_as_long(tmp_path, out):
+    """A show of slides: at 0, 1 and 3 s, to the end at 8 s."""
+    times = [0, 1000, 3000]
+    first = make_video(tmp_path / "first.mkv", greys(3), times, Fraction(1, 1000))
+    with av.open(str(first)) as source, av.open(str(tmp_path / "a.mp4"), "w") as file:
+        stream = file.add_stream_from_template(source.streams.video[0])
+        for packet, duration in zip(source.demux(video=0), [1000, 2000, 5000], strict=False):
+            packet.stream, packet.duration = stream, duration
+            file.mux(packet)
+    for path in (tmp_path / "a.mp4", tmp_path / out):
+        if path.name == out:
+            paint_video(tmp_path / "a.mp4", path, same)
+        assert read(path)[1] == pytest.approx([0, 1, 3], abs=0.002)
+        with av.open(str(path)) as file:
+            assert file.duration / av.time_base == pytest.approx(8, abs=0.05), path
+
+
 @pytest.mark.parametrize(
     "name, sound, out, copied",
     [
