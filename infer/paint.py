@@ -22,7 +22,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.transformer_net import EPS, STANDARD_MEAN, STANDARD_STD, ConditionalInstanceNorm, TransformerNet
+from models.transformer_net import (
+    EPS,
+    STANDARD_MEAN,
+    STANDARD_STD,
+    ConditionalInstanceNorm,
+    TransformerNet,
+    in_blocks,
+)
 from utils.errors import UserError
 from utils.hardware import keep_freed_memory
 
@@ -400,19 +407,6 @@ def upsampled(weight: Tensor) -> Tensor:
 
 def _pair(first: Tensor, second: Tensor) -> Tensor:
     return torch.stack([first, second], 2)
-
-
-def in_blocks(weight: Tensor) -> Tensor:
-    """The kernel (4 O, I, K + 1, K + 1) that gives 2 x 2 pixels at a time, at stride 2, what (O, I, K, K) gives singly.
-
-    Convolutions with 3 outputs leave most of a processor's vector unit idle; with 12 they do not.
-    """
-    outputs, inputs, kernel, _ = weight.shape
-    result = weight.new_zeros(2, 2, outputs, inputs, kernel + 1, kernel + 1)
-    for row in (0, 1):
-        for column in (0, 1):
-            result[row, column, :, :, row : row + kernel, column : column + kernel] = weight
-    return result.flatten(0, 2)
 
 
 def _weight(weight: Tensor, dtype: torch.dtype) -> Tensor:

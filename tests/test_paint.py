@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 import infer.paint
-from infer.paint import Layer, Painter, _Painting, _unfold, in_blocks, upsampled
-from models.transformer_net import TransformerNet
+from infer.paint import Layer, Painter, _Painting, _unfold, upsampled
+from models.transformer_net import TransformerNet, in_blocks
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
