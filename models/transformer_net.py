@@ -59,7 +59,7 @@ class TransformerNet(BaseModule):
         self.in4 = ConditionalInstanceNorm(rows, half)
         self.deconv2 = ReflectConv(half, full, 3)
         self.in5 = ConditionalInstanceNorm(rows, full)
-        self.deconv3 = BlockConv(full, 3, 9)
+        self.deconv3 = ReflectConv(full, 3, 9, kind=BlockConv2d)
         # An almost grey picture to begin with: noise of full strength would be hundreds of times off in style.
         self.deconv3.conv2d.weight.data.mul_(0.1)
         nn.init.constant_(self.deconv3.conv2d.bias, STANDARD_MEAN)
@@ -161,26 +161,24 @@ def colours_back(image: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
 class ReflectConv(nn.Module):
     """A convolution over a picture that is continued at its edges by reflection: zeros would show as a border."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1):
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, kind: type[nn.Conv2d] = nn.Conv2d):
         super().__init__()
         self.pad = kernel // 2
-        self.conv2d = nn.Conv2d(inputs, outputs, kernel, stride)
+        self.conv2d = kind(inputs, outputs, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv2d(self.padded(x))
-
-    def padded(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # which would make float32 of what only is copied
-            return F.pad(x, (self.pad,) * 4, mode="reflect")
+            x = F.pad(x, (self.pad,) * 4, mode="reflect")
+        return self.conv2d(x)
 
 
-class BlockConv(ReflectConv):
-    """The same for even sides, computed 2 x 2 pixels at a time: three times as fast where there are few outputs."""
+class BlockConv2d(nn.Conv2d):
+    """A convolution to even sides, computed 2 x 2 pixels at a time: three times as fast where there are few outputs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.conv2d(self.padded(x), in_blocks(self.conv2d.weight), stride=2)  # (B, 4 O, H/2, W/2)
+        y = F.conv2d(x, in_blocks(self.weight), stride=2)  # (B, 4 O, H/2, W/2)
         y = y.unflatten(1, (2, 2, -1)).permute(0, 3, 4, 1, 5, 2)  # (B, O, H/2, 2, W/2, 2)
-        return y.flatten(4, 5).flatten(2, 3) + self.conv2d.bias.view(-1, 1, 1)
+        return y.flatten(4, 5).flatten(2, 3) + self.bias.view(-1, 1, 1)
 
 
 def in_blocks(weight: Tensor) -> Tensor:
