@@ -167,19 +167,20 @@ class Page:
 
     def leave(self, request: gr.Request) -> None:
         """Stops all that this visitor has begun."""
-        for stop, (visitor, _) in self.stops.copy().items():
-            if visitor == request.session_hash:
-                stop.set()
+        self._stop(lambda visitor, tab: visitor == request.session_hash)
 
     def stopper(self, tab: str) -> Callable:
         """What stops the visitor's works of a tab."""
 
         def stop_works(request: gr.Request) -> None:
-            for stop, work in self.stops.copy().items():
-                if work == (request.session_hash, tab):
-                    stop.set()
+            self._stop(lambda *work: work == (request.session_hash, tab))
 
         return stop_works
+
+    def _stop(self, wanted: Callable[[str, str], bool]) -> None:
+        for stop, work in self.stops.copy().items():
+            if wanted(*work):
+                stop.set()
 
     def start_and_stop(self, label: str) -> tuple[gr.Button, gr.Button]:
         with gr.Row():

@@ -108,9 +108,11 @@ def load_network(path: str | Path, device: str = "cpu") -> TransformerNet:
 
     The style of the latter has the file's name. Raises UserError if the file holds neither.
     """
+    if is_own(path):
+        return TransformerNet.load(path, device)
     tensors = read_state_dict(path)
     norm = tensors.get("in1.weight") if isinstance(tensors, Mapping) else None
-    if is_own(path) or getattr(norm, "ndim", 0) == 2:  # a row for each style: our own, bare
+    if getattr(norm, "ndim", 0) == 2:  # a row for each style: our own, bare
         return TransformerNet.load(path, device)
     return from_examples(tensors, Path(path).stem, str(path)).to(device)
 

@@ -60,7 +60,7 @@ def keep_freed_memory(block: int = 128 << 20, free: int = 512 << 20) -> None:
     """Lets the C library use freed blocks again: those of up to `block` bytes, as long as no more than `free` wait.
 
     By default glibc gives what is large back to the system, which has to find and clear every page of the next one:
-    up to a third of the time of a painting, a tenth of that of a training step (benchmarks/README.md). A training
+    up to a third of the time of a painting, a tenth of that of a training step (docs/decisions.md). A training
     needs the same memory again in the next step and may keep the most. Does nothing where there is no glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
