@@ -253,7 +253,7 @@ class StylizeConfig(Options):
     max_megapixels: float = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
     batch: int = option(4, "pictures of equal size (frames of a video) to paint at a time", minimum=1)
     json: bool = option(False, "one JSON object a line: path, out, ok, error, note, width, height, seconds")
-    load: str = option("checkpoints/style.safetensors", "the network's file; weights of pytorch/examples, too")
+    load: str = option("checkpoints/style.safetensors", "its file, or weights of pytorch/examples or pytorch-book")
     precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", choices=("auto", "fp32", "bf16"))
     use_gpu: bool = option(False, "paint on the GPU if there is one")
     memory_limit: int = option(1000, "MB that the layers of a picture may take; more go to a temporary file", minimum=1)
@@ -349,7 +349,7 @@ class FindLrConfig(Options):
 class ExportConfig(Options):
     """Options of export."""
 
-    load: str = option("checkpoints/style.safetensors", "the style network's file; weights of pytorch/examples, too")
+    load: str = option("checkpoints/style.safetensors", "style network, or weights of pytorch/examples or pytorch-book")
     out: str = option("", "file to write, NAME.onnx; empty: the model file's name, in this folder")
 
 

@@ -104,9 +104,9 @@ def _blend(photo: np.ndarray, painting: np.ndarray, share: np.ndarray) -> np.nda
 
 
 def load_network(path: str | Path, device: str = "cpu") -> TransformerNet:
-    """A style network from our own file, or from weights of pytorch/examples' fast_neural_style.
+    """A style network from our own file, or from weights of pytorch/examples' fast_neural_style or of pytorch-book.
 
-    The style of the latter has the file's name. Raises UserError if the file holds neither.
+    The style of the latter two has the file's name. Raises UserError if the file holds neither.
     """
     if is_own(path):
         return TransformerNet.load(path, device)

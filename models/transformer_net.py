@@ -8,6 +8,7 @@ Shapes: B pictures, S styles (the last one is the identity, if the network has i
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -262,20 +263,39 @@ class InstanceNorm(torch.autograd.Function):
         return grad_x, grad_scale, grad_shift
 
 
+BOOK_LAYERS = {
+    **{f"initial_layers.{3 * i}.": f"conv{i + 1}." for i in range(3)},
+    **{f"initial_layers.{3 * i + 1}.": f"in{i + 1}." for i in range(3)},
+    **{f"upsample_layers.{3 * i}.": f"deconv{i + 1}." for i in range(3)},
+    **{f"upsample_layers.{3 * i + 1}.": f"in{i + 4}." for i in range(2)},
+}  # how pytorch-book calls the layers of the same network -> what pytorch/examples calls them
+
+
+def _examples_name(key: str) -> str:
+    """The name that a parameter of pytorch-book's network has in pytorch/examples'; others stay as they are."""
+    if found := re.fullmatch(r"res_layers\.(\d+)\.(.+)", key):
+        return f"res{int(found[1]) + 1}.{found[2]}"
+    for book, examples in BOOK_LAYERS.items():
+        if key.startswith(book):
+            return examples + key.removeprefix(book)
+    return key
+
+
 def from_examples(tensors: Mapping[str, Any], name: str, source: str = "") -> TransformerNet:
     """The network of weights trained with pytorch/examples' fast_neural_style, as a one-style network in eval mode.
 
-    Channels and blocks are read from the weights: reduced versions of that network fit, too. It paints pictures of
-    0..255; the first and the last convolution are rescaled, for ours are 0..1. What `load_weights` understands
-    (DataParallel's prefix, dicts in dicts, old running statistics) is understood here. `name` is the style's, `source`
-    what messages call the weights: their file. Raises UserError if the tensors are not those of such a network.
+    pytorch-book's network is the same under other names, and fits, too. Channels and blocks are read from the weights:
+    reduced versions fit as well. It paints pictures of 0..255; the first and the last convolution are rescaled, for
+    ours are 0..1. What `load_weights` understands (DataParallel's prefix, dicts in dicts, old running statistics) is
+    understood here. `name` is the style's, `source` what messages call the weights: their file. Raises UserError if the
+    tensors are not those of such a network.
     """
     source = source or name
-    tensors = unwrap(tensors, source)
+    tensors = {_examples_name(key): value for key, value in unwrap(tensors, source).items()}
     first = [f"conv{i}.conv2d.weight" for i in (1, 2, 3)]
     rescaled = {"conv1.conv2d.weight": 255, "deconv3.conv2d.weight": 1 / 255, "deconv3.conv2d.bias": 1 / 255}
     if missing := [key for key in (*first, *rescaled) if key not in tensors or not tensors[key].ndim]:
-        raise UserError(f"{source} is no style network of pytorch/examples: it has no {missing[0]}")
+        raise UserError(f"{source} is no style network of pytorch/examples or pytorch-book: it has no {missing[0]}")
     blocks = sum(f"res{i}.conv1.conv2d.weight" in tensors for i in range(1, 100))
     model = TransformerNet([name], tuple(len(tensors[key]) for key in first), blocks, identity=False)
     own = model.state_dict()

@@ -734,7 +734,7 @@ def test_other_files_are_refused_in_one_line(capsys, network, tmp_path):
     torch.save({k: v for k, v in state.items() if k != "in4.weight"}, tmp_path / "part.pth")
     LeNet(["cat", "dog"]).save(tmp_path / "lenet.safetensors")
     for name, told in {
-        "other.pth": "other.pth is no style network of pytorch/examples: it has no conv1.conv2d.weight",
+        "other.pth": "other.pth is no style network of pytorch/examples or pytorch-book: it has no conv1.conv2d.weight",
         "part.pth": "part.pth does not fit TransformerNet: missing in4.weight",
         "list.pth": "list.pth holds no state dict",
         "tensor.pth": "tensor.pth holds no state dict",

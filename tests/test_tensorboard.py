@@ -40,3 +40,23 @@ def test_a_chinese_name_is_no_box(tmp_path):
     events.Reload()
     dog, cat, again = (picture.encoded_image_string for picture in events.Images("roc"))
     assert dog != cat and cat == again
+
+
+def test_a_record_of_every_kind_needs_no_folder(tmp_path):
+    """The gradients of 100 layers are curves in the run's own event files."""
+    recorder = Recorder(tmp_path, [TensorBoard(tmp_path)])
+    recorder.config({"lr": 1e-3, "task": "dogcat"})
+    recorder.batch(1, 0, loss=0.5)
+    recorder.gradients(1, 0, {f"features.{i}.weight": (-1.0, 0.25, i) for i in range(100)})
+    recorder.gradients(101, 0, {"features.0.weight": (-2.0, 0.5, float("inf"))})
+    recorder.final(101, 1, {"loss": 0.4})
+    recorder.close()
+    files = list(tmp_path.iterdir())
+    assert all(path.is_file() for path in files) and len(files) <= 3  # the log, the events, those of the settings
+    events = EventAccumulator(str(tmp_path), {"scalars": 0})
+    events.Reload()
+    curve = [
+        [(e.step, e.value) for e in events.Scalars(f"gradient {name}/features.0.weight")] for name in ("min", "max")
+    ]
+    assert curve == [[(1, -1), (101, -2)], [(1, 0), (101, float("inf"))]]
+    assert [e.value for e in events.Scalars("gradient max/features.99.weight")] == [99]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.reference_style import ReferenceNet
+from infer.stylize import load_network
 from models.basemodule import BaseModule, read_state_dict
 from models.transformer_net import (
     EPS,
@@ -403,6 +404,90 @@ def test_the_reference_has_the_layers_of_the_published_files():
         "deconv2.conv2d.bias": (32,),
         "in5.bias": (32,),
         "deconv3.conv2d.weight": (3, 32, 9, 9),
+    }
+    assert {name: tuple(state[name].shape) for name in shapes} == shapes
+    assert len(state) == 2 * (6 + 5) + 8 * 5 and sum(p.numel() for p in state.values()) == 1_679_235
+
+
+# ----------------------------------------------------------------------------------------- weights of pytorch-book
+
+
+class BookConv(nn.Module):
+    """Upsampled or not, continued by reflection, convolved."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, upsample: int = 1):
+        super().__init__()
+        self.upsample, self.reflection_pad = upsample, nn.ReflectionPad2d(kernel // 2)
+        self.conv2d = nn.Conv2d(inputs, outputs, kernel, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv2d(self.reflection_pad(nn.Upsample(scale_factor=self.upsample)(x)))
+
+
+class BookBlock(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1, self.conv2 = BookConv(channels, channels, 3), BookConv(channels, channels, 3)
+        self.in1, self.in2 = (nn.InstanceNorm2d(channels, affine=True) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.in2(self.conv2(F.relu(self.in1(self.conv1(x)))))
+
+
+class BookNet(nn.Module):
+    """The layers of pytorch-book's style chapter, in its three sequences; pictures are 0..255."""
+
+    def __init__(self, full: int = 32, half: int = 64, quarter: int = 128, blocks: int = 5):
+        super().__init__()
+
+        def stage(conv: BookConv) -> list[nn.Module]:
+            return [conv, nn.InstanceNorm2d(conv.conv2d.out_channels, affine=True), nn.ReLU()]
+
+        down = (BookConv(3, full, 9), BookConv(full, half, 3, 2), BookConv(half, quarter, 3, 2))
+        up = (BookConv(quarter, half, 3, upsample=2), BookConv(half, full, 3, upsample=2))
+        self.initial_layers = nn.Sequential(*(layer for conv in down for layer in stage(conv)))
+        self.res_layers = nn.Sequential(*(BookBlock(quarter) for _ in range(blocks)))
+        self.upsample_layers = nn.Sequential(*(layer for conv in up for layer in stage(conv)), BookConv(full, 3, 9))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.upsample_layers(self.res_layers(self.initial_layers(x)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [(4, 6, 8, 2), (5, 9, 13, 3)])
+def test_the_books_weights_paint_what_its_network_paints(tmp_path, sizes):
+    torch.manual_seed(0)
+    theirs = BookNet(*sizes).eval()
+    for norm in (module for module in theirs.modules() if isinstance(module, nn.InstanceNorm2d)):
+        norm.weight.add_(0.3 * torch.randn_like(norm.weight))
+        norm.bias.add_(0.3 * torch.randn_like(norm.bias))
+    last, photo = theirs.upsample_layers[6].conv2d, random(1, 3, 36, 29)
+    std, mean = torch.std_mean(theirs(255 * photo), (0, 2, 3))
+    last.weight.mul_((60 / std).view(-1, 1, 1, 1))
+    last.bias.sub_(mean).mul_(60 / std).add_(128)
+    torch.save(theirs.state_dict(), tmp_path / "book.pth")
+    ours = load_network(tmp_path / "book.pth")
+    assert ours.styles == ["book"] and len(ours.blocks) == sizes[3]
+    expected = theirs(255 * photo)[:, :, :36, :29].clamp(0, 255)
+    painting = 255 * ours(photo, ours.mixture({"book": 1}))["image"].clamp(0, 1)
+    assert expected.std() > 20 and (painting - expected).abs().max() < 0.01
+    rest = without(theirs.state_dict(), "res_layers.1.in2.bias")
+    with pytest.raises(UserError, match="place/book.pth does not fit TransformerNet: missing res2.in2.bias"):
+        from_examples(rest, "book", "place/book.pth")
+
+
+def test_the_books_reference_has_the_layers_of_its_files():
+    """Names and shapes by hand, as of the other reference."""
+    state = BookNet().state_dict()
+    shapes = {
+        "initial_layers.0.conv2d.weight": (32, 3, 9, 9),
+        "initial_layers.6.conv2d.weight": (128, 64, 3, 3),
+        "initial_layers.7.bias": (128,),
+        "res_layers.0.conv1.conv2d.weight": (128, 128, 3, 3),
+        "res_layers.4.in2.weight": (128,),
+        "upsample_layers.0.conv2d.weight": (64, 128, 3, 3),
+        "upsample_layers.4.weight": (32,),
+        "upsample_layers.6.conv2d.weight": (3, 32, 9, 9),
     }
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
     assert len(state) == 2 * (6 + 5) + 8 * 5 and sum(p.numel() for p in state.values()) == 1_679_235

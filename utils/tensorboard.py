@@ -45,8 +45,9 @@ class TensorBoard:
             case "histogram":
                 self._histogram(name, record["counts"], record["edges"], step)
             case "gradients":
-                for layer, (low, mean, high) in record["layers"].items():
-                    write.add_scalars(f"gradient/{layer}", {"min": low, "mean": mean, "max": high}, step)
+                for layer, values in record["layers"].items():  # add_scalars would make a folder of each curve
+                    for name, value in zip(("min", "mean", "max"), values, strict=True):
+                        write.add_scalar(f"gradient {name}/{layer}", float(value), step)
             case "matrix":
                 rows = [
                     ["", *record["labels"]],
