@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL import Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, TiffTags
 
 from utils.errors import UserError
 from utils.images import (
@@ -68,12 +68,13 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: 
 # -------------------------------------------------------------------------------------------------------- reading
 
 
-@pytest.mark.parametrize("name", ["PNG", "BMP", "TIFF", "PPM", "GIF", "JPEG", "WEBP", "AVIF", "JPEG2000"])
+@pytest.mark.parametrize("name", ["PNG", "BMP", "TIFF", "PPM", "GIF", "JPEG", "WEBP", "AVIF", "HEIF", "JPEG2000"])
 def test_formats(rgb, name):
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}, "AVIF": {"quality": 95}}
+    options["HEIF"] = {"quality": 100, "chroma": 444}
     picture = read_image(saved(Image.fromarray(rgb), name, **options.get(name, {})))
     assert picture.alpha is None and picture.rgb.dtype == np.uint8 and picture.rgb.flags.c_contiguous
-    tolerance = {"JPEG": 4, "AVIF": 16, "GIF": 40}.get(name, 0)  # GIF: 256 of 600 colours
+    tolerance = {"JPEG": 4, "AVIF": 16, "HEIF": 4, "GIF": 40}.get(name, 0)  # GIF: 256 of 600 colours
     assert picture.rgb.shape == rgb.shape
     assert np.abs(picture.rgb.astype(int) - rgb).max() <= tolerance
 
@@ -194,10 +195,24 @@ def test_first_frame_of_what_moves(rgb):
         with Image.open(file) as image:
             assert image.n_frames == 3
         file.seek(0)
-        assert (read_image(file).rgb == expected).all(), name
+        picture = read_image(file, name="moving")
+        assert (picture.rgb == expected).all(), name
+        what = "has several pages" if name == "TIFF" else "is an animation: only its first frame is used"
+        assert picture.note.startswith(f"moving {what}")
 
 
-@pytest.mark.parametrize("name", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_further_pictures_of_a_camera_and_of_a_collection(rgb):
+    first, other = Image.fromarray(rgb), Image.fromarray(255 - rgb)
+    file = saved(first, "MPO", save_all=True, append_images=[other], quality=100, subsampling=0)
+    picture = read_image(file)
+    assert np.abs(picture.rgb.astype(int) - rgb).max() <= 4 and picture.note == ""  # the same, seen otherwise
+    file = saved(other, "HEIF", save_all=True, append_images=[first], primary_index=1, quality=100, chroma=444)
+    picture = read_image(file, name="burst")
+    assert np.abs(picture.rgb.astype(int) - rgb).max() <= 4
+    assert picture.note == "burst holds several pictures: only the main one is used"
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF", "JPEG", "WEBP", "HEIF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(rgb, name, orientation):
     # EXIF 2.32, tag 274: where the stored row 0 and column 0 are in the upright picture.
@@ -213,11 +228,14 @@ def test_exif_orientation(rgb, name, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[274] = orientation
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(name, {})
-    file = saved(Image.fromarray(np.ascontiguousarray(stored)), name, exif=exif, **options)
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}
+    options["HEIF"] = {"quality": 100, "chroma": 444}  # turned by irot and imir; its EXIF says the same once more
+    file = saved(Image.fromarray(np.ascontiguousarray(stored)), name, exif=exif.tobytes(), **options.get(name, {}))
+    if name in ("HEIF", "AVIF"):
+        assert (b"irot" in file.getvalue() or b"imir" in file.getvalue()) == (orientation > 1)
     picture = read_image(file)
     assert picture.rgb.shape == rgb.shape
-    assert np.abs(picture.rgb.astype(int) - rgb).max() <= (4 if name == "JPEG" else 0)
+    assert np.abs(picture.rgb.astype(int) - rgb).max() <= {"JPEG": 4, "HEIF": 4, "AVIF": 16}.get(name, 0)
     file.seek(0)
     assert read_image(file, max_side=15).rgb.shape == (10, 15, 3)
     file.seek(0)
@@ -384,7 +402,7 @@ def test_what_cannot_be_read(tmp_path, rgb, monkeypatch):
         "missing.png": "does not exist",
         "empty.png": "is empty",
         "text.jpg": "is not a picture",
-        "vector.eps": "is not a picture",
+        "vector.eps": "is PostScript",
         "folder.png": "is a folder",
         "flipped.png": "is broken",
         "pipe.png": "is not a file",
@@ -405,7 +423,101 @@ def test_what_cannot_be_read(tmp_path, rgb, monkeypatch):
         read_image(io.BytesIO(), name="upload 3")
 
 
-@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000"])
+def dng(rgb: np.ndarray, *tags: tuple[int, int, object]) -> bytes:
+    """A TIFF whose first picture is a preview: (tag, type, value) are more tags."""
+    ifd = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, kind, value in tags:
+        ifd.tagtype[tag], ifd[tag] = kind, value
+    return saved(Image.fromarray(rgb), "TIFF", tiffinfo=ifd).getvalue()
+
+
+def test_what_is_something_else_is_called_by_its_name(tmp_path, rgb):
+    zeros = bytes(400)
+    tiff = saved(Image.fromarray(rgb), "TIFF").getvalue()
+    raw = "is a camera's raw file, which cannot be read: export it as JPEG or TIFF"
+    for name, data, what in (
+        ("a.jxl", b"\xff\x0a" + zeros, "is JPEG XL, which cannot be read: save it as JPEG or PNG"),
+        ("b.jpg", b"\0\0\0\x0cJXL \r\n\x87\n" + zeros, "is JPEG XL, "),
+        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is a drawing (SVG), "),
+        ("b.svg", b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- x -->\n<svg/>", "is a drawing (SVG), "),
+        ("page.jpg", b"\n<!DOCTYPE html><html><svg></svg></html>", "is a web page, not a picture: download"),
+        ("a.psd", b"8BPS" + zeros, "is a Photoshop file, "),
+        ("a.pdf", b"%PDF-1.7" + zeros, "is a PDF, "),
+        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0" + zeros, "is PostScript, "),
+        ("a.cr3", b"\0\0\0\x18ftypcrx " + zeros, raw),
+        ("a.cr2", b"II*\0\x10\0\0\0CR\x02\0" + zeros, raw),
+        ("a.raf", b"FUJIFILMCCD-RAW " + zeros, raw),
+        ("a.arw", zeros, raw),
+        ("a.nef", tiff, raw),  # Pillow would give its preview
+        ("b.tif", dng(rgb, (50706, TiffTags.BYTE, b"\1\4\0\0")), raw),
+        ("c.tif", dng(rgb, (254, TiffTags.LONG, 1), (330, TiffTags.LONG, 8)), raw),
+        ("film.jpg", b"\0\0\0\x18ftypisom" + zeros, "is a video, not a picture"),
+        ("b.avif", b"\0\0\0\x18ftypavif" + zeros, "is not a picture that can be read (JPEG, PNG"),
+        ("photo.heic", b"\0\0\0\x18ftypheic" + zeros, "is not a picture that can be read (JPEG, PNG"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError) as caught:
+            read_image(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name} {what}") and "\n" not in str(caught.value)
+    for name in ("a.png", "a.heic"):  # the name says something else, the content is a picture
+        (tmp_path / name).write_bytes(dng(rgb, (254, TiffTags.LONG, 1)))
+        assert (read_image(tmp_path / name).rgb == rgb).all()
+
+
+BROKEN_METADATA = """
+import io, sys
+from pathlib import Path
+from utils.errors import UserError
+from utils.images import read_image
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        print(path.name, read_image(path).rgb.shape)
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_broken_metadata_is_no_word_on_stderr_and_no_broken_picture(tmp_path, rgb):
+    """In a process of its own, since pytest swallows warnings, and C libraries write to the stream itself."""
+    image = Image.fromarray(rgb)
+    good = Image.Exif()
+    good[271], good[274], good[34665] = "maker" * 20, 6, {36867: "2020:01:01 00:00:00"}
+    exif = good.tobytes()
+    entry = struct.pack("<HHII", 274, 3, 1, 6)
+    head = b"Exif\0\0II*\0\x08\0\0\0"
+    metadata = {
+        "cut": exif[: len(exif) // 2],
+        "cut2": exif[:20],
+        "huge_ifd": head + struct.pack("<H", 65535) + entry,
+        "huge_count": head + struct.pack("<H", 2) + entry + struct.pack("<HHII", 271, 2, 2**31, 8) + bytes(4),
+        "far_away": head + struct.pack("<H", 2) + entry + struct.pack("<HHII", 34665, 4, 1, 2**31) + bytes(4),
+        "circle": head + struct.pack("<H", 1) + entry + struct.pack("<I", 8),
+        "type_99": head + struct.pack("<H", 1) + struct.pack("<HHII", 274, 99, 1, 6) + bytes(4),
+        "text": head + struct.pack("<H", 1) + struct.pack("<HHI4s", 274, 2, 4, b"six\0") + bytes(4),
+        "bad_value": head + struct.pack("<H", 1) + struct.pack("<HHII", 274, 3, 1, 77) + bytes(4),
+        "nonsense": b"Exif\0\0" + bytes(range(200)),
+    }
+    profiles = {"empty": b"", "short": SWAPPED[:100], "half": SWAPPED[: len(SWAPPED) // 2], "zeros": bytes(300)}
+    for kind, suffix in (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")):
+        for name, data in metadata.items():
+            (tmp_path / f"{name}.{suffix}").write_bytes(saved(image, kind, exif=data).getvalue())
+        for name, data in profiles.items():
+            (tmp_path / f"icc_{name}.{suffix}").write_bytes(saved(image, kind, icc_profile=data).getvalue())
+    tiff = bytearray(saved(image, "TIFF", compression="tiff_lzw").getvalue())
+    start = struct.unpack_from("<I", tiff, 4)[0]
+    count = struct.unpack_from("<H", tiff, start)[0]
+    last = start + 2 + 12 * (count - 1)
+    struct.pack_into("<HHII", tiff, last, 65000, 99, 2**30, 2**31)  # a tag that there is not, far away
+    (tmp_path / "tag.tif").write_bytes(tiff)  # libtiff itself would write to stderr
+    run = [sys.executable, "-c", BROKEN_METADATA, str(tmp_path)]
+    result = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(list(tmp_path.iterdir()))
+    assert all(line.endswith(("(20, 30, 3)", "(30, 20, 3)")) for line in lines)
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000"])
 def test_cut_short(tmp_path, smooth, name):
     data = saved(Image.fromarray(smooth), name).getvalue()
     for share in (0.02, 0.5, 0.9):

@@ -404,16 +404,16 @@ def test_videos_in_a_folder_are_left_alone_and_said_so(here):
 
 def test_other_files_in_a_folder_are_left_alone_and_said_so_where_they_may_be_pictures(here):
     (here / "trip" / "film.mov").unlink()
-    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "IMG_1.AAE", "notes.md", "index.json", ".x/e.heic"):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "IMG_1.AAE", "notes.md", "index.json", ".x/e.cr2"):
         (here / "trip" / name).touch()
     assert plan(["trip"], "", "wave")[1] == []
     (here / "trip" / "deep" / "noext").touch()
     [remark] = plan(["trip"], "", "wave")[1]
     assert remark.startswith("1 other file in trip is left alone, such as noext (pictures are .apng, ")
-    for name in ("IMG_1.HEIC", "b.png.bak"):
+    for name in ("IMG_1.CR2", "b.png.bak"):
         (here / "trip" / name).touch()
     [remark] = plan(["trip"], "", "wave")[1]
-    assert remark.startswith("3 other files in trip are left alone, such as IMG_1.HEIC (") and ".jpg, " in remark
+    assert remark.startswith("3 other files in trip are left alone, such as IMG_1.CR2 (") and ".jpg, " in remark
 
 
 @pytest.mark.parametrize(

@@ -3,29 +3,40 @@
 It knows no network. Pictures are sRGB, 8 bits a channel, upright: profiles, 16 bits and EXIF orientation end here.
 """
 
+import ctypes
 import os
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import PIL
 import torch
 from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont
+from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from utils.errors import UserError
 from utils.files import atomic_save
+from utils.signatures import HEAD, RAW, RAW_SUFFIXES, recognize
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .avif .jp2".split()
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .heic .heif .hif .avif .jp2".split()
 )  # of files to look for in folders; what is in a file is found by its content
 
 # Not everything that Pillow opens: some of its formats start programs (EPS) or have no signature (TGA).
-READABLE = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+READABLE = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "HEIF", "AVIF", "JPEG2000")
+# What a file may hold besides its first picture. Cameras add views of the same to a JPEG (MPO): nobody misses those.
+MORE = {
+    **dict.fromkeys(("GIF", "WEBP", "PNG", "AVIF"), "is an animation: only its first frame is used"),
+    "TIFF": "has several pages: only the first is used",
+    "HEIF": "holds several pictures: only the main one is used",
+}
 WRITABLE = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -40,17 +51,22 @@ MAX_MEGAPIXELS = 500.0  # where the caller sets no limit: 1.5 GB of RGB
 STRIP = 1 << 20  # pixels to convert at a time
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow would warn from 89 megapixels on and refuse at 179; open_image checks instead
+register_heif_opener()
+warnings.filterwarnings("ignore", module=r"PIL\.")  # on broken metadata; they name no file, and spoil no picture
+for library in Path(PIL.__file__).parent.glob("../pillow.libs/libtiff*"):  # as Linux's wheels have it
+    ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)  # the same: it would write to stderr by itself
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """A decoded picture: `rgb` (H, W, 3) uint8 in sRGB; `alpha` (H, W) uint8, 255 is opaque, or None if it has none.
 
-    Colours are not multiplied by alpha.
+    Colours are not multiplied by alpha. `note` is a line about what else was in its file, or empty.
     """
 
     rgb: np.ndarray
     alpha: np.ndarray | None = None
+    note: str = ""
 
 
 def open_image(file: BinaryIO, name: str, max_megapixels: float = 0) -> Image.Image:
@@ -59,11 +75,20 @@ def open_image(file: BinaryIO, name: str, max_megapixels: float = 0) -> Image.Im
     `name` is for messages, `max_megapixels` 0 means MAX_MEGAPIXELS. Raises UserError if the file is empty, no
     picture, or larger than that.
     """
-    if not file.read(1):
+    head = file.read(HEAD)
+    if not head:
         raise UserError(f"{name} is empty (0 bytes), not a picture")
     file.seek(0)
-    with _faults_named(name):
-        image = Image.open(file, formats=READABLE)
+    is_raw = recognize(head) == RAW or Path(name).suffix.lower() in RAW_SUFFIXES
+    with errors_named(name):
+        try:
+            image = Image.open(file, formats=READABLE)
+        except Image.UnidentifiedImageError:
+            what = RAW if is_raw else recognize(head)
+            what = what or f"is not a picture that can be read ({', '.join(READABLE)}), or is broken"
+            raise UserError(f"{name} {what}") from None
+        if image.format == "TIFF" and (is_raw or _is_preview(image)):
+            raise UserError(f"{name} {RAW}")
     width, height = image.size
     limit = max_megapixels or MAX_MEGAPIXELS
     if width * height > limit * 1e6:
@@ -75,7 +100,7 @@ def open_image(file: BinaryIO, name: str, max_megapixels: float = 0) -> Image.Im
 
 
 def read_image(source: str | Path | BinaryIO, max_megapixels: float = 0, max_side: int = 0, name: str = "") -> Picture:
-    """Reads a picture: the first frame, upright, in sRGB.
+    """Reads a picture: the first frame, upright, in sRGB; its `note` says so where there are more.
 
     Args:
         source: a path, or a file opened to read bytes, at its beginning.
@@ -89,14 +114,31 @@ def read_image(source: str | Path | BinaryIO, max_megapixels: float = 0, max_sid
     too large.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "the picture")
-    with _opened(source, name) as file, open_image(file, name, max_megapixels) as image, _faults_named(name):
-        size = _reduced(image.size, max_side)
-        if size != image.size:  # a JPEG can be decoded at 1/2, 1/4, 1/8; the last factor of 2 is left to the filter
-            image.draft(None, (2 * size[0], 2 * size[1]))
-        image.load()
-        # Only now, since Pillow turns a TIFF itself while it loads it, and a PNG may have its EXIF at the end.
-        orientation = _orientation(image)
-        picture = _decoded(image, orientation)
+    with opened(source, name) as file, open_image(file, name, max_megapixels) as image, errors_named(name):
+        note = f"{name} {MORE[image.format]}" if image.format in MORE and has_more_frames(image) else ""
+        return replace(decode(image, max_side), note=note)
+
+
+def has_more_frames(image: Image.Image) -> bool:
+    """Whether an open file holds more pictures than one."""
+    try:
+        return getattr(image, "is_animated", False)
+    except Exception:  # what follows the first is broken
+        return False
+
+
+def decode(image: Image.Image, max_side: int = 0) -> Picture:
+    """The frame at which an open image is, upright, in sRGB, its longer side reduced to `max_side` pixels.
+
+    It raises whatever the decoders do: use `errors_named`.
+    """
+    size = _reduced(image.size, max_side)
+    if size != image.size:  # a JPEG can be decoded at 1/2, 1/4, 1/8; the last factor of 2 is left to the filter
+        image.draft(None, (2 * size[0], 2 * size[1]))
+    image.load()
+    # Only now, since Pillow turns a TIFF itself while it loads it, and a PNG may have its EXIF at the end.
+    orientation = _orientation(image)
+    picture = _decoded(image, orientation)
     width, height = size[::-1] if orientation >= 5 else size
     return picture if picture.rgb.shape[:2] == (height, width) else _resized(picture, (width, height))
 
@@ -188,7 +230,8 @@ def _font(labels: Sequence[str], width: int, size: int) -> ImageFont.FreeTypeFon
 
 
 @contextmanager
-def _opened(source: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
+def opened(source: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """A picture's file, to read bytes from. Raises UserError if there is none."""
     if not isinstance(source, str | Path):
         yield source
         return
@@ -206,17 +249,25 @@ def _opened(source: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _faults_named(name: str) -> Iterator[None]:
+def errors_named(name: str) -> Iterator[None]:
     """Makes one line of whatever Pillow raises."""
     try:
         yield
-    except Image.UnidentifiedImageError:
-        raise UserError(f"{name} is not a picture that can be read ({', '.join(READABLE)}), or is broken") from None
+    except UserError:
+        raise
     except MemoryError:
         raise UserError(f"{name} needs more memory than there is: make the picture smaller") from None
     except Exception as error:  # a stranger's bytes make the decoders raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{name} is broken or cut short: {reason}") from error
+
+
+def _is_preview(image: Image.Image) -> bool:
+    """Whether what Pillow finds in this TIFF is only the preview of a camera's raw picture."""
+    tags = image.tag_v2
+    return ExifTags.Base.DNGVersion in tags or (
+        ExifTags.Base.SubIFDs in tags and tags.get(ExifTags.Base.NewSubfileType) == 1
+    )
 
 
 def _reduced(size: tuple[int, int], max_side: int) -> tuple[int, int]:
