@@ -23,14 +23,14 @@ from utils.seed import seed_everything
 
 LOWEST, HIGHEST = 1e-6, 1.0
 SMOOTHING = 0.9  # share of the running mean that a step keeps
-EXPLODED = 4.0  # times the lowest loss
+EXPLODED = 1.5, 4.0  # times the loss of the beginning, and times the lowest: what is above either has exploded
 
 
 def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
     """Trains the task of `cfg` for `steps` steps, the learning rate rising evenly on a log scale.
 
-    Returns {"lr": [...], "loss": [...] (smoothed), "suggestion": where the loss falls fastest}. Raises UserError if the
-    loss never falls, and where this CPU has no fp16 for the network.
+    Returns {"lr": [...], "loss": [...] (smoothed), "suggestion": see `steepest`}. Raises UserError if the loss never
+    falls, and where this CPU has no fp16 for the network.
     """
     if (cfg.devices, cfg.num_nodes) != ("1", 1):
         raise UserError("find_lr uses one device: leave --devices and --num_nodes out")
@@ -44,7 +44,7 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
     raw_optimizer = make_optimizer(cfg.optimizer, groups, LOWEST, cfg.momentum, fused=precision != "fp16")
     model, optimizer = fabric.setup(task.model, raw_optimizer)
     rates, losses, mean = [], [], 0.0
-    batches = _batches(task)
+    batches = _batches(task, first=getattr(cfg, "identity_epochs", 0))
     for step in tqdm(range(steps), desc="find_lr", unit="step", leave=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / max(1, steps - 1))
         for group in optimizer.param_groups:
@@ -66,20 +66,30 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
         mean = SMOOTHING * mean + (1 - SMOOTHING) * output["loss"].item()
         rates.append(rate)
         losses.append(mean / (1 - SMOOTHING ** (step + 1)))  # the running mean starts at 0
-        if losses[-1] > EXPLODED * min(losses):
+        if _exploded(losses, steps):
             break
     return {"lr": rates, "loss": losses, "suggestion": steepest(rates, losses)}
 
 
-def steepest(rates: list[float], losses: list[float]) -> float:
-    """The rate at which the loss falls fastest over the logarithm of the rate, seen over a fifth of all rates.
+def _exploded(losses: list[float], steps: int) -> bool:
+    """Whether the last of the losses is out of all proportion: then nothing that follows tells anything."""
+    beginning = losses[: max(1, steps // 10)]
+    return losses[-1] > min(EXPLODED[0] * sum(beginning) / len(beginning), EXPLODED[1] * min(losses))
 
-    Raises UserError if it never falls.
+
+def steepest(rates: list[float], losses: list[float]) -> float:
+    """The rate at which the loss falls fastest over the logarithm of the rate, before its minimum.
+
+    Seen over a fifth of all rates, or over all up to the minimum if these are less; the minimum is that before the loss
+    explodes. Raises UserError if the loss never falls.
     """
-    reach = max(1, len(rates) // 10)
+    ends = [i for i in range(1, len(losses)) if _exploded(losses[: i + 1], len(losses))]
+    before = losses[: ends[0]] if ends else losses
+    lowest = before.index(min(before)) if before else 0
+    reach = max(1, min(len(rates) // 10, lowest // 2))
     slopes = {
         rates[i]: (losses[i + reach] - losses[i - reach]) / math.log(rates[i + reach] / rates[i - reach])
-        for i in range(reach, len(rates) - reach)
+        for i in range(reach, lowest - reach + 1)
     }
     if not slopes or min(slopes.values()) >= 0:
         raise UserError("the loss falls at no learning rate: look at the data and at --freeze")
@@ -96,13 +106,14 @@ def chart(rates: list[float], losses: list[float], lines: int = 24, width: int =
     return "\n".join(rows)
 
 
-def _batches(task: Task) -> Iterator[dict[str, Any]]:
+def _batches(task: Task, first: int) -> Iterator[dict[str, Any]]:
     """The batches of as many epochs as are asked for, without what cannot be read, which it names.
 
-    Raises UserError if nothing can be read.
+    `first` is the epoch to begin with: a task may learn something else before, without a loss to look at. Raises
+    UserError if nothing can be read.
     """
     told: set[str] = set()
-    for epoch in itertools.count():
+    for epoch in itertools.count(first):
         some = False
         for indices in task.train_batches(epoch):
             batch = task.collate([task.train_set[i] for i in indices])

@@ -28,14 +28,17 @@ from utils.errors import UserError, did_you_mean
 from utils.files import atomic_write
 from utils.images import open_image, read_image
 
-SPLITS = {
-    "train": ("train", "train1", "training"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "test1", "testing"),
-}  # names of folders (in any case) that say what the pictures are for
-SPLIT_FOLDERS = frozenset(sum(SPLITS.values(), ()))
+SPLIT_FOLDER = re.compile(
+    r"(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev)|(?P<test>test|testing))"
+    r"(?:[ _-]?(?:set|data|images|imgs))?[ _-]?\d*",
+    re.IGNORECASE,
+)  # names of folders that say what the pictures are for: train, Valid, test1, training_set
 CONTAINERS = frozenset("data dataset image images img imgs jpg jpeg photo photos picture pictures".split())
-KAGGLE_NAME = re.compile(r"(?=.*[^\W\d_])(.+)\.\d+")  # cat.0, but not the date 2024.12.31
+NO_CLASS = CONTAINERS | frozenset("dsc dscf dscn pic pxl screenshot".split())  # names that a camera gives
+COPY = r"(?:[ _-]*(?:copy|副本))?(?:[ _]?\(\d+\)| \d+)?"  # what file managers add to the name of a second one
+# cat.0, but no dates and times, as 2024.12.31 and "at 10.11.12"
+KAGGLE_NAME = re.compile(rf"(?=.*[^\W\d_])(?!.*\.\d+\.)(.+)\.(\d+){COPY}", re.IGNORECASE)
+LOOSE_NAME = re.compile(rf"([^\W\d_]+(?:[ _-][^\W\d_]+)*)[ _-]?(?:\d+|\(\d+\)){COPY}", re.IGNORECASE)  # cat_1
 KAGGLE_LABELS = {"0": "cat", "1": "dog"}
 HELD_OUT = 10  # one of so many pictures of a class is for validation
 MIN_AREA = 0.35  # of the picture, that a training crop shows
@@ -52,6 +55,11 @@ class Sample:
     id: str
     listed: bool = False  # the label is from a file of labels, not from the picture's name
 
+    @property
+    def split(self) -> str:
+        """train, val or test if a folder says so, else empty."""
+        return _split_for(self.source.name)
+
 
 # --------------------------------------------------------------------------------------------- pictures and labels
 
@@ -59,15 +67,18 @@ class Sample:
 def list_samples(root: str | Path, labels: str | Path = "") -> list[Sample]:
     """The pictures of a folder or an uncompressed .tar with their labels, sorted by name.
 
-    A picture's label is what its name has before a number (`cat.0.jpg`), else the name of the folder it is in, unless
-    that only says what it is for (train, test1, images …) or is the root of a .tar. `labels` names a CSV `id,label`
-    for pictures without one; there 1 means dog and 0 cat, if it has no other labels. Raises UserError if there are no
-    pictures, and for a CSV that cannot be read, or does not fit them.
+    Where there are two or more folders beside each other, these are the classes, whatever is in them (torchvision's
+    ImageFolder); folders that only say what pictures are for (train, test1, images …) or that are around everything do
+    not count. Else a picture's label is what its name has before a number (`cat.0.jpg`, `cat_1.jpg`), or the one
+    folder. `labels` names a CSV `id,label` for pictures without one; there 1 means dog and 0 cat, if it has no other
+    labels. Raises UserError if there are no pictures, if some are of classes by folder and others by name, and for a
+    CSV that cannot be read, or does not fit them.
     """
     sources = list_pictures(root)
-    tops = {_folders(source.name)[:1] for source in sources}
-    wrapper = len(next(iter(tops))) if len(tops) == 1 and not Path(root).is_dir() else 0  # folders around everything
-    samples = [Sample(source, _label(source.name, wrapper), PurePosixPath(source.name).stem) for source in sources]
+    names = [source.name for source in sources]
+    found = _labels(names, packed=not Path(root).is_dir(), loose=not labels)
+    ids = (PurePosixPath(name).stem for name in names)
+    samples = [Sample(*sample) for sample in zip(sources, found, ids, strict=True)]
     return _with_listed_labels(samples, Path(labels)) if labels else samples
 
 
@@ -76,15 +87,57 @@ def _folders(name: str) -> tuple[str, ...]:
     return tuple(part for part in PurePosixPath(name).parts[:-1] if part not in ("/", ".."))
 
 
-def _label(name: str, wrapper: int) -> str | None:
-    if match := KAGGLE_NAME.fullmatch(PurePosixPath(name).stem):
-        return match[1]
-    for folder in reversed(_folders(name)[wrapper:]):
-        if folder.lower() in SPLIT_FOLDERS:
+def _labels(names: Sequence[str], packed: bool, loose: bool) -> list[str | None]:
+    """The label of each path; `packed`: a .tar's folder around everything is no class; `loose`: cat_1 has a label."""
+    tops = {_folders(name)[:1] for name in names}
+    wrapper = len(next(iter(tops))) if packed and len(tops) == 1 else 0
+    paths = [
+        tuple(part for part in _folders(name)[wrapper:] if not _split_of(part) and part.lower() not in CONTAINERS)
+        for name in names
+    ]
+    around = os.path.commonprefix([path for path in paths if path])  # of tuples, too
+    inside = [path[len(around) :] for path in paths]
+    folders = [path[0] if path else None for path in inside]
+    stems = [PurePosixPath(name).stem for name in names]
+    classes = {folder.casefold(): folder for folder in folders if folder}
+    if len(classes) < 2:
+        by_name = _labels_by_name(stems, loose)
+        return by_name if any(by_name) else [_innermost(_folders(name)[wrapper:]) for name in names]
+    for name, folder, label in zip(names, folders, _labels_by_name(stems, loose=False), strict=True):
+        if label and not folder and _split_for(name) != "test":
+            some = ", ".join(sorted(classes.values(), key=str.casefold)[:3])
+            raise UserError(
+                f"{name} is called like a {label}, but the classes are folders here ({some}): move it into one of them"
+            )
+    return folders
+
+
+def _innermost(folders: tuple[str, ...]) -> str | None:
+    """The innermost folder that may be a class, unless it is around one that names a split."""
+    for folder in reversed(folders):
+        if _split_of(folder):
             return None
         if folder.lower() not in CONTAINERS:
             return folder
     return None
+
+
+def _labels_by_name(stems: Sequence[str], loose: bool) -> list[str | None]:
+    """What the names say: `cat.0` is of a class, and `cat_1` of one, too, where `cat.0` names less than two classes.
+
+    Cameras call pictures so as well: a single class of that kind is none.
+    """
+    strict, found = ([_class_of(form.fullmatch(stem)) for stem in stems] for form in (KAGGLE_NAME, LOOSE_NAME))
+    classes = {label.casefold() for label in strict if label}
+    if len(classes) < 2:
+        classes |= {label.casefold() for label in found if label}
+    if not loose or len(classes) < 2:
+        return strict
+    return [a or (b if b and b.casefold() in classes else None) for a, b in zip(strict, found, strict=True)]
+
+
+def _class_of(match: re.Match | None) -> str | None:
+    return match[1] if match and match[1].lower() not in NO_CLASS else None
 
 
 def _with_listed_labels(samples: list[Sample], path: Path) -> list[Sample]:
@@ -139,7 +192,10 @@ def _check_ids(samples: list[Sample]) -> None:
 
 
 def class_names(samples: Sequence[Sample]) -> list[str]:
-    """The classes there are, sorted; names that differ in case only are one. Raises UserError if it is not two."""
+    """The classes of the samples to train with, sorted; names that differ in case only are one.
+
+    Raises UserError if it is not two.
+    """
     names = {sample.label.casefold(): sample.label for sample in reversed(samples) if sample.label is not None}
     if len(names) < 2:
         found = f"only {next(iter(names.values()))}" if names else "none"
@@ -148,6 +204,17 @@ def class_names(samples: Sequence[Sample]) -> list[str]:
 
 
 HOW_TO_LABEL = "name pictures like cat.0.jpg, make a folder for each class, or give --labels=FILE (CSV: id,label)"
+
+
+def _split_of(folder: str) -> str:
+    """train, val or test if the name of a folder says so, else empty."""
+    match = SPLIT_FOLDER.fullmatch(folder)
+    return match.lastgroup if match else ""
+
+
+def _split_for(name: str) -> str:
+    """What the innermost folder that names a split says of the path of a picture."""
+    return next(filter(None, map(_split_of, reversed(_folders(name)))), "")
 
 
 def choose_split(samples: Sequence[Sample], split: str) -> list[Sample]:
@@ -160,29 +227,23 @@ def choose_split(samples: Sequence[Sample], split: str) -> list[Sample]:
     of the test that are not labelled by name have the same id.
     """
     if split == "test":
-        chosen = [s for s in samples if _is_for(s, "test") or s.label is None or s.listed] or list(samples)
+        chosen = [s for s in samples if s.split == "test" or s.label is None or s.listed] or list(samples)
         _check_ids([s for s in chosen if s.label is None or s.listed])
         return chosen
-    labelled = [s for s in samples if s.label is not None and not _is_for(s, "test")]
+    labelled = [s for s in samples if s.label is not None and not s.split == "test"]
     labelled = [s for s in labelled if not s.listed] or labelled
     if not labelled:
         raise UserError(f"no labelled pictures outside of test folders: {HOW_TO_LABEL}")
-    held_out = {s.source.name for s in labelled if _is_for(s, "val")} or _tenth(labelled)
+    held_out = {s.source.name for s in labelled if s.split == "val"} or _tenth(labelled)
     chosen = [s for s in labelled if (s.source.name in held_out) == (split == "val")]
     if not chosen:
         raise UserError("all labelled pictures are in val folders: there are none to train with")
     return chosen
 
 
-def _is_for(sample: Sample, split: str) -> bool:
-    """Whether the innermost folder that names a split names this one."""
-    splits = [folder for folder in map(str.lower, _folders(sample.source.name)) if folder in SPLIT_FOLDERS]
-    return bool(splits) and splits[-1] in SPLITS[split]
-
-
 def _tenth(samples: list[Sample]) -> set[str]:
     """Names of a tenth of the pictures of each class. The hash is of the file's own name: a .tar gives what it gave
-    before it was packed."""
+    before it was packed, and the copy of a picture goes where it goes."""
     classes: defaultdict[str, list[Source]] = defaultdict(list)
     for sample in samples:
         classes[sample.label.casefold()].append(sample.source)
@@ -190,9 +251,16 @@ def _tenth(samples: list[Sample]) -> set[str]:
     for name, sources in classes.items():
         if len(sources) < 2:
             raise UserError(f"class {name} has one picture, {sources[0].name}: training and validation need one each")
-        sources.sort(key=lambda source: hashlib.sha256(PurePosixPath(source.name).name.encode()).digest())
+        sources.sort(key=lambda source: hashlib.sha256(_original(source.name).encode()).digest())
         held_out.update(source.name for source in sources[: max(1, len(sources) // HELD_OUT)])
     return held_out
+
+
+def _original(name: str) -> str:
+    """The file's own name; of a copy, such as `cat.0 - Copy.jpg`, that of what was copied."""
+    path = PurePosixPath(name)
+    match = KAGGLE_NAME.fullmatch(path.stem)
+    return f"{match[1]}.{match[2]}{path.suffix}" if match else path.name
 
 
 # ---------------------------------------------------------------------------------------------- what is to be seen

@@ -81,7 +81,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in Path(name).parts)
+    """Hidden by its name, or in a folder that macOS or a NAS puts beside pictures."""
+    return any(part.startswith(".") or part in ("__MACOSX", "@eaDir") for part in Path(name).parts)
 
 
 def _printable(name: str) -> str:

@@ -66,7 +66,7 @@ class DogCatTask(Task):
         elif cfg.load:
             self.model = Classifier.load(cfg.load)
         else:
-            self.model = self._new_model(class_names(self.samples))
+            self.model = self._new_model(class_names(choose_split(self.samples, "train")))
         self.model.to(memory_format=torch.channels_last)
         if cfg.image_size <= 32 and any(isinstance(layer, nn.BatchNorm2d) for layer in self.model.modules()):
             # Its maps have one place then, of which BatchNorm cannot tell the variance in a batch of one picture.
@@ -126,8 +126,13 @@ class DogCatTask(Task):
     def __str__(self) -> str:
         counts = Counter(sample.label.casefold() for sample in self.samples if sample.label is not None)
         found = ", ".join(f"{counts[name.casefold()]:,} {name}" for name in self.model.classes)
+        rest = [sample for sample in self.samples if sample.label is None and sample.split != "test"]
+        left_out = f"; {len(rest):,} of no class left out, such as {rest[0].source.name}" if rest else ""
+        judged = {number for number in self.val_pictures.labels if number >= 0}
+        missing = [name for number, name in enumerate(self.model.classes) if number not in judged]
+        unseen = f"; none of {', '.join(missing)} to validate with" if missing else ""
         return (
-            f"pictures from {self.cfg.data_root or 'the embedded sample'}: {found}; "
+            f"pictures from {self.cfg.data_root or 'the embedded sample'}: {found}{left_out}{unseen}; "
             f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
         )
 

@@ -103,6 +103,79 @@ def test_label_of_a_name(tmp_path, name, label):
     assert labels_of(make(tmp_path, name)) == {name: label}
 
 
+def classes_of(root: Path) -> tuple[list[str], dict[str, int]]:
+    """(the classes, how many pictures to train with each has)."""
+    train = choose_split(list_samples(root), "train")
+    return class_names(train), dict(Counter(sample.label for sample in train))
+
+
+@pytest.mark.parametrize(
+    "names, labels",
+    [
+        # Two folders or more are the classes, whatever the pictures in them are called.
+        (["cats/IMG.0.jpg", "cats/cat.7.jpg", "dogs/a.jpg"], ["cats", "cats", "dogs"]),
+        (["train/cats/IMG.0.jpg", "train/dogs/1.jpg", "val/cats/dog.1.jpg"], ["cats", "dogs", "cats"]),
+        (["Train/Cats/1.jpg", "Train/Dogs/1.jpg", "Test/DOGS/IMG.5.jpg"], ["DOGS", "Cats", "Dogs"]),
+        (["PetImages/Cat/0.jpg", "PetImages/Dog/0.jpg", "PetImages/1.jpg"], [None, "Cat", "Dog"]),
+        (["pets/cats/siamese/1.jpg", "pets/cats/manx/1.jpg", "pets/dogs/1.jpg"], ["cats", "cats", "dogs"]),
+        (["cats/train/1.jpg", "cats/test/2.jpg", "dogs/train/1.jpg"], ["cats", "cats", "dogs"]),
+        (["training_set/cats/cat.1.jpg", "training_set/dogs/dog.1.jpg", "test_set/dogs/2.jpg"],
+         ["dogs", "cats", "dogs"]),
+        (["train/a/1.jpg", "train/b/1.jpg", "test/cat.1.jpg", "misc.jpg"], [None, None, "a", "b"]),
+        (["images/a/1.jpg", "images/b/photos/1.jpg"], ["a", "b"]),
+        # Without them, the names decide: Kaggle's, and what becomes of them when they are copied and renamed.
+        (["cat.0.jpg", "cat.0 - Copy.jpg", "cat.0 - Copy (2).jpg", "cat.0 (1).jpg", "dog.1 copy.jpg"],
+         ["cat"] * 4 + ["dog"]),
+        (["cat.0 - 副本.jpg", "dog.0.jpg"], ["cat", "dog"]),
+        (["cat_1.jpg", "dog-2.jpg", "dog (3).jpg", "Cat4.jpg"], ["Cat", "cat", "dog", "dog"]),
+        (["cat.0.jpg", "cat_1.jpg", "dog.0.jpg", "holiday_1.jpg"], ["cat", "cat", "dog", None]),
+        (["cat.0.jpg", "dog_1.jpg"], ["cat", "dog"]),
+        (["cat.0.jpg", "dog.0.jpg", "IMG.0.jpg", "DSC.7.jpg", "IMG_1.jpg"], [None, None, None, "cat", "dog"]),
+        (["animals/cat.1.jpg", "animals/dog.1.jpg", "animals/zebra/1.jpg"], ["cat", "dog", None]),
+        (["cat.1.jpg", "dog.1.jpg", "misc/a.jpg"], ["cat", "dog", None]),
+        # One kind of names that cameras give says nothing.
+        (["holiday_1.jpg", "holiday_2.jpg", "IMG_3.jpg"], [None, None, None]),
+        (["IMG_20240101_120000.jpg", "VID 2024-01-01 at 10.11.12.jpg"], [None, None]),
+        # What is beside the pictures is none.
+        (["cats/1.jpg", "dogs/1.jpg", "__MACOSX/cats/1.jpg", "@eaDir/1.jpg/x.jpg", ".thumbs/a/1.jpg"],
+         ["cats", "dogs"]),
+    ],
+)  # fmt: skip
+def test_labels_of_a_set(tmp_path, names, labels):
+    for number, root in enumerate((make(tmp_path / "set", *names), pack(tmp_path / "set", tmp_path / "set.tar"))):
+        (tmp_path / "set" / "Thumbs.db").write_bytes(b"")
+        found = labels_of(root)
+        assert list(found.values()) == labels, (number, found)
+
+
+def test_a_picture_of_a_class_beside_the_folders_of_classes_is_named(tmp_path):
+    make(tmp_path, "cats/1.jpg", "dogs/1.jpg", "old/1.jpg", "cat.5.jpg")
+    with pytest.raises(
+        UserError, match="^cat.5.jpg is called like a cat, but the classes are folders here .cats, dogs"
+    ):
+        list_samples(tmp_path)
+
+
+def test_the_classes_are_those_to_train_with(tmp_path):
+    make(
+        tmp_path, *(f"{split}/{name}/{i}.jpg" for split in ("train", "val") for name in ("cats", "dogs") for i in "12")
+    )
+    make(tmp_path, "test/fish/1.jpg")
+    assert classes_of(tmp_path) == (["cats", "dogs"], {"cats": 2, "dogs": 2})
+    make(tmp_path, "val/birds/7.jpg")
+    with pytest.raises(UserError, match="^val/birds/7.jpg is labelled birds, but the classes are cats, dogs"):
+        DogCatDataset(choose_split(list_samples(tmp_path), "val"), classes_of(tmp_path)[0], 32)
+
+
+def test_a_copy_goes_where_its_original_goes(tmp_path):
+    names = [f"{label}.{i}" for label in CLASSES for i in range(20)]
+    make(tmp_path, *(f"{name}.jpg" for name in names), *(f"{name} - Copy.jpg" for name in names))
+    ids = [
+        {s.id.removesuffix(" - Copy") for s in choose_split(list_samples(tmp_path), part)} for part in ("train", "val")
+    ]
+    assert len(ids[1]) == 4 and not ids[0] & ids[1]
+
+
 def test_ids_are_kaggles(tmp_path):
     make(tmp_path, "train/cat.0.jpg", "test1/17.jpg")
     assert [sample.id for sample in list_samples(tmp_path)] == ["17", "cat.0"]
@@ -431,10 +504,10 @@ def test_batches(tmp_path):
 
 
 def test_labels_are_numbers_whatever_their_case(tmp_path):
-    samples = list_samples(make(tmp_path, "Cat/1.png", "dog.2.png", "3.png", "robin/4.png"))
+    samples = list_samples(make(tmp_path, "Cat/1.png", "dog/2.png", "3.png", "robin/4.png"))
     pictures = DogCatDataset(samples, ["robin", "cat", "dog"], 16)
     assert {pictures.samples[s["index"]].source.name: s["label"] for s in pictures} == {
-        "3.png": -1, "Cat/1.png": 1, "dog.2.png": 2, "robin/4.png": 0,
+        "3.png": -1, "Cat/1.png": 1, "dog/2.png": 2, "robin/4.png": 0,
     }  # fmt: skip
     with pytest.raises(UserError, match="robin/4.png is labelled robin, but the classes are cat, dog$"):
         DogCatDataset(samples, CLASSES, 16)

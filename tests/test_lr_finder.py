@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 import main
-from config import DogCatConfig, PoetConfig, parse
+from config import DogCatConfig, PoetConfig, StyleConfig, parse
 from lr_finder import chart, find_lr, steepest
+from tests.test_task_style import options as painting
+from tests.test_task_style import write_pictures as write_photographs
 from tests.training import log_of, options, write_corpus
 from utils.errors import UserError
 
@@ -61,6 +65,26 @@ def test_steepest_by_hand():
     assert steepest(rates, losses) == pytest.approx(rates[25], rel=1e-6)
 
 
+# Loss over the logarithm of the rate, smoothed: (the curve, where its suggestion may lie).
+CURVES = {
+    # It explodes, and then falls back: steeply, but from a network that has lost what it knew.
+    "falls back": ([6.2] * 50 + [6.2 - 0.02 * i for i in range(15)] + [6, 9, 12, 11, 10, 9, 8, 7, 6.5, 6.1], (50, 64)),
+    "falls back below": ([6.2] * 30 + [6.1, 6, 5.9, 5.8, 5.8] + [10, 16, 14, 11, 8, 5, 3, 2, 1, 0.5], (28, 33)),
+    # Near zero, what is four times the lowest loss has exploded, however far below the beginning.
+    "near zero": ([0.7] * 20 + [0.6, 0.4, 0.2, 0.1, 0.05, 0.05, 0.1, 0.3, 0.3, 0.2, 0.15, 0.04, 0.01], (20, 24)),
+    "noisy": ([1 + 0.05 * (-1) ** i for i in range(40)] + [0.95, 0.8, 0.6, 0.5, 0.48] + [0.6, 1, 2, 4], (38, 44)),
+    "falls from the beginning": ([3, 2, 1.5, 1.2, 1.1, 1.05, 1.2, 1.5, 2, 3, 6], (1, 4)),
+    "never explodes": ([1] * 10 + [1 - 0.05 * i for i in range(15)] + [0.35] * 10, (10, 24)),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_the_suggestion_lies_before_the_minimum(name):
+    losses, (first, last) = CURVES[name]
+    rates = np.geomspace(1e-6, 1, len(losses)).tolist()
+    assert first <= rates.index(steepest(rates, losses)) <= last
+
+
 def test_chart_has_a_line_for_every_few_rates():
     lines = chart([1e-3 * (i + 1) for i in range(100)], [2 - i / 99 for i in range(100)]).splitlines()
     assert len(lines) == 25 and lines[0].split() == ["1.0e-03", "2.0000", "#" * 50]
@@ -101,11 +125,32 @@ def test_the_network_is_in_training_mode(pictures, monkeypatch, tmp_path):
     assert set(modes) == {(True, True, False)}
 
 
-def test_the_poet_has_its_rate_too(tmp_path):
+def test_the_suggested_rate_trains_the_poet(tmp_path):
     write_corpus(tmp_path / "corpus.jsonl")
-    found = find_lr(parse(PoetConfig, options(tmp_path)), 40)
-    assert 1e-5 < found["suggestion"] < 1
+    given = options(tmp_path, samples=0)
+    found = find_lr(parse(PoetConfig, given), 80)
     assert not list(tmp_path.glob("*/last.pt"))
+    assert found["suggestion"] < found["lr"][int(np.argmin(found["loss"]))]
+    assert falls(tmp_path, {**given, "lr": found["suggestion"], "max_epoch": 3})
+
+
+def test_the_suggested_rate_trains_the_painter(tmp_path):
+    """Its first epochs learn the identity alone, which has no loss; the rate is for what comes then."""
+    write_photographs(tmp_path / "photos", [f"photo{i}" for i in range(14)], 0)
+    write_photographs(tmp_path / "styles", ["ink", "oil"], 1)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet.pth")
+    given = painting(tmp_path, identity_epochs=2, samples=0)
+    found = find_lr(parse(StyleConfig, given), 40)
+    assert found["suggestion"] < found["lr"][int(np.argmin(found["loss"]))]
+    assert falls(tmp_path, {**given, "identity_epochs": 0, "lr": found["suggestion"], "max_epoch": 3})
+
+
+def falls(folder: Path, given: dict) -> bool:
+    """Whether a training with these options brings the validation loss down from its first epoch on."""
+    assert main.main(words("train", {**given, "run": "a", "lr_schedule": "constant", "ema": 0})) == 0
+    losses = [r["loss"] for r in log_of(folder / "a") if r["kind"] == "epoch" and r["split"] == "val"]
+    return losses[-1] < losses[0] and max(losses) == losses[0]
 
 
 @pytest.mark.parametrize("optimizer, steps", [("sgd", 40), ("adamw", 25)])  # before its loss explodes
