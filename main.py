@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import config
+from data.verse import STDIN, Poem, given_poems, one_poem
 from utils.errors import UserError, did_you_mean
 
 Option = str | bool  # as written; True where an option has no value: --json
@@ -70,6 +71,7 @@ def generate(*args: str, **options: Option) -> None:
     _no_arguments("generate", args)
     cfg = config.parse(config.GenerateConfig, options)
     path = _model_file(cfg.load)
+    poem = one_poem(cfg.poem, "--poem=") if cfg.poem else ""
     import secrets
 
     from data.poetry import Vocabulary
@@ -97,7 +99,7 @@ def generate(*args: str, **options: Option) -> None:
         model,
         seed=seed,
         keywords=keywords,
-        lines=locked(cfg.poem, cfg.lock),
+        lines=locked(poem, cfg.lock),
         **{name: getattr(cfg, name) for name in f"{names} temperature top_k top_p".split()},
     )
     poems.sort(key=lambda poem: -poem.rating)
@@ -124,14 +126,7 @@ def check(*args: str, **options: Option) -> None:
     if len(args) != 1 or not args[0]:
         raise UserError("check needs one poem, or file of poems: python main.py check 白日依山尽，黄河入海流。…")
     path = _model_file(cfg.load)
-    text = args[0]
-    if text == STDIN:
-        text = sys.stdin.read()
-    elif os.path.isfile(text):
-        try:
-            text = Path(text).read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise UserError(f"{text} is not UTF-8, convert it first") from None
+    poems = given_poems(args[0], "")
     from infer.prosody import RhymeTable
     from infer.prosody import check as judge
     from models.poet import Poet
@@ -139,7 +134,7 @@ def check(*args: str, **options: Option) -> None:
     table = RhymeTable.of(Poet.load(path).metadata)
     if not table:
         raise UserError(f"--load={path} has no rhyme table: give a poet that was trained with one")
-    found = [judge(poem, table) for poem in re.split(r"\n\s*\n", text.strip())]
+    found = [judge(poem, table) for poem in poems]
     if cfg.json:
         print("\n".join(json.dumps(poem.as_dict(), ensure_ascii=False) for poem in found))
     else:
@@ -247,17 +242,19 @@ def postcard(*args: str, **options: Option) -> None:
     if not args or not args[0]:
         raise UserError("postcard needs a photograph: python main.py postcard photo.jpg")
     _no_arguments("postcard", args[1:])
+    poem = one_poem(cfg.poem, "--poem=") if cfg.poem else ""
     from infer.postcard import check_words, destination, on_paper, read_poem, save_postcard
     from infer.postcard import postcard as set_poem
     from utils.fonts import choose_face
 
-    out = destination(args[0], cfg.out, (cfg.poem if len(cfg.poem) < 256 else "", cfg.font, cfg.load, cfg.poet))
-    title, lines = read_poem(cfg.poem) if cfg.poem else ("", [])
-    title, seed = cfg.title or title, None
-    check_words(title, cfg.signature, cfg.seal)
+    out = destination(args[0], cfg.out, (cfg.poem, cfg.font, cfg.load, cfg.poet))
+    given = read_poem(poem, "--poem") if poem else Poem([])
+    title, signature, seed = cfg.title or given.title, cfg.signature or given.author, None
+    check_words(title, signature, cfg.seal)
+    lines = given.lines
     if not lines:
-        (_, lines), seed = _written(cfg)
-    face, remarks = choose_face("".join(lines) + title + cfg.signature + cfg.seal, cfg.font)
+        lines, seed = _written(cfg)
+    face, remarks = choose_face("".join(lines) + title + signature + cfg.seal, cfg.font)
     for remark in remarks:
         _say(remark)
     from utils.images import read_image
@@ -265,7 +262,7 @@ def postcard(*args: str, **options: Option) -> None:
     picture = read_image(args[0], cfg.max_megapixels, cfg.max_side)
     if cfg.style != "none" and cfg.strength > 0:
         picture = _painted(cfg, picture)
-    card = set_poem(on_paper(picture), lines, face, title, cfg.signature, cfg.seal, cfg.place)
+    card = set_poem(on_paper(picture), lines, face, title, signature, cfg.seal, cfg.place)
     save_postcard(out, card.rgb, cfg.quality)
     _say("\n".join(([f"《{title}》"] if title else []) + lines))
     if seed is not None:
@@ -280,20 +277,20 @@ def postcard(*args: str, **options: Option) -> None:
         print(out)
 
 
-def _written(cfg: config.PostcardConfig) -> tuple[tuple[str, list[str]], int]:
-    """((title, verses), seed) of a poem by the poet, for a postcard."""
+def _written(cfg: config.PostcardConfig) -> tuple[list[str], int]:
+    """(verses, seed) of a poem by the poet, for a postcard."""
     path = _model_file(cfg.poet, "poet")
     import secrets
 
     from infer.compose import compose, split_words
-    from infer.postcard import parse_poem
+    from infer.postcard import read_poem
     from models.poet import Poet
     from utils.hardware import pick_device
 
     model = Poet.load(path, pick_device(cfg.use_gpu))
     seed = cfg.seed if cfg.seed >= 0 else secrets.randbelow(2**31)
     poem = compose(model, form=cfg.form, title=cfg.title, keywords=split_words(cfg.keywords), seed=seed)[0]
-    return parse_poem("\n".join(poem.lines)), seed
+    return read_poem("\n".join(poem.lines)).lines, seed
 
 
 def _painted(cfg: config.PostcardConfig, picture):
@@ -610,7 +607,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-NO_VALUE, STDIN = "<no value>", "<stdin>"
+NO_VALUE = "<no value>"
 OUT_OF_MEMORY = "out of memory|(can't|cannot) allocate memory|not enough memory"  # what torch says on each device
 FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
 

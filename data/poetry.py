@@ -8,12 +8,10 @@ import gzip
 import json
 import lzma
 import pickletools
-import re
 import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -24,38 +22,32 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from data.splits import SPLITS, assign_splits
+from data.verse import (
+    FORMS,
+    OTHER_FORMS,
+    STOPS,
+    Poem,
+    blocks,
+    form_of,
+    left_out,
+    parse_poem,
+    plain,
+    to_lines,
+    why_not,
+    without_notes,
+)
 from utils.errors import UserError
 
 PAD, UNKNOWN, BOS, EOS, MORE = "<pad>", "<unk>", "<bos>", "<eos>", "<more>"
 AUTHOR, TITLE, KEYWORD = "<author>", "<title>", "<keyword>"
-FORMS = {"五绝": (4, 5), "七绝": (4, 7), "五律": (8, 5), "七律": (8, 7)}  # verses, characters in each
-OTHER_FORMS = ("五言", "七言", "杂言")
 SPECIALS = [PAD, UNKNOWN, BOS, EOS, MORE, AUTHOR, TITLE, KEYWORD, *(f"<{form}>" for form in (*FORMS, *OTHER_FORMS))]
-PAUSES, STOPS = "，、", "。？！；"  # a pause ends a verse, a stop may end a couplet
 TITLE_LENGTH = 30  # characters; the longest titles are longer than their poems
 IGNORE = -1  # target of positions that are not counted: padding and condition
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".npz")
 NO_POEMS = (".", "README", "LICENSE")  # how the names of files start that lie in folders of poems and hold none
-SPLITS = ("train", "val", "test")
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "poetry.jsonl"
-
-
-@dataclass
-class Poem:
-    """One poem. `lines` as printed, Chinese verse a couplet a line; `form` is one of FORMS, OTHER_FORMS or empty."""
-
-    lines: list[str]
-    title: str = ""
-    author: str = ""
-    form: str = ""
-    split: str = ""
-    id: str = field(default="", repr=False)
-
-    @property
-    def text(self) -> str:
-        """The body as it is modelled: Chinese lines need nothing between them, others a line break."""
-        return "".join(self.lines) if _is_verse(self.lines) else "\n".join(self.lines)
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -64,28 +56,33 @@ class Poem:
 def read_poems(path: str | Path) -> list[Poem]:
     """Reads every poem of a file or folder.
 
-    .txt (one poem a line, or poems between blank lines; see _parse_txt), .jsonl (id, author, title, lines, form,
-    split), the chinese-poetry project's .json, each also as .gz or .xz, and tang.npz. UTF-8, any language. A poem
-    without a split gets one by a hash of its text (90 : 5 : 5), one without a form, or with one that is not known here,
-    the form of its shape. Files of a folder that hold something else are left out and named on stderr. Raises
-    UserError naming file and line, also when no poem is found.
+    .txt (one poem a line, or poems between blank lines; see parse_poem), .jsonl (id, author, title, lines, form,
+    split), the chinese-poetry project's .json, each also as .gz or .xz, and tang.npz. UTF-8, any language. Chinese
+    verse is cleaned (data/verse.py: plain) and left out where characters are missing; how many were, and files of a
+    folder that hold something else, is told on stderr. A poem without a split gets one (data/splits.py), one without a
+    form, or with one that is not known here, the form of its shape. Raises UserError naming file and line, also when
+    no poem is found.
     """
     path = Path(path)
     files = _files(path)
     poems: list[Poem] = []
+    reasons: list[str] = []
     empty: list[str] = []
     for file in tqdm(files, desc="reading", unit="file", leave=False, disable=len(files) < 5):
-        found = [p for p in _read_file(file) if p.text.strip()]
-        poems += found
+        found = [(poem, why_not(poem.lines)) for poem in _read_file(file, alone=file == path)]
+        poems += [poem for poem, reason in found if not reason]
+        reasons += [reason for _, reason in found if reason]
         empty += [] if found else [file.name]
     if not poems:
         raise UserError(
             f'{path} holds no poem: expected .txt, .jsonl of objects with "lines", chinese-poetry\'s .json lists of '
-            'objects with "paragraphs", or tang.npz'
+            'objects with "paragraphs", or tang.npz' + (f" ({left_out(reasons, len(reasons))})" if reasons else "")
         )
     if empty:
         print(f"{path}: no poem in {len(empty)} of the {len(files)} files: {', '.join(empty[:5])}", file=sys.stderr)
-    _assign_splits(poems)
+    if reasons:
+        print(f"{path}: {left_out(reasons, len(poems) + len(reasons))}", file=sys.stderr)
+    assign_splits(poems)
     for poem in poems:
         poem.form = poem.form if poem.form in (*FORMS, *OTHER_FORMS) else form_of(poem.lines)
     return poems
@@ -120,7 +117,8 @@ def _kind(path: Path) -> str:
     return Path(path.stem if path.suffix.lower() in (".gz", ".xz") else path.name).suffix.lower()
 
 
-def _read_file(path: Path) -> Iterator[Poem]:
+def _read_file(path: Path, alone: bool) -> Iterator[Poem]:
+    """The poems of a file, cleaned. One that lies with others in a folder may be of another shape: it has none then."""
     kind = _kind(path)
     if kind == ".npz":
         yield from _read_npz(path)
@@ -135,15 +133,16 @@ def _read_file(path: Path) -> Iterator[Poem]:
     if kind == ".txt":
         yield from _parse_txt(text)
     elif kind == ".jsonl":
-        for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028 inside a string
-            if line.strip():
-                yield _from_json(_json(line, path, number), f"{path}:{number}")
+        lines = text.split("\n")  # splitlines would also cut at U+2028 inside a string
+        records = [(_json(line, path, number), number) for number, line in enumerate(lines, 1) if line.strip()]
+        if alone or any(_has_lines(record, "lines") for record, _ in records):
+            for record, number in records:
+                yield _from_json(record, f"{path}:{number}")
     else:
         records = _json(text, path, 1)
-        if not isinstance(records, list) or not any(_paragraphs(record) for record in records):
-            return  # such as the lists of authors that lie beside the poems
-        for number, record in enumerate(records, 1):
-            yield _from_chinese_poetry(record, f"{path}, poem {number}")
+        records = records if isinstance(records, list) else []
+        if any(map(_paragraphs, records)):  # else such as the lists of authors that lie beside the poems
+            yield from _from_chinese_poetry(records)
 
 
 def _json(text: str, path: Path, line: int) -> object:
@@ -159,47 +158,44 @@ def _json(text: str, path: Path, line: int) -> object:
 
 
 def _parse_txt(text: str) -> Iterator[Poem]:
-    """Poems between blank lines if there is one, else one a line; with a title where one can be told from the verse.
-
-    `title:poem` in one line, or before lines of Chinese verse a line with the title and perhaps one with the author.
-    """
+    """Poems between blank lines if there is one, else one a line; see parse_poem."""
     text = "\n".join(line.strip() for line in text.splitlines()).strip()
-    for block in re.split("\n\n+" if "\n\n" in text else "\n", text):
-        titled = re.fullmatch(r"([^:：，。\n]{1,40})[:：](.+[，。].*)", block)  # many Chinese collections have it
-        title, block = titled.groups() if titled else ("", block)
-        lines = block.split("\n")
-        head = next((i for i, line in enumerate(lines) if _is_verse([line])), 0)
-        if head in (1, 2) and _is_verse(lines[head:]):
-            yield Poem(to_lines(lines[head:]), *lines[:head])
-        else:
-            yield Poem(to_lines(lines), title)
+    for block in blocks(text) if "\n\n" in text else text.split("\n"):
+        poem = parse_poem(block)
+        yield Poem(to_lines(plain("\n".join(poem.lines)).split("\n")), poem.title, poem.author)
 
 
 def _from_json(record: object, where: str) -> Poem:
-    lines = record.get("lines") if isinstance(record, dict) else None
-    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+    if not _has_lines(record, "lines"):
         raise UserError(f'{where}: expected an object with "lines", a list of strings')
     if (split := record.get("split") or "") not in ("", *SPLITS):
         raise UserError(f'{where}: "split" is {split!r}: expected one of {", ".join(SPLITS)}, or leave it out')
+    text = "\n".join(record["lines"])
+    lines = record["lines"] if (cleaned := plain(text)) == text else cleaned.split("\n")
     return Poem(lines, *(str(record.get(key) or "") for key in ("title", "author", "form", "split", "id")))
 
 
-def _paragraphs(record: object) -> object:
-    return record.get("paragraphs", record.get("content")) if isinstance(record, dict) else None
+def _has_lines(record: object, key: str) -> bool:
+    lines = record.get(key) if isinstance(record, dict) else None
+    return isinstance(lines, list) and all(isinstance(line, str) for line in lines)
 
 
-def _from_chinese_poetry(record: object, where: str) -> Poem:
-    """chinese-poetry's JSON: traditional characters, notes in brackets, odd marks; made simplified and plain."""
-    paragraphs = _paragraphs(record)
-    if not isinstance(paragraphs, list):
-        raise UserError(f'{where}: expected an object with "paragraphs", a list of strings')
-    body = simplify("".join(map(str, paragraphs)))
-    body = re.sub(r"（.*?）|\(.*?\)|〖.*?〗|\[.*?\]|[《》“”‘’「」『』\s]", "", body)
-    body = body.translate(str.maketrans("：,?!;", "，，？！；"))
-    if re.search(f"[^\u3400-\u9fff\U00020000-\U0003ffff{PAUSES}{STOPS}]", body):  # missing characters, prose notes
-        return Poem([])
-    title, author = (simplify(str(record.get(key) or "")) for key in ("title", "author"))
-    return Poem(to_lines([body]), title=title or simplify(str(record.get("rhythmic") or "")), author=author)
+def _paragraphs(record: object) -> list[str]:
+    """The lines of one of chinese-poetry's records; nothing if it is none."""
+    return next((record[key] for key in ("paragraphs", "content") if _has_lines(record, key)), [])
+
+
+def _from_chinese_poetry(records: list[object]) -> Iterator[Poem]:
+    """chinese-poetry's JSON: traditional characters, which are made simplified."""
+    texts = []
+    for record in records:
+        facts = record if isinstance(record, dict) else {}
+        title, author = facts.get("title") or facts.get("rhythmic") or "", facts.get("author") or ""
+        texts += [plain("\n".join(_paragraphs(record))), without_notes(str(title)), str(author)]
+    # All at once: the converter takes longer to start than to convert. Its tables know no control characters.
+    texts = simplify("\0".join(text.replace("\0", "") for text in texts)).split("\0")
+    for body, title, author in zip(texts[::3], texts[1::3], texts[2::3], strict=True):
+        yield Poem(to_lines(body.split("\n")), title, author)
 
 
 def _read_npz(path: Path) -> Iterator[Poem]:
@@ -224,7 +220,7 @@ def _read_npz(path: Path) -> Iterator[Poem]:
     for row in data.tolist():
         characters = [words.get(i, UNKNOWN) for i in row]
         body = "".join(c for c in characters if not c.startswith("<"))
-        yield Poem(to_lines([body]))
+        yield Poem(to_lines([plain(body)]))
 
 
 def _literal_dict(pickled: bytes) -> dict[int, str]:
@@ -250,47 +246,6 @@ def _literal_dict(pickled: bytes) -> dict[int, str]:
     if len(words) < 2 or max(words) >= 2 * len(words):
         raise ValueError("ix2word is not a dict of ids and characters")
     return words
-
-
-def _is_verse(lines: list[str]) -> bool:
-    return all(line and line[-1] in PAUSES + STOPS for line in lines)
-
-
-def to_lines(lines: list[str]) -> list[str]:
-    """Chinese verse is cut after each stop; other text keeps its lines."""
-    lines = [line.strip() for line in lines if line.strip()]
-    if not _is_verse(lines):
-        return lines
-    return re.findall(f"[^{STOPS}]*[{STOPS}]+|[^{STOPS}]+$", "".join(lines))
-
-
-def verses(text: str) -> list[str]:
-    """The verses of Chinese lines, without punctuation."""
-    return [v for v in re.split(f"[{PAUSES}{STOPS}\n]", text) if v]
-
-
-def form_of(lines: list[str]) -> str:
-    """The form by shape alone: 五绝 七绝 五律 七律, 五言 七言 (other lengths), 杂言 (mixed), "" if it is no verse."""
-    if not lines or not _is_verse(lines):
-        return ""
-    parts = verses("".join(lines))
-    widths = {len(v) for v in parts}
-    if len(widths) != 1 or (width := widths.pop()) not in (5, 7):
-        return "杂言"
-    named = [name for name, shape in FORMS.items() if shape == (len(parts), width)]
-    return named[0] if named else {5: "五言", 7: "七言"}[width]
-
-
-def _assign_splits(poems: list[Poem]) -> None:
-    """Gives poems without a split one by a hash of their text; three poems that have none at all get one each."""
-    free = [p for p in poems if not p.split]
-    for poem in free:
-        poem.split = {0: "val", 1: "test"}.get(zlib.crc32(poem.text.encode()) % 20, "train")
-    for split in SPLITS if len(free) == len(poems) else ():
-        counts = Counter(p.split for p in poems)
-        donors = [p for p in poems if counts[p.split] > 1]  # a small corpus may lack a split by chance
-        if donors and not counts[split]:
-            min(donors, key=lambda p: zlib.crc32(p.text.encode())).split = split
 
 
 # ------------------------------------------------------------------------------------------------- vocabulary

@@ -21,7 +21,7 @@ def chosen_of(state: dict) -> dict:
 
 
 def verses_of(poem: dict) -> list[str]:
-    from data.poetry import verses
+    from data.verse import verses
 
     return verses("".join(poem["lines"]))
 

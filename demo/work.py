@@ -218,19 +218,20 @@ class Workshop:
     ) -> tuple[np.ndarray, str]:
         """(the card (H, W, 3) uint8, the poem): a painted photograph with a poem on it; without one, one is written."""
         _check_texts(title=title, poem=poem, seal=seal)
-        from infer.postcard import check_words, parse_poem, postcard
+        from data.verse import Poem
+        from infer.postcard import check_words, postcard, read_poem
         from utils.fonts import choose_face
 
-        named, verses = parse_poem(poem) if poem.strip() else ("", [])
-        title = title.strip() or named
-        check_words(title, "", seal)  # before the work, as is the font
-        face, _ = choose_face("".join(verses) + title + seal)
+        given = read_poem(poem) if poem.strip() else Poem([])
+        verses, title, author = given.lines, title.strip() or given.title, given.author
+        check_words(title, author, seal)  # before the work, as is the font
+        face, _ = choose_face("".join(verses) + title + author + seal)
         rgb = self.paint(photo, style, strength, progress=progress)[1] if strength else self.decode(photo)
         if not verses:
             poem = "\n".join(self.compose(title=title, n=1)[0].lines)
-            verses = parse_poem(poem)[1]
+            verses = read_poem(poem).lines
             face, _ = choose_face("".join(verses) + title + seal)
-        return postcard(rgb, verses, face, title, seal=seal).rgb, poem
+        return postcard(rgb, verses, face, title, author, seal).rgb, poem
 
     def classify(self, photo: Photo, explain: bool = True) -> tuple[str, dict[str, float], np.ndarray | None]:
         """(the class, or neither; the probability of each class; the picture with what speaks for its likeliest)."""

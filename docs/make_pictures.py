@@ -27,8 +27,8 @@ from config import DogCatConfig  # noqa: E402
 from infer.classify import explained, open_model  # noqa: E402
 from infer.compose import compose  # noqa: E402
 from infer.paint import Painter  # noqa: E402
-from infer.postcard import parse_poem  # noqa: E402
 from infer.postcard import postcard as set_poem  # noqa: E402
+from infer.postcard import read_poem  # noqa: E402
 from infer.stylize import load_network  # noqa: E402
 from models.poet import Poet  # noqa: E402
 from tasks.dogcat import DogCatTask  # noqa: E402
@@ -105,7 +105,7 @@ def postcard() -> None:
     for name, style, title, form in CARDS:
         photo = np.asarray(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"))
         painting = Painter(painter, painter.mixture({style: 1.0}), precision).paint(photo[None])[0]
-        _, lines = parse_poem("\n".join(compose(poet, form=form, title=title, seed=1)[0].lines))
+        lines = read_poem("\n".join(compose(poet, form=form, title=title, seed=1)[0].lines)).lines
         face, _ = choose_face("".join(lines) + title + SEAL)
         cards.append(set_poem(painting, lines, face, title, seal=SEAL).rgb)
     height, gap = 420, 12

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.poetry import EOS, FORMS, KEYWORD, PAUSES, SPECIALS, STOPS, Vocabulary, form_of, to_lines, verses
+from data.poetry import EOS, KEYWORD, SPECIALS, Vocabulary
+from data.verse import FORMS, PAUSES, STOPS, form_of, to_lines, verses
 from infer.constraints import Progress, Rules
-from infer.prosody import RhymeTable, judge, split_verses
+from infer.prosody import RhymeTable, chinese_verses, judge
 from models.poet import Poet
 from utils.errors import UserError
 
@@ -159,7 +160,7 @@ def locked(poem: str, lock: str) -> list[str]:
         raise UserError(
             "--poem and --lock belong together: --poem=床前明月光，… --lock=1,3 writes all but 1 and 3 anew"
         )
-    parts = split_verses(poem) if poem else []
+    parts = chinese_verses(poem) if poem else []
     numbers = {str(i) for i in range(1, len(parts) + 1)}
     kept = set(split_words(lock))
     if not kept <= numbers:

@@ -8,8 +8,6 @@ Lengths are in pixels; boxes are (left, top, right, bottom), the last two outsid
 """
 
 import os
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from data.poetry import verses
+from data.verse import Poem, parse_poem, split_verses
 from utils.errors import UserError
 from utils.files import atomic_save
 from utils.fonts import Face
@@ -74,35 +72,19 @@ class Postcard:
         return self.picture != (0, 0, self.rgb.shape[1], self.rgb.shape[0])
 
 
-def read_poem(text: str) -> tuple[str, list[str]]:
-    """(title, verses without punctuation) of a poem as text, or of the UTF-8 file of that name: see parse_poem."""
-    name = "--poem"
-    if len(text) < 256 and "\n" not in text and Path(text).is_file():
-        name = text
-        try:
-            text = Path(text).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--poem={name} cannot be read as UTF-8 text: {error}") from error
-    elif Path(text).suffix in (".txt", ".md"):
-        raise UserError(f"--poem={text} does not exist: give a poem, or a text file with one")
-    return parse_poem(text, name)
+def read_poem(text: str, name: str = "--poem") -> Poem:
+    """A poem's title, author and verses (`lines`, without punctuation); `name` is what messages call it.
 
-
-def parse_poem(text: str, name: str = "--poem") -> tuple[str, list[str]]:
-    """(title, verses without punctuation) of a poem; `name` is what messages call it.
-
-    A first line 《…》 is the title. Verses end at punctuation, line breaks and slashes. Raises UserError for a poem
-    without characters, or longer than LONGEST.
+    Raises UserError for a poem without characters, or longer than LONGEST.
     """
-    title = re.match(r"\s*《([^》\n]*)》", text)
-    lines = verses(re.sub(r"[/\\|,.;:!?：\s]+", "\n", text[title.end() :] if title else text))
-    lines = [kept for line in lines if (kept := "".join(c for c in line if unicodedata.category(c)[0] in "LMNS"))]
+    poem = parse_poem(text)
+    lines = split_verses(poem.lines)
     count = sum(map(len, lines))
     if not count:
         raise UserError(f"{name} holds no poem: give verses such as 白日依山尽，黄河入海流。")
     if count > LONGEST:
         raise UserError(f"{name} has {count} characters, a postcard has room for {LONGEST}")
-    return title[1].strip() if title else "", lines
+    return replace(poem, lines=lines)
 
 
 def check_words(title: str, signature: str, seal: str) -> None:

@@ -4,12 +4,12 @@ Rules only: no network, nothing is written here. A tone is 平 (level) or 仄 (o
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from data.poetry import FORMS, PAUSES, STOPS, form_of, simplify, verses
+from data.poetry import simplify
+from data.verse import HAN, form_of, split_verses
 from utils.errors import UserError
 
 LEVEL, OBLIQUE, EITHER, UNKNOWN = "平", "仄", "中", "？"
@@ -181,7 +181,7 @@ def check(poem: str | Sequence[str], table: RhymeTable) -> Check:
 
     Raises UserError for a text without verse.
     """
-    return judge(split_verses(poem), table)
+    return judge(chinese_verses(poem), table)
 
 
 def judge(parts: list[str], table: RhymeTable) -> Check:
@@ -224,19 +224,10 @@ def judge(parts: list[str], table: RhymeTable) -> Check:
     return Check(form, parts, tones, wants, rhymes, pattern_name(seconds[0], first_rhymes), rhyme, faults, remarks)
 
 
-def split_verses(poem: str | Sequence[str]) -> list[str]:
-    """The verses of a poem, without a title in front; also of a text without marks that has the length of a form.
-
-    Raises UserError if there are none.
-    """
-    lines = poem.splitlines() if isinstance(poem, str) else list(poem)
-    marked = [bool(re.search(f"[{PAUSES}{STOPS},.?!;]", line)) for line in lines]
-    text = "\n".join(lines[marked.index(True) if any(marked) else 0 :])
-    parts = verses("".join(c if c.isalnum() or unicodedata.category(c) == "So" else "\n" for c in text))
-    if len(parts) == 1:
-        shapes = [shape for shape in FORMS.values() if shape[0] * shape[1] == len(parts[0])]
-        parts = [parts[0][i : i + w] for _, w in shapes for i in range(0, len(parts[0]), w)] or parts
-    if not re.search("[\u3400-\u9fff\U00020000-\U0003ffff]", "".join(parts)):
+def chinese_verses(poem: str | Sequence[str]) -> list[str]:
+    """The verses of a poem, given as text or lines. Raises UserError if there are none in Chinese."""
+    parts = split_verses(poem)
+    if not re.search(f"[{HAN}]", "".join(parts)):
         given = poem if isinstance(poem, str) else "".join(poem)
         raise UserError(f"no Chinese verse in {given[:20]!r}: expected such as 白日依山尽，黄河入海流。")
     return parts

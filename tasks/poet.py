@@ -20,9 +20,9 @@ from data.poetry import (
     choose_split,
     collate,
     read_poems,
-    verses,
 )
 from data.rhyme import Rhymes, read_rhymes, restrict
+from data.verse import verses
 from infer.compose import compose
 from models.basemodule import BaseModule, read_metadata
 from models.poet import Poet

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from data.poetry import AUTHOR, FORMS, PAUSES, SPECIALS, STOPS, TITLE, Vocabulary, verses
+from data.poetry import AUTHOR, SPECIALS, TITLE, Vocabulary
+from data.verse import FORMS, PAUSES, STOPS, verses
 from infer.compose import BATCH, PARALLEL, THEME, _sample, _survivors, compose, locked, parallelism
 from infer.prosody import RhymeTable, check
 from models.poet import Poet

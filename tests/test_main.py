@@ -13,7 +13,8 @@ import torch
 
 import config
 import main
-from data.poetry import FORMS, SPECIALS, verses
+from data.poetry import SPECIALS
+from data.verse import FORMS, verses
 from models.poet import Poet
 
 MAIN = Path(main.__file__)
@@ -155,7 +156,8 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("generate --candidates=0", ["--candidates=0: must be at least 1"]),
     ("check", ["check needs one poem"]),
     ("check 春江 花月", ["check needs one poem"]),
-    ("check poem.txt", ["no Chinese verse in 'poem.txt'"]),
+    ("check poem.txt", ["poem.txt does not exist"]),
+    ("check spring", ["no Chinese verse in 'spring'"]),
     ("check 春江 --load=missing", ["--load=missing does not exist"]),
     ("stylize", ["stylize needs something to paint", "photo.jpg"]),
     ("stylize  --json", ["stylize needs something to paint"]),  # an empty path

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from data.poetry import FORMS
-from infer.prosody import RhymeTable, check, pattern_name, patterns, split_verses, template
+from data.verse import FORMS, split_verses
+from infer.prosody import RhymeTable, check, pattern_name, patterns, template
 from utils.errors import UserError
 
 # Tones by hand, in the readings of the 平水韵; 中: the character has readings of both tones.

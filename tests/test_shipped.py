@@ -17,7 +17,8 @@ from safetensors import safe_open
 import main
 from config import PoetConfig, parse
 from data.dogcat import list_samples
-from data.poetry import FORMS, SPECIALS, verses
+from data.poetry import SPECIALS
+from data.verse import FORMS, verses
 from infer.classify import classify, find_pictures, open_model
 from infer.compose import compose
 from infer.paint import Painter

@@ -1,0 +1,97 @@
+"""data/verse.py: one way to read a poem, for all commands: title, author and verses of what somebody has written."""
+
+import io
+import sys
+
+import pytest
+
+import main
+from data.verse import STDIN, given_poems, one_poem, parse_poem, split_verses
+from utils.errors import UserError
+
+TOWER = ["白日依山尽", "黄河入海流", "欲穷千里目", "更上一层楼"]
+COUPLETS = "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。"
+
+
+@pytest.mark.parametrize(
+    "head, title, author",
+    [
+        ("", "", ""),
+        ("《登鹳雀楼》\n", "登鹳雀楼", ""),
+        ("《登鹳雀楼》", "登鹳雀楼", ""),
+        ("登鹳雀楼\n", "登鹳雀楼", ""),
+        ("登鹳雀楼：", "登鹳雀楼", ""),
+        ("《登鹳雀楼》\n王之涣\n", "登鹳雀楼", "王之涣"),
+        ("登鹳雀楼\n王之涣\n", "登鹳雀楼", "王之涣"),
+        ("  登鹳雀楼\r\n\u3000\u3000唐·王之涣\r\n", "登鹳雀楼", "王之涣"),
+        ("登鹳雀楼（一作鹳雀楼）\n（唐）王之涣\n", "登鹳雀楼", "王之涣"),
+        ("登鹳雀楼\n[唐] 王之涣\n", "登鹳雀楼", "王之涣"),
+        ("登鹳雀楼\n王之涣〔唐代〕\n", "登鹳雀楼", "王之涣"),
+        ("登鹳雀楼\n作者：王之涣\n", "登鹳雀楼", "王之涣"),
+    ],
+)
+@pytest.mark.parametrize(
+    "body", [COUPLETS, COUPLETS.replace("\n", ""), COUPLETS.replace("，", ",").replace("。", "."), "\n".join(TOWER)]
+)
+def test_title_and_author_are_told_from_the_verse(head, title, author, body):
+    if head.endswith("："):  # such a title needs a mark after it
+        body = COUPLETS
+    poem = parse_poem(head + body)
+    assert (poem.title, poem.author) == (title, author)
+    assert split_verses(poem.lines) == split_verses(head + body) == TOWER
+
+
+def test_a_note_is_no_verse():
+    assert split_verses("床前明月光（一作看月光），疑是地上霜。") == ["床前明月光", "疑是地上霜"]
+
+
+def test_lines_of_verse_are_no_title():
+    for text in ("白日依山尽\n黄河入海流", "\n".join(TOWER * 2), "\n".join([*TOWER, *TOWER[:2]])):
+        assert parse_poem(text).title == "" and "".join(split_verses(text)) == text.replace("\n", "")
+
+
+def test_poems_are_parted_by_blank_lines_and_keep_their_titles(tmp_path, monkeypatch):
+    text = f"登鹳雀楼\n王之涣\n\n{COUPLETS}\n\n \n\n《春晓》\n春眠不觉晓，处处闻啼鸟。\n"
+    file = tmp_path / "poems.txt"
+    file.write_text("\ufeff" + text.replace("\n", "\r\n"), encoding="utf-8")
+    found = [parse_poem(poem) for poem in given_poems(str(file), "--poem=")]
+    assert [(p.title, p.author) for p in found] == [("登鹳雀楼", "王之涣"), ("春晓", "")]
+    assert [split_verses(p.lines) for p in found] == [TOWER, ["春眠不觉晓", "处处闻啼鸟"]]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    assert given_poems(text, "") == given_poems(STDIN, "")
+    with pytest.raises(UserError, match="--poem=.*poems.txt holds 2 poems"):
+        one_poem(str(file), "--poem=")
+
+
+def test_a_poem_may_be_longer_than_the_name_of_a_file():
+    long = "白日依山尽，黄河入海流。" * 40
+    assert given_poems(long, "") == [long]
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("", "--poem holds no poem"),
+        ("，。", "--poem holds no poem"),
+        ("《登高》", "--poem holds no poem"),
+        ("nowhere.txt", "--poem=nowhere.txt does not exist"),
+        ("GBK", "is not UTF-8"),
+    ],
+)
+def test_what_holds_no_poem_is_said(tmp_path, given, message):
+    if given == "GBK":
+        given = str(tmp_path / "poem.txt")
+        (tmp_path / "poem.txt").write_bytes("白日".encode("gbk"))
+    with pytest.raises(UserError, match=message):
+        given_poems(given, "--poem=")
+
+
+def test_every_command_reads_the_same_poem(tmp_path, capsys):
+    """check marks the verses, postcard and generate --lock keep them, of a file with title and author."""
+    file = tmp_path / "poem.txt"
+    file.write_text(f"登鹳雀楼\n王之涣\n{COUPLETS}\n", encoding="utf-8")
+    assert main.main(["check", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "五绝 仄起首句不入韵, rhyme 十一尤: regular" in out and "王之涣" not in out
+    assert main.main(["generate", f"--poem={file}", "--lock=1,2,3", "--n=1", "--candidates=1", "--seed=1"]) == 0
+    assert "，".join(TOWER[:2]) in capsys.readouterr().out
