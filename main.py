@@ -142,7 +142,7 @@ def check(*args: str, **options: Option) -> None:
 
 
 def stylize(*args: str, **options: Option) -> None:
-    """PATH …  paint pictures, folders of pictures, videos"""
+    """PATH …  paint pictures, folders of pictures, animations, videos"""
     cfg = config.parse(config.StylizeConfig, options)
     if not all(args) or not args:  # an empty path would be the current folder
         raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
@@ -260,6 +260,8 @@ def postcard(*args: str, **options: Option) -> None:
     from utils.images import read_image
 
     picture = read_image(args[0], cfg.max_megapixels, cfg.max_side)
+    if picture.note:
+        _say(picture.note)
     if cfg.style != "none" and cfg.strength > 0:
         picture = _painted(cfg, picture)
     card = set_poem(on_paper(picture), lines, face, title, signature, cfg.seal, cfg.place)
@@ -353,6 +355,8 @@ def classify(*args: str, **options: Option) -> None:
             tqdm.write(f"error: {answer.error}", file=sys.stderr)
         else:
             chances = answer.probabilities
+            if answer.note:
+                tqdm.write(answer.note, file=sys.stderr)
             writer.writerow([answer.path, answer.label, *(f"{p:.6f}" for p in chances.values())])
         if cfg.json:
             tqdm.write(json.dumps(answer.as_dict(), ensure_ascii=False), file=sys.stdout)

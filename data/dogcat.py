@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.photos import Source, list_pictures
 from utils.errors import UserError, did_you_mean
 from utils.files import atomic_write
-from utils.images import open_image, read_image
+from utils.images import on_white, open_image, read_image
 
 SPLIT_FOLDER = re.compile(
     r"(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev)|(?P<test>test|testing))"
@@ -281,8 +280,7 @@ def read_reduced(source: Source, size: int) -> np.ndarray:
         picture = read_image(file, max_side=longest, name=source.name)
     rgb = picture.rgb
     if picture.alpha is not None:
-        white = Image.new("RGB", picture.alpha.shape[::-1], "white")
-        rgb = np.array(Image.composite(Image.fromarray(rgb), white, Image.fromarray(picture.alpha)))
+        rgb = on_white(rgb, picture.alpha)
     if min(rgb.shape[:2]) <= shortest:
         return rgb
     reduced = _with_shorter_side(_planes(rgb), shortest)  # (3, H, W)

@@ -126,14 +126,13 @@ class Workshop:
 
     def decode(self, photo: Photo) -> np.ndarray:
         """(H, W, 3) uint8, upright, on white, the longer side at most --max_side."""
-        from utils.images import read_image
+        from utils.images import on_white, read_image
 
         with self._decoding:  # one at a time: a large one takes a lot of memory
             picture = read_image(photo.open(), self.cfg.max_megapixels, self.cfg.max_side, photo.name)
         if picture.alpha is None:
             return picture.rgb
-        white = Image.new("RGB", picture.rgb.shape[1::-1], "white")
-        return np.asarray(Image.composite(Image.fromarray(picture.rgb), white, Image.fromarray(picture.alpha)))
+        return on_white(picture.rgb, picture.alpha)
 
     def compose(
         self,

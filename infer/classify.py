@@ -24,7 +24,7 @@ from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
 from utils.files import atomic_save
 from utils.hardware import keep_freed_memory
-from utils.images import open_image, read_image
+from utils.images import Picture, on_white, open_image, read_image
 from utils.workers import batches_of
 
 UNSURE = 0.01  # share of the validation pictures that may be called neither
@@ -70,7 +70,7 @@ def crops(rgb: np.ndarray, size: int, views: int) -> np.ndarray:
 
 
 class Pictures(Dataset):
-    """Pictures as a network wants them: {"index", "views": (V, 3, S, S) uint8}, or {"index", "fault": a line}.
+    """Pictures as a network wants them: {"index", "views": (V, 3, S, S) uint8, "note"}, or {"index", "fault": a line}.
 
     Args:
         sources: the pictures.
@@ -91,13 +91,13 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            rgb = read_rgb(self.sources[index], 2 * self.size, self.max_megapixels)
+            picture = _read(self.sources[index], 2 * self.size, self.max_megapixels)
         except UserError as error:
             return {"index": index, "fault": str(error)}
         except OSError as error:
             return {"index": index, "fault": f"cannot read {self.sources[index].name}: {error.strerror or error}"}
-        views = crops(rgb, self.size, self.views)  # (V, S, S, 3)
-        return {"index": index, "views": torch.from_numpy(views).permute(0, 3, 1, 2)}
+        views = crops(picture.rgb, self.size, self.views)  # (V, S, S, 3)
+        return {"index": index, "views": torch.from_numpy(views).permute(0, 3, 1, 2), "note": picture.note}
 
 
 def read_rgb(source: Source, side: int, max_megapixels: float = 0) -> np.ndarray:
@@ -105,21 +105,23 @@ def read_rgb(source: Source, side: int, max_megapixels: float = 0) -> np.ndarray
 
     Raises UserError, or OSError, if the picture cannot be read.
     """
+    return _read(source, side, max_megapixels).rgb
+
+
+def _read(source: Source, side: int, max_megapixels: float) -> Picture:
+    """`read_rgb`, with the picture's note."""
     with source.open() as file:
         width, height = open_image(file, source.name, max_megapixels).size
         file.seek(0)
         longest = -(-side * max(width, height) // min(width, height))
         picture = read_image(file, max_megapixels, max_side=longest, name=source.name)
-    if picture.alpha is None:
-        return picture.rgb
-    alpha = picture.alpha[..., None].astype(np.uint16)  # (H, W, 1)
-    return ((picture.rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return picture if picture.alpha is None else Picture(on_white(picture.rgb, picture.alpha), note=picture.note)
 
 
 def predict(
     model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
 ) -> Iterator[tuple[int, Tensor | None, str]]:
-    """(index, logits (K), "") of each picture, in order; (index, None, what is wrong) of those that cannot be read.
+    """(index, logits (K), note) of each picture, in order; (index, None, what is wrong) of those that cannot be read.
 
     The logits are means over the views of a picture. They are not calibrated: see `probabilities`.
     """
@@ -135,7 +137,7 @@ def predict(
             found = logits_of(model, views, precision).unflatten(0, (len(good), -1)).mean(1)  # (B, K)
             logits = {sample["index"]: row for sample, row in zip(good, found.cpu(), strict=True)}
         for sample in samples:
-            yield sample["index"], logits.get(sample["index"]), sample.get("fault", "")
+            yield sample["index"], logits.get(sample["index"]), sample.get("fault") or sample["note"]
 
 
 @torch.inference_mode()
@@ -187,6 +189,7 @@ class Answer:
     probabilities: dict[str, float] | None = None
     explanation: str = ""  # the file with the overlay
     error: str = ""
+    note: str = ""  # what else was in its file
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: path, label and one probability for each class, or path and error."""
@@ -194,7 +197,8 @@ class Answer:
             return {"path": self.path, "error": self.error}
         result = {"path": self.path, "label": self.label}
         result |= {name: round(p, 6) for name, p in (self.probabilities or {}).items()}
-        return result | ({"explanation": self.explanation} if self.explanation else {})
+        more = {"explanation": self.explanation, "note": self.note}
+        return result | {name: text for name, text in more.items() if text}
 
 
 def find_pictures(paths: Sequence[str]) -> list[Source]:
@@ -245,10 +249,10 @@ def classify(
     share = range(len(sources)) if share is None else share
     pictures = Pictures([sources[i] for i in share], size, views, max_megapixels)
     overlays = _overlays(sources, out) if explain else []
-    for index, logits, fault in predict(model, pictures, precision, workers=workers):
+    for index, logits, remark in predict(model, pictures, precision, workers=workers):
         source = pictures.sources[index]
         if logits is None:
-            yield Answer(source.name, error=fault)
+            yield Answer(source.name, error=remark)
             continue
         chances = probabilities(model, logits)  # (K)
         best = int(chances.argmax())
@@ -258,7 +262,7 @@ def classify(
             where = str(overlays[share[index]])
             rgb = read_rgb(source, EXPLAINED, max_megapixels)
             _save_explanation(where, explained(model, rgb, best))
-        yield Answer(source.name, label, dict(zip(model.classes, chances.tolist(), strict=True)), where)
+        yield Answer(source.name, label, dict(zip(model.classes, chances.tolist(), strict=True)), where, note=remark)
 
 
 def explained(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Painting files: pictures, folders of pictures, and videos; what goes where, and what becomes of the broken ones.
+"""Painting files: pictures, animations, folders and videos; what goes where, and what becomes of the broken ones.
 
 `stylized` paints pixels and is all that a page needs. How a network paints is infer/paint.py's business, how a video is
 read and written infer/video.py's. Shapes: N pictures, H x W pixels.
@@ -7,6 +7,7 @@ read and written infer/video.py's. Shapes: N pictures, H x W pixels.
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from infer.optimize import optimize
-from infer.video import BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
+from infer.video import ANIMATIONS, BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
 from models.basemodule import is_own, read_state_dict
 from models.perceptual import PerceptualLoss
 from models.transformer_net import TransformerNet, from_examples
@@ -29,15 +30,17 @@ from utils.errors import UserError, did_you_mean
 from utils.hardware import MOST, keep_freed_memory
 from utils.images import (
     IMAGE_SUFFIXES,
-    READABLE,
     WRITABLE,
     Picture,
     format_of,
+    is_animation,
+    open_image,
     read_image,
     save_image,
     to_tensor,
     to_uint8,
 )
+from utils.signatures import HEAD, VIDEO, recognize
 
 # (N, H, W, 3) uint8 -> the same, painted; it tells the callback, if there is one, the share of the work that is done.
 Paint = Callable[[np.ndarray, Callable[[float], object] | None], np.ndarray]
@@ -167,12 +170,20 @@ def read_style(path: str | Path, max_side: int) -> Tensor:
 
     Raises UserError if it cannot be read, or is too small for a loss network.
     """
-    rgb = read_image(path, max_side=max_side).rgb
+    rgb = _read(path, max_side=max_side).rgb
     height, width = rgb.shape[:2]
     if min(height, width) < SMALLEST:
         size = f"{width} x {height} pixels (--style_size={max_side})"
         raise UserError(f"{path} has {size}: the picture of a style needs {SMALLEST} a side at least")
     return to_tensor(rgb)
+
+
+def _read(path: str | Path, max_megapixels: float = 0, max_side: int = 0) -> Picture:
+    """A picture that is not painted; what else is in its file is said at once."""
+    picture = read_image(path, max_megapixels, max_side)
+    if picture.note:
+        tqdm.write(picture.note, file=sys.stderr)
+    return picture
 
 
 def optimizing(loss: PerceptualLoss, **settings: Any) -> Paint:
@@ -206,23 +217,23 @@ class Job:
 
     path: Path
     out: Path
-    is_video: bool = False
+    kind: str = "picture"  # or animation, or video
 
 
 def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ()) -> tuple[list[Job], list[str]]:
     """(what to paint, in which order and where to; remarks for the user). Nothing is written yet.
 
     Args:
-        paths: pictures, videos and folders; of a folder all pictures (by suffix), however deep, but no hidden ones,
-            and none in linked folders.
+        paths: pictures, animations, videos and folders; of a folder all pictures (by suffix), however deep, but no
+            hidden ones, and none in linked folders.
         out: a file; for a folder or several paths, or where there is a folder already, the folder to write to.
             Empty: beside each path, with `label` in the name.
         others: more files that must not be overwritten, such as the mask.
 
-    A painting has its photograph's type where that can be written, else it is a PNG; a video is an MP4. Where two would
-    have the same name, one whose type is its photograph's gets it, the other a number. Raises UserError if a path does
-    not exist, if a folder has no pictures, for a type that cannot be written, or if a painting would replace an input,
-    under whatever name.
+    A painting has its photograph's type where that can be written, else it is a PNG; of an animation a WebP, of a video
+    an MP4, and either may be written as the other. Where two would have the same name, one whose type is its
+    photograph's gets it, the other a number. Raises UserError if a path does not exist, if a folder has no pictures,
+    for a type that cannot be written, or if a painting would replace an input, under whatever name.
     """
     several = len(paths) > 1 or os.path.isdir(paths[0])
     if several and out and (os.path.isfile(out) or Path(out).suffix.lower() in {*WRITABLE, *FORMATS}):
@@ -245,17 +256,18 @@ def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ())
                     f"{count} in {path} {'are' if len(rest) > 1 else 'is'} left alone, such as {rest[0].name} "
                     f"(pictures are {', '.join(sorted(IMAGE_SUFFIXES))})"
                 )
-            wanted += [Job(file, _with_type(root / file.relative_to(path))) for file in files]
+            kinds = [(file, kind_of(file)) for file in files]
+            wanted += [Job(file, _with_type(root / file.relative_to(path), kind), kind) for file, kind in kinds]
         else:
-            is_video = not _is_picture(path)
+            kind = kind_of(path)
             if out and (several or out.endswith(os.sep) or os.path.isdir(out)):
-                target = _with_type(Path(out) / path.name, is_video)
+                target = _with_type(Path(out) / path.name, kind)
             elif out:
                 target = Path(out)
             else:
-                target = _with_type(path.with_name(f"{path.stem}_{label}{path.suffix}"), is_video)
-            (video_format if is_video else format_of)(target)
-            wanted.append(Job(path, target, is_video))
+                target = _with_type(path.with_name(f"{path.stem}_{label}{path.suffix}"), kind)
+            (format_of if kind == "picture" else video_format)(target)
+            wanted.append(Job(path, target, kind))
     jobs = _apart(wanted)
     _refuse_overwriting(jobs, [*(job.path for job in jobs), *map(Path, filter(None, others))])
     return jobs, remarks
@@ -275,23 +287,34 @@ def _files_of(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
     return pictures, videos, sorted(file for file in files if file.suffix.lower() not in known)
 
 
-def _is_picture(path: Path) -> bool:
-    """By its name or by its content; what is neither is left to the reader of videos."""
-    if path.suffix.lower() in IMAGE_SUFFIXES or not path.is_file():
-        return True
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return False
+def kind_of(path: Path) -> str:
+    """picture, animation or video: by what is in the file, and by its name only where that says nothing.
+
+    What cannot be read is a picture, whose reader says why.
+    """
+    if not path.is_file():
+        return "picture"
     try:
-        with Image.open(path, formats=READABLE):
-            return True
-    except Exception:  # a stranger's bytes make the decoders raise anything
-        return False
+        with open(path, "rb") as file:
+            try:
+                with open_image(file, str(path)) as image:
+                    return "animation" if is_animation(image) else "picture"
+            except UserError:
+                file.seek(0)
+                what = recognize(file.read(HEAD))
+    except OSError:
+        return "picture"
+    is_video = what == VIDEO or (not what and path.suffix.lower() in VIDEO_SUFFIXES)
+    return "video" if is_video else "picture"
 
 
-def _with_type(target: Path, is_video: bool = False) -> Path:
-    if is_video:
-        return target.with_suffix(".mp4")
-    return target if target.suffix.lower() in WRITABLE else target.with_suffix(".png")
+def _with_type(target: Path, kind: str) -> Path:
+    suffixes, other = {
+        "picture": (WRITABLE, ".png"),
+        "animation": (ANIMATIONS, ".webp"),
+        "video": ((), ".mp4"),
+    }[kind]
+    return target if target.suffix.lower() in suffixes else target.with_suffix(other)
 
 
 def _apart(wanted: Sequence[Job]) -> list[Job]:
@@ -378,8 +401,8 @@ def paint_files(
             show = partial(_show, bar, bar.n, len(group))
             start = time.perf_counter()
             try:
-                if group[0].job.is_video:
-                    _paint_video(group[0], brush, max_side, max_megapixels, batch, show)
+                if group[0].job.kind != "picture":
+                    _paint_video(group[0], brush, max_side, max_megapixels, batch, quality, show)
                 elif group[0].picture:
                     _paint_pictures(group, brush, quality, show)
             except UserError as error:
@@ -393,7 +416,7 @@ def paint_files(
 
 def _read_mask(path: str, max_megapixels: float) -> np.ndarray:
     """(h, w) uint8; what is transparent is black: paint programs save white on nothing so."""
-    picture = read_image(path, max_megapixels)
+    picture = _read(path, max_megapixels)
     grey = np.asarray(Image.fromarray(picture.rgb).convert("L"))
     if picture.alpha is None:
         return grey
@@ -404,7 +427,7 @@ def _read_mask(path: str, max_megapixels: float) -> np.ndarray:
 class _Work:
     job: Job
     result: Result
-    picture: Picture | None = None  # None: a video, or a picture that cannot be read
+    picture: Picture | None = None  # None: something that moves, or a picture that cannot be read
 
 
 def _groups(jobs: Sequence[Job], read: Callable[[Path], Picture], batch: int) -> Iterator[list[_Work]]:
@@ -412,7 +435,7 @@ def _groups(jobs: Sequence[Job], read: Callable[[Path], Picture], batch: int) ->
     group: list[_Work] = []
     for job in jobs:
         work = _Work(job, Result(job.path, job.out))
-        if not job.is_video:
+        if job.kind == "picture":
             start = time.perf_counter()
             try:
                 work.picture = read(job.path)
@@ -445,15 +468,25 @@ def _paint_pictures(group: list[_Work], brush: Callable, quality: int, show: Cal
         except UserError as error:
             work.result.error = str(error)
         work.result.height, work.result.width = painting.shape[:2]
+        work.result.note = work.picture.note
 
 
 def _paint_video(
-    work: _Work, brush: Callable, max_side: int, max_megapixels: float, batch: int, show: Callable[..., None]
+    work: _Work,
+    brush: Callable,
+    max_side: int,
+    max_megapixels: float,
+    batch: int,
+    quality: int,
+    show: Callable[..., None],
 ) -> None:
     def count(done: int, total: int) -> None:
         show(min(1.0, done / total) if total else 0.0, f"frame {done}/{total or '?'}")
 
-    written = paint_video(work.job.path, work.job.out, brush, max_side, max_megapixels, batch, count)
+    animation = work.job.kind == "animation"
+    written = paint_video(
+        work.job.path, work.job.out, brush, max_side, max_megapixels, batch, count, quality, animation
+    )
     work.result.width, work.result.height, work.result.note = written.width, written.height, written.note
 
 

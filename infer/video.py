@@ -1,9 +1,10 @@
-"""Videos: read, painted frame by frame in constant memory, and written with the same time stamps and the same sound.
+"""Videos and animations: read, painted frame by frame in constant memory, and written with the same time stamps.
 
 It knows no network: what paints is a function. One picture stream and all sound streams are kept, subtitles are not.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -15,22 +16,36 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 
+from infer.animation import Animation, Frame, damaged, open_animation, set_last_duration, to_palette
 from utils.errors import UserError
 from utils.files import atomic_save
+from utils.images import on_white
 from utils.video_info import open_video
 
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp".split())
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .m2v .vob .ts .mts .m2ts .wmv .asf .flv .ogv .3gp .3g2 .mxf".split()
+)
 FORMATS = {  # by suffix: FFmpeg's names of the container and of the encoder
     ".mp4": ("mp4", "libx264"),
     ".m4v": ("mp4", "libx264"),
     ".mov": ("mov", "libx264"),
     ".mkv": ("matroska", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
+    ".gif": ("gif", "gif"),
+    ".webp": ("webp", "libwebp_anim"),
+    ".png": ("apng", "apng"),
+    ".apng": ("apng", "apng"),
 }
+ANIMATIONS = frozenset(suffix for suffix, (_, encoder) in FORMATS.items() if encoder in ("gif", "libwebp_anim", "apng"))
 QUALITY = {
     "libx264": {"crf": "18", "preset": "fast"},
     "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
+    "gif": {"gifflags": "-offsetting-transdiff"},  # each frame whole: what a painting saves by less is not worth it
 }
+# Of animations: how FFmpeg wants their pixels, and the units of time that they can hold, in seconds.
+PIXELS = {"gif": "pal8", "libwebp_anim": "bgra", "apng": "rgba"}
+TIME_BASES = {"gif": Fraction(1, 100), "libwebp_anim": Fraction(1, 1000), "apng": Fraction(1, 1000)}
+SHORTEST = Fraction(1, 50)  # seconds that a frame of an animation is shown: browsers slow down what is faster
 SOUND = {"libx264": "aac", "libvpx-vp9": "libopus"}  # for sound that the container cannot hold as it is
 SOUND_RATE = 48_000  # of such sound, in Hz: all encoders know it
 TRIED = 20  # packets of a sound that are written to see whether the container can hold it
@@ -54,7 +69,8 @@ def video_format(path: str | Path) -> tuple[str, str]:
     """(container, encoder) that `paint_video` will write, by the suffix. Raises UserError for an unknown one."""
     suffix = Path(path).suffix
     if suffix.lower() not in FORMATS:
-        raise UserError(f"{path}: cannot write a video as {suffix or '(none)'}; use {', '.join(FORMATS)}")
+        known = ", ".join(FORMATS)
+        raise UserError(f"{path}: cannot write a video or an animation as {suffix or '(none)'}; use {known}")
     return FORMATS[suffix.lower()]
 
 
@@ -66,11 +82,15 @@ def paint_video(
     max_megapixels: float = 0,
     batch: int = 1,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    quality: int = 95,
+    animation: bool = False,
 ) -> Written:
-    """Paints the video `path` to `out`, whole or not at all.
+    """Paints the video or animation `path` to `out`, whole or not at all.
 
     Frames keep their times, also where their distances vary, and are upright. Sound is copied as it is where the
-    container of `out` can hold it. A side of an odd number of pixels gets one more: H.264 halves the colours' size.
+    container of `out` can hold it. A side of an odd number of pixels gets one more in a video: H.264 halves the
+    colours' size. Animations keep their transparency and how often they are shown; in a video they are on white. Of
+    what is faster than 50 frames a second, an animation gets as many as it can show.
 
     Args:
         paint: (N, H, W, 3) uint8 -> the same, painted.
@@ -78,25 +98,50 @@ def paint_video(
         max_megapixels: videos of larger frames are refused; 0: none.
         batch: frames to paint at a time; less if they are large.
         progress: is told the frames that are done and of how many, 0 if that is not known.
+        quality: of WebP, 1 to 100.
+        animation: whether `path` is an animation, for Pillow to read, and no video.
 
     Raises UserError if the file is no video, or if `out` cannot be written. Of a video that is broken somewhere, what
     can be read is painted.
     """
     container, encoder = video_format(out)
-    with open_video(path) as (source, video):
-        reader = _Reader(source, video, path, max_side, max_megapixels)
+    with (open_animation if animation else _open)(path, max_megapixels, max_side) as reader:
+        writer = None
 
         def write(temporary: str) -> None:
-            # What players need first is put first; this moves the data once more when the file is complete.
-            options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
+            nonlocal writer
             try:
+                options = _container_options(container, reader.plays)
                 with av.open(temporary, "w", format=container, options=options) as output:
-                    _Writer(output, encoder, reader).write(paint, batch, progress)
+                    writer = _Writer(output, encoder, reader, quality)
+                    writer.write(paint, batch, progress)
             except av.FFmpegError as error:
                 raise UserError(f"cannot write {out}: {error.strerror}; the file before is unchanged") from error
+            if container in ("apng", "webp"):
+                set_last_duration(temporary, round(1000 * writer.last_duration))
 
         atomic_save(out, write)
-        return Written(*reader.even_size, reader.frames, reader.note())
+        notes = [reader.note()]
+        if encoder in TIME_BASES and reader.sounds:
+            notes.append(f"{out} has no sound: it cannot hold any")
+        if writer.left_out:
+            notes.append(f"{out} shows 50 frames a second at most: {writer.left_out} of {reader.frames} are left out")
+        return Written(*writer.size, reader.frames, "; ".join(filter(None, notes)))
+
+
+def _container_options(container: str, plays: int) -> dict[str, str]:
+    """FFmpeg's options; `plays`: how often an animation is shown, 0: for ever."""
+    if container in ("mp4", "mov"):  # what players need first is put first: the data is moved once more at the end
+        return {"movflags": "+faststart"}
+    if container == "gif":  # repetitions; -1: none
+        return {"loop": str(plays - 1 or -1) if plays else "0"}
+    return {"apng": {"plays": str(plays)}, "webp": {"loop": str(plays)}}.get(container, {})
+
+
+@contextmanager
+def _open(path: str | Path, max_megapixels: float, max_side: int) -> Iterator["_Reader"]:
+    with open_video(path) as (source, video):
+        yield _Reader(source, video, path, max_side, max_megapixels)
 
 
 class _Reader:
@@ -124,9 +169,9 @@ class _Reader:
         self.reduced = factor < 1
         self.start = Fraction(max(0, source.start_time or 0), av.time_base)  # seconds; some recorders begin anywhere
         self.frames, self.broken, self.end = 0, False, 0.0
-        self.even_size = (0, 0)
+        self.plays, self.time_base, self.uneven = 0, video.time_base, video.average_rate != video.base_rate
 
-    def __iter__(self) -> Iterator["Frame | av.Packet"]:
+    def __iter__(self) -> Iterator[Frame | av.Packet]:
         """Frames, and packets of the sound streams."""
         last = None
         for item in self._read():
@@ -175,6 +220,11 @@ class _Reader:
         return _upright(rgb, np.frombuffer(bytes(matrix), np.int32)) if matrix is not None else rgb
 
     @property
+    def pixel_shape(self) -> Fraction | None:
+        """Width to height of a pixel as it is stored, if that is known."""
+        return self.video.sample_aspect_ratio
+
+    @property
     def rate(self) -> Fraction:
         """Frames in a second, on average."""
         return self.video.average_rate or self.video.guessed_rate or Fraction(25)
@@ -193,26 +243,23 @@ class _Reader:
         """What is missing, in one line; empty if nothing is."""
         if not self.broken and self.end > self.duration - CUT_SHORT:
             return ""
-        return f"{self.path} is damaged or cut short: painted are the {self.frames} frames that could be read"
-
-
-@dataclass
-class Frame:
-    """An upright picture (H, W, 3) uint8, its time and its duration in units of the video stream's time base."""
-
-    rgb: np.ndarray
-    pts: int
-    duration: int
+        return damaged(self.path, self.frames)
 
 
 class _Writer:
     """The streams of the new file."""
 
-    def __init__(self, output: av.container.OutputContainer, encoder: str, reader: _Reader):
-        self.output, self.encoder, self.reader = output, encoder, reader
+    def __init__(
+        self, output: av.container.OutputContainer, encoder: str, reader: "_Reader | Animation", quality: int = 95
+    ):
+        self.output, self.encoder, self.reader, self.quality = output, encoder, reader, quality
+        self.time_base = TIME_BASES.get(encoder, reader.time_base)
+        self.is_animation = encoder in TIME_BASES
         self.stream: Any = None
         self.sounds: dict[int, tuple[Any, bool]] = {}  # by number in the source: the new stream, whether it is copied
-        self.done = 0
+        self.done = self.left_out = 0
+        self.size = (0, 0)
+        self.last_start, self.last_duration = -SHORTEST, SHORTEST  # seconds
 
     def write(self, paint: Callable[[np.ndarray], np.ndarray], batch: int, progress: Callable) -> None:
         frames: list[Frame] = []
@@ -227,6 +274,8 @@ class _Writer:
 
         for item in self.reader:
             if isinstance(item, Frame):
+                if not self._is_due(item):
+                    continue
                 if self.stream is None:
                     self._open_streams(item)
                     for packet in early:
@@ -234,6 +283,8 @@ class _Writer:
                 frames.append(item)
                 if len(frames) == batch or (len(frames) + 1) * item.rgb[..., 0].size > BATCH_PIXELS:
                     paint_frames()
+            elif self.is_animation:
+                continue
             elif self.stream is None:
                 early.append(item)
             else:
@@ -247,23 +298,38 @@ class _Writer:
             if not copied:
                 self.output.mux(stream.encode(None))
 
+    def _is_due(self, frame: Frame) -> bool:
+        """Whether a frame is far enough from the one before."""
+        start = frame.pts * self.reader.time_base
+        if self.is_animation and start - self.last_start < SHORTEST:
+            self.left_out += 1
+            return False
+        self.last_start, self.last_duration = start, frame.duration * self.reader.time_base
+        return True
+
     def _open_streams(self, first: Frame) -> None:
-        video, (height, width) = self.reader.video, first.rgb.shape[:2]
-        options = dict(QUALITY[self.encoder])
-        if video.average_rate != video.base_rate and self.encoder == "libx264":
+        height, width = first.rgb.shape[:2]
+        options = dict(QUALITY.get(self.encoder, {}))
+        if self.reader.uneven and self.encoder == "libx264":
             # An MP4 ends with the frame that was encoded last: with B-frames that need not be the last one. They are
             # left out only where the times are uneven, since files are a half larger without them.
             options["bf"] = "0"
+        if self.encoder == "libwebp_anim":
+            options["quality"] = str(self.quality)
         self.stream = self.output.add_stream(self.encoder, rate=self.reader.rate, options=options)
         context = self.stream.codec_context
-        self.reader.even_size = context.width, context.height = width + width % 2, height + height % 2
-        context.pix_fmt, context.time_base = "yuv420p", video.time_base
+        context.time_base = self.time_base
         # Else each frame would get the mean of all durations, the last one too.
         context.flags |= av.codec.context.Flags.frame_duration
+        if self.is_animation:
+            self.size = context.width, context.height = width, height
+            context.pix_fmt = PIXELS[self.encoder]
+            return
+        self.size = context.width, context.height = width + width % 2, height + height % 2
+        context.pix_fmt = "yuv420p"
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED_RANGE
-        shape = video.sample_aspect_ratio  # of a pixel
-        if shape:
+        if shape := self.reader.pixel_shape:
             turned = (width > height) != (self.reader.stored_size[0] > self.reader.stored_size[1])
             context.sample_aspect_ratio = 1 / shape if turned else shape
         for sound in self.reader.sounds:
@@ -276,13 +342,29 @@ class _Writer:
             self.sounds[sound.index] = stream, copied
 
     def _video(self, frame: Frame, painting: np.ndarray) -> None:
+        picture = self._animated(frame, painting) if self.is_animation else self._opaque(frame, painting)
+        factor = self.reader.time_base / self.time_base
+        picture.pts, picture.duration = round(frame.pts * factor), round(frame.duration * factor)
+        picture.time_base = self.time_base
+        self.output.mux(self.stream.encode(picture))
+
+    def _animated(self, frame: Frame, painting: np.ndarray) -> av.VideoFrame:
+        format = PIXELS[self.encoder]
+        if format == "pal8":
+            return av.VideoFrame.from_ndarray(to_palette(painting, frame.alpha), format=format)
+        alpha = np.full(painting.shape[:2], 255, np.uint8) if frame.alpha is None else frame.alpha
+        colors = painting[..., ::-1] if format == "bgra" else painting
+        return av.VideoFrame.from_ndarray(np.dstack((colors, alpha)), format=format)
+
+    def _opaque(self, frame: Frame, painting: np.ndarray) -> av.VideoFrame:
+        """In YCbCr, with even sides; what is transparent is white."""
         height, width = painting.shape[:2]
+        if frame.alpha is not None:
+            painting = on_white(painting, frame.alpha)
         if height % 2 or width % 2:
             painting = np.pad(painting, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(painting), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
-        picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, self.reader.video.time_base
-        self.output.mux(self.stream.encode(picture))
+        return picture.reformat(format="yuv420p", dst_colorspace="ITU709")
 
     def _sound(self, packet: av.Packet) -> None:
         stream, copied = self.sounds[packet.stream.index]

@@ -317,6 +317,16 @@ def test_broken_files_are_named_and_the_rest_is_done(tmp_path, model_file, capfd
     assert alone == [f"error: {place / '3.png'} is empty (0 bytes), not a picture"]
 
 
+def test_of_an_animation_the_first_frame_is_judged_and_said(tmp_path, model_file, capfd):
+    first, second = (Image.open(write_picture(tmp_path / f"{i}.png", i)) for i in range(2))
+    first.save(tmp_path / "a.webp", save_all=True, append_images=[second], lossless=True)
+    still, moving = (cli(capfd, tmp_path / name, load=model_file) for name in ("0.png", "a.webp"))
+    assert moving[0][0].split(":")[1] == still[0][0].split(":")[1] and still[1] == []
+    assert moving[1] == [f"{tmp_path / 'a.webp'} is an animation: only its first frame is used"]
+    told = json.loads(cli(capfd, tmp_path / "a.webp", "--json", load=model_file)[0][0])
+    assert told["note"] == moving[1][0]
+
+
 def test_a_tar_is_its_pictures(tmp_path, model_file, capfd):
     for i in range(3):
         write_picture(tmp_path / "in" / "train" / f"cat.{i}.png", i)

@@ -10,9 +10,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
+from infer.animation import to_palette
 from infer.video import _upright, paint_video, video_format
 from utils.errors import UserError
+from utils.images import on_white
 
 RATE = 25
 
@@ -384,9 +387,9 @@ def test_large_frames_are_refused(tmp_path):
     paint_video(source, tmp_path / "b.mp4", same, max_megapixels=0.0031)
 
 
-@pytest.mark.parametrize("name", ["b.jpg", "b", "b.mp3"])
+@pytest.mark.parametrize("name", ["b.jpg", "b", "b.mp3", "b.avif"])
 def test_other_types_are_refused(tmp_path, name):
-    with pytest.raises(UserError, match=r"cannot write a video as .*use .mp4, .m4v, .mov, .mkv, .webm"):
+    with pytest.raises(UserError, match=r"cannot write a video or an animation as .*use .mp4, .m4v, .mov, .mkv, .webm"):
         video_format(tmp_path / name)
 
 
@@ -432,3 +435,152 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
         result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
         peaks.append(int(result.stdout) / 1024)  # MB
     assert peaks[1] - peaks[0] < 40, peaks
+
+
+# --------------------------------------------------------------------------------------------------------- animations
+
+
+DURATIONS = [100, 50, 200, 30, 770]  # ms
+
+
+def animated(path: Path, transparent: bool = True, **options: object) -> list[np.ndarray]:
+    """Writes an animation with Pillow; the frames (H, W, 4) as they are shown, of odd sides."""
+    frames = []
+    y, x = np.mgrid[:31, :45]
+    for number in range(5):
+        alpha = np.where((x // 8 + number) % 3 == 0, 0, 255) if transparent else np.full_like(x, 255)
+        frames.append(np.stack([x // 9 * 50, y // 8 * 60, np.full_like(x, number * 50), alpha], -1).astype(np.uint8))
+    first, *others = (Image.fromarray(frame if transparent else frame[..., :3]) for frame in frames)
+    how = {".gif": {"disposal": 2 * transparent}, ".webp": {"lossless": True, "exact": True}}
+    options = {"duration": DURATIONS, "loop": 0, **how.get(path.suffix, {}), **options}
+    first.save(path, save_all=True, append_images=others, **options)
+    return frames
+
+
+def shown(path: Path) -> tuple[list[np.ndarray], list[float], int | None]:
+    """(frames (H, W, 4), their durations in ms, Pillow's loop) of an animation."""
+    with Image.open(path) as image:
+        frames = [
+            (np.asarray(f.convert("RGBA")).astype(int), f.info["duration"]) for f in ImageSequence.Iterator(image)
+        ]
+        return [rgba for rgba, _ in frames], [duration for _, duration in frames], image.info.get("loop")
+
+
+def assert_inverted(before: np.ndarray, after: np.ndarray, tolerance: float) -> None:
+    assert (after[..., 3] == before[..., 3]).all()
+    seen = before[..., 3] > 0
+    assert np.abs(after[seen][:, :3] - (255 - before[seen][:, :3].astype(int))).mean() <= tolerance
+
+
+@pytest.mark.parametrize("source", ["a.gif", "a.webp", "a.png"])
+@pytest.mark.parametrize("out, tolerance", [("b.gif", 0), ("b.webp", 6), ("b.png", 0), ("b.apng", 0)])
+def test_an_animation_keeps_its_times_its_transparency_and_its_loop(tmp_path, source, out, tolerance):
+    frames = animated(tmp_path / source, loop=2 if source.endswith("gif") else 3)
+    written = paint_video(tmp_path / source, tmp_path / out, invert, batch=2, animation=True)
+    assert (written.width, written.height, written.frames, written.note) == (45, 31, 5, "")
+    after, durations, loop = shown(tmp_path / out)
+    assert durations == DURATIONS and loop == (2 if out.endswith("gif") else 3)  # a GIF counts repetitions
+    for before, painting in zip(frames, after, strict=True):
+        assert_inverted(before, painting, tolerance)
+    assert no_temporaries(tmp_path)
+
+
+def test_an_animation_that_is_shown_once_or_for_ever_stays_so(tmp_path):
+    animated(tmp_path / "once.gif", False, loop=None)
+    animated(tmp_path / "ever.png", False, loop=0)
+    for source, loops in (("once.gif", (None, 1, 1)), ("ever.png", (0, 0, 0))):
+        for suffix, loop in zip(("gif", "webp", "png"), loops, strict=True):
+            paint_video(tmp_path / source, tmp_path / f"b.{suffix}", same, animation=True)
+            assert shown(tmp_path / f"b.{suffix}")[2] == loop
+
+
+def test_what_no_browser_shows_so_briefly_gets_the_time_that_they_give_it(tmp_path):
+    animated(tmp_path / "a.gif", False, duration=[0, 10, 20, 30, 0])
+    paint_video(tmp_path / "a.gif", tmp_path / "b.gif", same, animation=True)
+    assert shown(tmp_path / "b.gif")[1] == [100, 100, 20, 30, 100]
+
+
+def test_frames_of_a_gif_are_painted_as_they_are_shown(tmp_path):
+    """Which store only what changes, and leave or clear what was there before."""
+    canvas = Image.new("P", (40, 30), 0)
+    canvas.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    patch = Image.new("P", (40, 30), 0)
+    patch.putpalette(canvas.getpalette())
+    patch.paste(1, (5, 5, 15, 15))
+    last = patch.copy()
+    last.paste(2, (20, 10, 30, 20))
+    canvas.save(tmp_path / "a.gif", save_all=True, append_images=[patch, last], duration=100, loop=0)
+    assert b"\x05\x00\x05\x00" in (tmp_path / "a.gif").read_bytes()  # the place of a part
+    given = []
+    paint_video(tmp_path / "a.gif", tmp_path / "b.gif", lambda rgb: given.extend(rgb.copy()) or rgb, animation=True)
+    for image, rgb in zip((canvas, patch, last), given, strict=True):
+        assert (rgb == np.asarray(image.convert("RGB"))).all()
+
+
+def test_a_first_picture_for_old_programs_is_no_frame(tmp_path):
+    still, first, second = (Image.fromarray(np.full((20, 30, 3), grey, np.uint8)) for grey in (10, 100, 200))
+    still.save(tmp_path / "a.png", save_all=True, append_images=[first, second], default_image=True, duration=80)
+    assert paint_video(tmp_path / "a.png", tmp_path / "b.png", invert, animation=True).frames == 2
+    after, durations, _ = shown(tmp_path / "b.png")
+    assert [int(frame[0, 0, 0]) for frame in after] == [155, 55] and durations == [80, 80]
+
+
+def test_an_avif_sequence_is_an_animation(tmp_path):
+    animated(tmp_path / "a.avif", False, quality=95)
+    assert paint_video(tmp_path / "a.avif", tmp_path / "b.webp", invert, animation=True).frames == 5
+    assert shown(tmp_path / "b.webp")[1] == DURATIONS
+
+
+def test_an_animation_becomes_a_video_on_white(tmp_path):
+    frames = animated(tmp_path / "a.gif")
+    written = paint_video(tmp_path / "a.gif", tmp_path / "b.mp4", invert, animation=True)
+    assert (written.width, written.height, written.note) == (46, 32, "")
+    after, times = read(tmp_path / "b.mp4")
+    assert times == pytest.approx([0, 0.1, 0.15, 0.35, 0.38])
+    for before, painting in zip(frames, after, strict=True):
+        expected = on_white(255 - before[..., :3], before[..., 3])
+        assert np.abs(painting[:31, :45].astype(int) - expected).mean() < 12  # the colours of pixels are halved
+    with av.open(str(tmp_path / "b.mp4")) as file:
+        assert float(file.streams.video[0].duration * file.streams.video[0].time_base) == pytest.approx(1.15)
+
+
+@pytest.mark.parametrize("out", ["b.gif", "b.webp", "b.png"])
+def test_a_video_becomes_an_animation_without_its_sound_and_says_so(tmp_path, out):
+    source = make_video(tmp_path / "a.mp4", greys(6), sound="aac")
+    written = paint_video(source, tmp_path / out, invert)
+    assert written.note == f"{tmp_path / out} has no sound: it cannot hold any"
+    after, durations, loop = shown(tmp_path / out)
+    assert durations == [40] * 6 and loop == 0
+    for before, painting in zip(read(source)[0], after, strict=True):
+        assert np.abs(painting[..., :3] - (255 - before.astype(int))).max() <= 4
+
+
+def test_an_animation_has_50_frames_a_second_at_most(tmp_path):
+    source = make_video(tmp_path / "a.mkv", greys(12), times=list(range(0, 120, 10)), time_base=Fraction(1, 1000))
+    given = []
+    written = paint_video(source, tmp_path / "b.gif", lambda rgb: given.extend(rgb) or rgb)
+    assert len(given) == 6 and written.note.endswith("b.gif shows 50 frames a second at most: 6 of 12 are left out")
+    assert shown(tmp_path / "b.gif")[1][:5] == [20] * 5
+
+
+def test_of_an_animation_that_is_cut_short_the_rest_is_painted_and_said_so(tmp_path):
+    for name in ("a.gif", "a.png"):
+        rng = np.random.default_rng(0)
+        first, *others = (Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)) for _ in range(8))
+        first.save(tmp_path / name, save_all=True, append_images=others, duration=100)
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+        written = paint_video(tmp_path / name, tmp_path / "b.webp", invert, animation=True)
+        assert 2 <= written.frames <= 6
+        assert written.note.startswith(f"{tmp_path / name} is damaged or cut short: painted are the {written.frames} ")
+
+
+@pytest.mark.parametrize("colors, alpha", [(1, False), (300, False), (300, True)])
+def test_the_palette_of_a_gif_frame(colors, alpha):
+    rgb = np.random.default_rng(0).integers(0, 256, (colors, 3), np.uint8)[np.arange(900) % colors].reshape(30, 30, 3)
+    opacity = np.where(np.arange(900) < 450, 127, 128).astype(np.uint8).reshape(30, 30) if alpha else None
+    numbers, palette = to_palette(rgb, opacity)
+    found = palette[numbers]
+    assert (found[..., 0] == (255 if opacity is None else np.where(opacity < 128, 0, 255))).all()
+    seen = found[..., 0] > 0
+    assert np.abs(found[seen][:, 1:].astype(int) - rgb[seen]).mean() < (1 if colors == 1 else 20)

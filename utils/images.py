@@ -31,9 +31,10 @@ IMAGE_SUFFIXES = frozenset(
 
 # Not everything that Pillow opens: some of its formats start programs (EPS) or have no signature (TGA).
 READABLE = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "HEIF", "AVIF", "JPEG2000")
+ANIMATION = "is an animation: only its first frame is used"
 # What a file may hold besides its first picture. Cameras add views of the same to a JPEG (MPO): nobody misses those.
 MORE = {
-    **dict.fromkeys(("GIF", "WEBP", "PNG", "AVIF"), "is an animation: only its first frame is used"),
+    **dict.fromkeys(("GIF", "WEBP", "PNG", "AVIF"), ANIMATION),
     "TIFF": "has several pages: only the first is used",
     "HEIF": "holds several pictures: only the main one is used",
 }
@@ -115,15 +116,19 @@ def read_image(source: str | Path | BinaryIO, max_megapixels: float = 0, max_sid
     """
     name = name or (str(source) if isinstance(source, str | Path) else "the picture")
     with opened(source, name) as file, open_image(file, name, max_megapixels) as image, errors_named(name):
-        note = f"{name} {MORE[image.format]}" if image.format in MORE and has_more_frames(image) else ""
+        note = f"{name} {MORE[image.format]}" if _has_more(image) else ""
         return replace(decode(image, max_side), note=note)
 
 
-def has_more_frames(image: Image.Image) -> bool:
-    """Whether an open file holds more pictures than one."""
+def is_animation(image: Image.Image) -> bool:
+    """Whether an open picture moves."""
+    return _has_more(image) and MORE[image.format] == ANIMATION
+
+
+def _has_more(image: Image.Image) -> bool:
     try:
-        return getattr(image, "is_animated", False)
-    except Exception:  # what follows the first is broken
+        return image.format in MORE and image.is_animated
+    except Exception:  # what follows the first picture is broken
         return False
 
 
@@ -155,6 +160,12 @@ def to_uint8(tensor: Tensor) -> np.ndarray:
     return pixels.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
 
 
+def on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8, laid on white where `alpha` (H, W) uint8 is less than 255."""
+    image = Image.fromarray(rgb)
+    return np.array(Image.composite(image, Image.new("RGB", image.size, "white"), Image.fromarray(alpha)))
+
+
 def format_of(path: str | Path) -> str:
     """Pillow's name of the format that `save_image` will write, by the suffix. Raises UserError for an unknown one."""
     suffix = Path(path).suffix
@@ -173,13 +184,11 @@ def save_image(path: str | Path, rgb: np.ndarray, alpha: np.ndarray | None = Non
     height, width = rgb.shape[:2]
     if max(width, height) > LONGEST.get(name, 1 << 31):
         raise UserError(f"{path}: {name} holds {LONGEST[name]} pixels a side, not {width} x {height}; use .png")
+    if alpha is not None and name in ("JPEG", "BMP"):
+        rgb, alpha = on_white(rgb, alpha), None
     image = Image.fromarray(rgb)
     if alpha is not None:
-        mask = Image.fromarray(alpha)
-        if name in ("JPEG", "BMP"):
-            image = Image.composite(image, Image.new("RGB", image.size, "white"), mask)
-        else:
-            image.putalpha(mask)
+        image.putalpha(Image.fromarray(alpha))
     # Full resolution of colour: strokes of a painting have sharp edges in hue, too.
     options = {
         "JPEG": {"quality": quality, "subsampling": 0},
