@@ -76,12 +76,12 @@ def generate(*args: str, **options: Option) -> None:
 
     from data.poetry import Vocabulary
     from infer.compose import compose, locked, split_words
+    from infer.poets import load_poet
     from infer.prosody import RhymeTable
     from infer.prosody import check as judge
-    from models.poet import Poet
     from utils.hardware import pick_device
 
-    model = Poet.load(path, pick_device(cfg.use_gpu))
+    model = load_poet(path, pick_device(cfg.use_gpu))
     table = RhymeTable.of(model.metadata)
     if cfg.explain and not table:
         raise UserError(f"--explain: {path} has no rhyme table")
@@ -127,11 +127,11 @@ def check(*args: str, **options: Option) -> None:
         raise UserError("check needs one poem, or file of poems: python main.py check 白日依山尽，黄河入海流。…")
     path = _model_file(cfg.load)
     poems = given_poems(args[0], "")
+    from infer.poets import load_poet
     from infer.prosody import RhymeTable
     from infer.prosody import check as judge
-    from models.poet import Poet
 
-    table = RhymeTable.of(Poet.load(path).metadata)
+    table = RhymeTable.of(load_poet(path).metadata)
     if not table:
         raise UserError(f"--load={path} has no rhyme table: give a poet that was trained with one")
     found = [judge(poem, table) for poem in poems]
@@ -285,11 +285,11 @@ def _written(cfg: config.PostcardConfig) -> tuple[list[str], int]:
     import secrets
 
     from infer.compose import compose, split_words
+    from infer.poets import load_poet
     from infer.postcard import read_poem
-    from models.poet import Poet
     from utils.hardware import pick_device
 
-    model = Poet.load(path, pick_device(cfg.use_gpu))
+    model = load_poet(path, pick_device(cfg.use_gpu))
     seed = cfg.seed if cfg.seed >= 0 else secrets.randbelow(2**31)
     poem = compose(model, form=cfg.form, title=cfg.title, keywords=split_words(cfg.keywords), seed=seed)[0]
     return read_poem("\n".join(poem.lines)).lines, seed

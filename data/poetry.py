@@ -198,29 +198,39 @@ def _from_chinese_poetry(records: list[object]) -> Iterator[Poem]:
         yield Poem(to_lines(body.split("\n")), title, author)
 
 
-def _read_npz(path: Path) -> Iterator[Poem]:
-    """The book's tang.npz: `data` (poems, 125) ids, left-padded, and `ix2word`, a pickled dict.
+# RuntimeError: an encrypted archive; MemoryError: a header that claims a huge array
+NOT_NPZ = (OSError, EOFError, LookupError, ValueError, RuntimeError, MemoryError, zlib.error, BadZipFile)
 
-    numpy would run the pickle to read the dict; here its opcodes are only listed, and the numbers and strings among
-    them are the dict.
-    """
+
+def _read_npz(path: Path) -> Iterator[Poem]:
+    """The book's tang.npz: `data` (poems, 125) ids, left-padded, and `ix2word`."""
+    words = read_words(path)
     try:
-        with ZipFile(path) as archive:
-            with archive.open("data.npy") as file:
-                data = np.lib.format.read_array(file, allow_pickle=False)
-            with archive.open("ix2word.npy") as file:
-                np.lib.format.read_magic(file)
-                np.lib.format.read_array_header_1_0(file)
-                words = _literal_dict(file.read())
+        with ZipFile(path) as archive, archive.open("data.npy") as file:
+            data = np.lib.format.read_array(file, allow_pickle=False)
         if data.ndim != 2 or data.dtype.kind not in "iu":
             raise ValueError(f"data has shape {data.shape} and type {data.dtype}, expected rows of whole numbers")
-    # RuntimeError: an encrypted archive; MemoryError: a header that claims a huge array
-    except (OSError, EOFError, LookupError, ValueError, RuntimeError, MemoryError, zlib.error, BadZipFile) as error:
+    except NOT_NPZ as error:
         raise UserError(f"{path} is not the book's tang.npz (arrays data and ix2word): {error}") from error
     for row in data.tolist():
         characters = [words.get(i, UNKNOWN) for i in row]
         body = "".join(c for c in characters if not c.startswith("<"))
         yield Poem(to_lines([plain(body)]))
+
+
+def read_words(path: Path) -> dict[int, str]:
+    """`ix2word` of the book's tang.npz: a pickled dict of ids and characters.
+
+    numpy would run the pickle to read it; here its opcodes are only listed, and the numbers and strings among them are
+    the dict. Raises UserError for another file.
+    """
+    try:
+        with ZipFile(path) as archive, archive.open("ix2word.npy") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            return _literal_dict(file.read())
+    except NOT_NPZ as error:
+        raise UserError(f"{path} is not the book's tang.npz (arrays data and ix2word): {error}") from error
 
 
 def _literal_dict(pickled: bytes) -> dict[int, str]:

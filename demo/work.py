@@ -100,9 +100,9 @@ class Workshop:
 
     @cached_property
     def _poet(self) -> Any:
-        from models.poet import Poet
+        from infer.poets import load_poet
 
-        return Poet.load(_file("poet", self.cfg.poet))
+        return load_poet(_file("poet", self.cfg.poet))
 
     @cached_property
     def _table(self) -> Any:

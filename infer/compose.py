@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.poetry import EOS, KEYWORD, SPECIALS, Vocabulary
+from data.poetry import AUTHOR, EOS, KEYWORD, SPECIALS, TITLE, Vocabulary
 from data.verse import FORMS, PAUSES, STOPS, form_of, to_lines, verses
 from infer.constraints import Progress, Rules
 from infer.prosody import RhymeTable, chinese_verses, judge
@@ -172,8 +172,9 @@ def _conditions(
     vocabulary: Vocabulary, form: str, author: str, title: str, keywords: Sequence[str]
 ) -> tuple[list[int], list[int]]:
     """What stands before the poem, as ids: everything; and without the theme, which is title and keywords."""
-    if keywords and KEYWORD not in vocabulary.ids:
-        raise UserError("--keywords need a poet that has learnt them: train it anew")
+    for option, given, sign in (("title", title, TITLE), ("author", author, AUTHOR), ("keywords", keywords, KEYWORD)):
+        if given and sign not in vocabulary.ids:
+            raise UserError(f"--{option} needs a poet that has learnt such: train one, or leave it out")
     author, title = (vocabulary.fold(text)[0] for text in (author, title))
     parts = vocabulary.condition(form, author, title, keywords)
     whole, plain = ([i for part in chosen for i in part] for chosen in (parts, parts[:2]))

@@ -98,10 +98,9 @@ class BaseModule(nn.Module):
     ) -> list[str]:
         """Copies weights in from a file (.safetensors, .pt, .pth, .model …) or a state dict, also a foreign one.
 
-        Understands dicts nested under `state_dict` or `model`, the prefix `module.` of DataParallel, and the running
-        statistics that InstanceNorm wrote before PyTorch 0.4 (left out). `.pt` files are read with
-        `weights_only=True`. With `strict=False` (part of a pretrained network) the names that were not loaded, on
-        either side, are returned; otherwise they are a UserError.
+        Understands what `unwrap` does, and the running statistics that InstanceNorm wrote before PyTorch 0.4 (left
+        out). `.pt` files are read with `weights_only=True`. With `strict=False` (part of a pretrained network) the
+        names that were not loaded, on either side, are returned; otherwise they are a UserError.
         """
         if isinstance(source_or_tensors, Mapping):
             tensors, source = source_or_tensors, source or "the state dict"
@@ -197,16 +196,29 @@ def _read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tenso
         raise UserError(f"{path} is not a readable weight file, or was cut short") from error
 
 
+# Where others put the state dict in what they save, and what DataParallel, torch.compile, Lightning put before names.
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+
+
 def unwrap(tensors: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """The tensors of a state dict, without what others wrap it in; raises UserError if there are none."""
-    for key in ("state_dict", "model"):
-        if isinstance(tensors, Mapping) and isinstance(tensors.get(key), Mapping):
-            tensors = tensors[key]
+    """The tensors of a state dict, without what others wrap it in, or put before all names.
+
+    Raises UserError if there are none, and for one that is not finite: a network would answer nonsense with it.
+    """
+    while isinstance(tensors, Mapping):
+        inner = next((tensors[key] for key in WRAPPERS if isinstance(tensors.get(key), Mapping)), None)
+        if inner is None:
+            break
+        tensors = inner
     if not isinstance(tensors, Mapping) or not any(isinstance(v, Tensor) for v in tensors.values()):
         raise UserError(f"{source} holds no state dict: expected names with tensors")
     tensors = {k: v for k, v in tensors.items() if isinstance(v, Tensor)}
-    if all(k.startswith("module.") for k in tensors):
-        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), ""):
+        tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{source}: the weights {name} are not finite (NaN or infinity): give another file")
     return tensors
 
 

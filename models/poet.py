@@ -30,6 +30,7 @@ class Poet(BaseModule):
         hidden: H, width of the LSTM or of the Transformer's feed-forward layers.
         attention: A of the attention over the poem so far that follows the LSTM; 0: none.
         seen_bytes: size of the filter that knows the verses of the training corpus.
+        tied: False: the output has weights of its own, behind the LSTM itself; for networks that were trained so.
     """
 
     def __init__(
@@ -42,14 +43,18 @@ class Poet(BaseModule):
         backbone: str = "lstm",
         attention: int = 192,
         seen_bytes: int = 0,
+        tied: bool = True,
     ):
         super().__init__(
             vocab=vocab, embed=embed, hidden=hidden, layers=layers, dropout=dropout, backbone=backbone,
-            attention=attention, seen_bytes=seen_bytes,
+            attention=attention, seen_bytes=seen_bytes, **({} if tied else {"tied": False}),
         )  # fmt: skip
         self.vocab = vocab
         self.embed = nn.Embedding(len(vocab), embed)
-        if backbone == "lstm":
+        if not tied:
+            self.output_weight = nn.Parameter(torch.empty(len(vocab), hidden).normal_(std=hidden**-0.5))
+            self.backbone = PlainBackbone(embed, hidden, layers, dropout)
+        elif backbone == "lstm":
             self.backbone = RecurrentBackbone(embed, hidden, layers, dropout, attention)
         else:
             self.backbone = TransformerBackbone(embed, hidden, layers, dropout)
@@ -62,7 +67,7 @@ class Poet(BaseModule):
     def forward(
         self, ids: Tensor, state: State | None = None, targets: Tensor | None = None, poem: Tensor | None = None
     ) -> dict[str, Tensor | State]:
-        """ids (B, T) and the state so far (none: the start) -> {"features": (B, T, E), "state"}.
+        """ids (B, T) and the state so far (none: the start) -> {"features": (B, T, E; untied: H), "state"}.
 
         `poem` (B, T) numbers the poems of a row: attention stays within each; None: a row is one poem. With targets
         (B, T), negative where nothing is to be predicted, also {"nll": their summed negative log-likelihood in nats,
@@ -74,14 +79,19 @@ class Poet(BaseModule):
         if targets is not None:
             counted = targets >= 0
             nll = LinearCrossEntropy.apply(
-                features[counted], self.embed.weight, self.output_bias, targets[counted], torch.is_grad_enabled()
+                features[counted], self.output, self.output_bias, targets[counted], torch.is_grad_enabled()
             )  # (N, E), (V, E), (V), (N) -> scalar
             output |= {"nll": nll, "count": counted.sum()}
         return output
 
+    @property
+    def output(self) -> Tensor:
+        """The weights of the output (V, E; untied: H)."""
+        return self.embed.weight if self.arguments.get("tied", True) else self.output_weight
+
     def logits(self, features: Tensor) -> Tensor:
-        """features (..., E) -> logits (..., V)."""
-        return F.linear(features, self.embed.weight, self.output_bias)
+        """features (..., E; untied: H) -> logits (..., V)."""
+        return F.linear(features, self.output, self.output_bias)
 
     def select(self, state: State, rows: Tensor) -> State:
         """The state of poems `rows` (N), which may repeat, leave out and reorder those of `state`."""
@@ -149,6 +159,20 @@ class RecurrentBackbone(nn.Module):
 
     def select(self, state: State, rows: Tensor) -> State:
         return (*(s[:, rows] for s in state[:2]), *(s[rows] for s in state[2:]))
+
+
+class PlainBackbone(nn.Module):
+    """An LSTM and nothing else: features (B, T, H)."""
+
+    def __init__(self, embed: int, hidden: int, layers: int, dropout: float):
+        super().__init__()
+        self.lstm = nn.LSTM(embed, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+
+    def forward(self, x: Tensor, state: State | None, poem: Tensor | None) -> tuple[Tensor, State]:
+        return self.lstm(x, state)
+
+    def select(self, state: State, rows: Tensor) -> State:
+        return tuple(s[:, rows] for s in state)
 
 
 class SelfAttention(nn.Module):

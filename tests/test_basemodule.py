@@ -12,6 +12,7 @@ import main
 from models.basemodule import BaseModule
 from models.lenet import LeNet
 from models.poet import Poet
+from models.transformer_net import TransformerNet
 from utils.errors import UserError
 
 
@@ -57,6 +58,10 @@ def wrapped(state: dict) -> dict[str, object]:
         "DataParallel": {f"module.{k}": v for k, v in state.items()},
         "nested": {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 7},
         "under model": {"model": state, "optimizer": {"lr": 0.1}},
+        "model_state_dict": {"epoch": 1, "model_state_dict": state, "optimizer_state_dict": {"state": {}}, "loss": 0.1},
+        "net in net": {"net": {"params": state}},
+        "torch.compile": {f"_orig_mod.module.{k}": v for k, v in state.items()},
+        "Lightning": {"state_dict": {f"model.{k}": v for k, v in state.items()}, "hparams": {}},
         "old InstanceNorm": {**state, "norm.running_mean": torch.zeros(4), "norm.running_var": torch.ones(4)},
     }
 
@@ -89,6 +94,26 @@ def test_partial_load_lists_what_was_left_out():
     assert torch.equal(target.conv.weight, state["conv.weight"])
     with pytest.raises(UserError, match=r"missing conv.bias; unknown extra; norm.weight is \(9,\), not \(4,\)"):
         Tiny(width=4).load_weights(state)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("own", [True, False])
+def test_weights_that_are_not_finite_are_refused(tmp_path, capsys, own, bad):
+    model = TransformerNet(["sea"], channels=(4, 8, 8), blocks=1, identity=False)
+    model.res1.conv2.conv2d.weight.data[1, 2, 0, 0] = bad
+    path = tmp_path / ("sea.safetensors" if own else "sea.pth")
+    if own:
+        model.save(path)
+    else:
+        torch.save({k: v[0] if v.ndim == 2 else v for k, v in model.state_dict().items()}, path)
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (32, 32), "red").save(photo)
+    assert main.main(["stylize", str(photo), f"--load={path}"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and str(path) in err and "res1.conv2.conv2d.weight are not finite" in err
+    assert list(tmp_path.glob("*.png")) == [photo]
+    with pytest.raises(UserError, match="conv.weight are not finite"):
+        Tiny().load_weights({**Tiny().state_dict(), "conv.weight": torch.full((4, 1, 3, 3), bad)})
 
 
 def test_wrong_class(tmp_path):

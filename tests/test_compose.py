@@ -445,7 +445,7 @@ def test_rules_that_cannot_be_kept_are_said(arguments, message):
 
 def test_keywords_need_a_poet_that_has_learnt_them():
     old = Poet([sign for sign in SPECIALS if sign != "<keyword>"] + list(CHARACTERS), 8, 8, 1, attention=0).eval()
-    with pytest.raises(UserError, match="--keywords need a poet that has learnt them"):
+    with pytest.raises(UserError, match="--keywords needs a poet that has learnt such"):
         compose(old, keywords=["春"])
     texts = {str(compose(poet(), keywords=words, seed=1)[0]) for words in ([], ["春"], ["春江", "月"])}
     assert len(texts) == 3
