@@ -15,10 +15,19 @@ Config = TypeVar("Config", bound="Options")
 
 
 def option(
-    default: Any, meaning: str, choices: tuple[str, ...] = (), minimum: float = 0, maximum: float = 2**31 - 1
+    default: Any,
+    meaning: str,
+    choices: tuple[str, ...] = (),
+    minimum: float = 0,
+    maximum: float = 2**31 - 1,
+    writes: str = "",
 ) -> Any:
-    """A dataclass field with its help, the words it may be, or the smallest and the largest number."""
-    metadata = {"help": meaning, "choices": choices, "minimum": minimum, "maximum": maximum}
+    """A dataclass field with its help, the words it may be, or the smallest and the largest number.
+
+    `writes` is the suffix of the file that the option names for writing, or "files" if that is a folder, or may have
+    several suffixes; empty: what it names is read.
+    """
+    metadata = {"help": meaning, "choices": choices, "minimum": minimum, "maximum": maximum, "writes": writes}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -34,6 +43,11 @@ class Options:
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
         return {f.name: v for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default}
+
+    def inputs(self) -> list[str]:
+        """What may name files to read: all texts but those that name files to write."""
+        fields = (f for f in dataclasses.fields(self) if f.type is str and not f.metadata["writes"])
+        return [text for f in fields if (text := getattr(self, f.name))]
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -90,10 +104,10 @@ class DefaultConfig(Options):
     overfit_batches: int = option(0, "train on these few batches of the first epoch only: can it learn them?")
     profile: int = option(0, "measure so many steps by torch.profiler: profile.txt and trace.json in the run's folder")
     # files
-    save_path: str = option("checkpoints", "folder in which a run makes its own folder")
-    run: str = option("", "name of the run's folder; empty: task and time")
+    save_path: str = option("checkpoints", "folder in which a run makes its own folder", writes="files")
+    run: str = option("", "name of the run's folder; empty: task and time", writes="files")
     load: str = option("", "model file to start from (val and test: to judge)")
-    resume: str = option("", "run folder to go on with; without a value: the latest one")
+    resume: str = option("", "run folder to go on with; without a value: the latest one", writes="files")
     save_every: float = option(60.0, "seconds between two saves of last.pt")
     # watching
     env: str = option("", "visdom environment; empty: the run's name")
@@ -186,10 +200,12 @@ class DogCatConfig(DefaultConfig):
         1, "with all but the last layer frozen: crops of each picture whose features are computed once", minimum=1
     )
     others: str = option("", "folder of pictures of none of the classes: the network learns to be unsure about them")
-    cache: str = option("", "folder that keeps the decoded, reduced pictures; empty: they are decoded each time")
+    cache: str = option(
+        "", "folder that keeps the decoded, reduced pictures; empty: they are decoded each time", writes="files"
+    )
     labels: str = option("", "test: CSV file id,label with the classes of pictures whose names do not hold them")
     tta: int = option(6, "val, test: crops and mirror images of a picture that are judged: 1, 2, 4, 6", minimum=1)
-    out: str = option("", "val, test: folder of the report; empty: tmp/dogcat_val, tmp/dogcat_test")
+    out: str = option("", "val, test: folder of the report; empty: tmp/dogcat_val, tmp/dogcat_test", writes="files")
     batch_size: int = option(16, "pictures in a batch (of all devices together)", minimum=1)
     warmup: int = option(10, "steps in which the learning rate rises from zero")
     lr: float = option(5e-4, "learning rate")
@@ -248,7 +264,9 @@ class StylizeConfig(Options):
     keep_color: bool = option(False, "paint brightness only: the colours stay the photograph's")
     max_side: int = option(0, "reduce larger pictures and videos to this longer side, in pixels; 0: as they are")
     mask: str = option("", "grey picture: what is white in it is painted, what is black or transparent stays as it is")
-    out: str = option("", "file to write, of several inputs the folder; empty: NAME_STYLE beside the input")
+    out: str = option(
+        "", "file to write, of several inputs the folder; empty: NAME_STYLE beside the input", writes="files"
+    )
     quality: int = option(95, "of JPEG and WebP, 1 to 100", minimum=1, maximum=100)
     max_megapixels: float = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
     batch: int = option(4, "pictures of equal size (frames of a video) to paint at a time", minimum=1)
@@ -296,7 +314,7 @@ class PostcardConfig(Options):
     strength: float = option(1.0, "0: the photograph, 1: the style, up to 1.5: more than it", maximum=1.5)
     max_side: int = option(0, "reduce a larger photograph to this longer side, in pixels; 0: as it is")
     max_megapixels: float = option(100.0, "a larger photograph is refused before it is decoded", minimum=1e-6)
-    out: str = option("", "file to write: .jpg, .png, .pdf; empty: NAME_postcard beside the photograph")
+    out: str = option("", "file to write: .jpg, .png, .pdf; empty: NAME_postcard beside the photograph", writes="files")
     quality: int = option(95, "of JPEG, WebP and PDF, 1 to 100", minimum=1, maximum=100)
     json: bool = option(False, "one JSON object: path, out, title, lines, seed, font, place, contrast, width, height")
     load: str = option("checkpoints/style.safetensors", "the painter's file")
@@ -308,10 +326,12 @@ class PostcardConfig(Options):
 class ClassifyConfig(Options):
     """Options of classify."""
 
-    csv: str = option("", "file for a table: path, label, a probability for each class; torchrun: one a process")
+    csv: str = option(
+        "", "file for a table: path, label, a probability for each class; torchrun: one a process", writes=".csv"
+    )
     json: bool = option(False, "one JSON object a line: path, label, a probability for each class; or path, error")
     explain: bool = option(False, "paint over each picture what the answer rests on (Grad-CAM): NAME_explained.png")
-    out: str = option("", "explain: folder to write to; empty: beside the pictures")
+    out: str = option("", "explain: folder to write to; empty: beside the pictures", writes="files")
     threshold: float = option(
         -1.0, "probability below which the answer is neither; -1: as calibrated in training; 0: never", (), -1, 1
     )
@@ -327,7 +347,7 @@ class ClassifyConfig(Options):
 class SummaryConfig(Options):
     """Options of summary, besides those of train."""
 
-    graph: str = option("", "summary: file for a picture of the network's graph, graph.svg")
+    graph: str = option("", "summary: file for a picture of the network's graph, graph.svg", writes=".svg")
 
 
 @dataclass(frozen=True)
@@ -350,7 +370,7 @@ class ExportConfig(Options):
     """Options of export."""
 
     load: str = option("checkpoints/style.safetensors", "style network, or weights of pytorch/examples or pytorch-book")
-    out: str = option("", "file to write, NAME.onnx; empty: the model file's name, in this folder")
+    out: str = option("", "file to write, NAME.onnx; empty: the model file's name, in this folder", writes=".onnx")
 
 
 @dataclass(frozen=True)
@@ -359,7 +379,7 @@ class AverageConfig(Options):
 
     shares: str = option("", "how much each file counts, such as 0.3,0.7; empty: all alike")
     half: bool = option(False, "write float16: half the size")
-    out: str = option("", "file to write")
+    out: str = option("", "file to write", writes=".safetensors")
 
 
 @dataclass(frozen=True)
@@ -403,7 +423,7 @@ class InfoConfig(Options):
 class DownloadConfig(Options):
     """Options of download."""
 
-    to: str = option("", "folder to put it in; empty: dataset/NAME")
+    to: str = option("", "folder to put it in; empty: dataset/NAME", writes="files")
 
 
 TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}
@@ -447,6 +467,8 @@ def _coerce(name: str, value: Any, field: dataclasses.Field) -> Any:
     if limits["choices"] and result not in limits["choices"]:
         choices = [c for c in limits["choices"] if c]
         raise UserError(f"--{name}={result}: choose one of {', '.join(choices)}{did_you_mean(result, choices)}")
+    if limits["writes"].startswith(".") and result and not result.lower().endswith(limits["writes"]):
+        raise UserError(f"--{name}={result}: the file's name must end in {limits['writes']}")
     if kind in (int, float):
         if not result >= limits["minimum"]:  # not: NaN is never at least anything
             raise UserError(f"--{name}={value}: must be at least {limits['minimum']}, {example}")

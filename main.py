@@ -155,7 +155,7 @@ def stylize(*args: str, **options: Option) -> None:
 
     from infer.stylize import paint_files, plan
 
-    jobs, remarks = plan(args, cfg.out, label, (cfg.mask, cfg.style_image, cfg.load))
+    jobs, remarks = plan(args, cfg.out, label, cfg.inputs())
     jobs = jobs[rank::world]
     for remark in (how, *remarks) if rank == 0 else ():
         _say(remark)
@@ -187,6 +187,9 @@ def _check_inputs(cfg: config.StylizeConfig, paths: tuple[str, ...]) -> None:
         except FileNotFoundError:
             wanted = "a picture" if name in pictures else "a picture, a folder of pictures, or a video"
             raise UserError(f"{name} does not exist: give {wanted}") from None
+    from utils.files import refuse_overwriting
+
+    refuse_overwriting([cfg.out] if cfg.out else [], [*paths, *cfg.inputs()])
 
 
 def _painter(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
@@ -247,7 +250,7 @@ def postcard(*args: str, **options: Option) -> None:
     from infer.postcard import postcard as set_poem
     from utils.fonts import choose_face
 
-    out = destination(args[0], cfg.out, (cfg.poem, cfg.font, cfg.load, cfg.poet))
+    out = destination(args[0], cfg.out, cfg.inputs())
     given = read_poem(poem, "--poem") if poem else Poem([])
     title, signature, seed = cfg.title or given.title, cfg.signature or given.author, None
     check_words(title, signature, cfg.seal)
@@ -325,7 +328,7 @@ def classify(*args: str, **options: Option) -> None:
 
     from infer.classify import classify as answers
     from infer.classify import find_pictures, open_model
-    from utils.files import atomic_write
+    from utils.files import atomic_write, refuse_overwriting
     from utils.hardware import choose_precision, pick_device
     from utils.ranks import rank_and_world
 
@@ -334,6 +337,7 @@ def classify(*args: str, **options: Option) -> None:
     if world > 1:
         _refuse_inside(cfg, args)
         csv_path = cfg.csv and Path(cfg.csv).with_suffix(f".{rank}{Path(cfg.csv).suffix}")  # one for each process
+    refuse_overwriting(filter(None, [csv_path]), [*args, *cfg.inputs()], "csv")
     sources = find_pictures(args)
     device = pick_device(cfg.use_gpu)
     model = open_model(path, device)
@@ -377,8 +381,9 @@ def classify(*args: str, **options: Option) -> None:
 
 def _refuse_inside(cfg: config.ClassifyConfig, paths: tuple[str, ...]) -> None:
     """Raises UserError if explanations would go where another process may take them for pictures to judge."""
-    out = Path(cfg.out).resolve()
-    if cfg.explain and (not cfg.out or any(out.is_relative_to(Path(path).resolve()) for path in paths)):
+    from utils.files import is_inside
+
+    if cfg.explain and (not cfg.out or any(is_inside(cfg.out, path) for path in paths)):
         raise UserError("--explain in several processes needs an --out=FOLDER that is not inside of the input")
 
 
@@ -405,8 +410,9 @@ def export(*args: str, **options: Option) -> None:
     cfg = config.parse(config.ExportConfig, options)
     path = _model_file(cfg.load)
     out = Path(cfg.out or f"{Path(path).stem}.onnx")
-    if out.suffix != ".onnx":
-        raise UserError(f"--out={out}: the file's name must end in .onnx")
+    from utils.files import refuse_overwriting
+
+    refuse_overwriting([out], [path])
     from infer.export import export_onnx
     from infer.stylize import load_network
 
@@ -426,8 +432,11 @@ def average(*args: str, **options: Option) -> None:
         numbers = []
     if len(numbers) != len(args) or min(numbers) < 0 or not sum(numbers) > 0:
         raise UserError(f"--shares={cfg.shares}: expected a number for each of the {len(args)} files, as in 0.3,0.7")
-    if not cfg.out.endswith(".safetensors"):
-        raise UserError(f"--out={cfg.out}: name the file to write, as in --out=mean.safetensors")
+    if not cfg.out:
+        raise UserError("average: name the file to write, as in --out=mean.safetensors")
+    from utils.files import refuse_overwriting
+
+    refuse_overwriting([cfg.out], args)
     import torch
 
     import models  # noqa: F401  the networks that files may hold
@@ -477,6 +486,9 @@ def summary(*args: str, **options: Option) -> None:
     own = {name: options.pop(name) for name in ("graph",) if name in options}
     graph = config.parse(config.SummaryConfig, own).graph
     cfg = config.task_config(options)
+    from utils.files import refuse_overwriting
+
+    refuse_overwriting(filter(None, [graph]), cfg.inputs(), "graph")
     from tasks import make_task
 
     task = make_task(cfg)

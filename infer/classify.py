@@ -299,12 +299,12 @@ def _is_explanation(source: Source) -> bool:
 
 
 def _overlays(sources: Sequence[Source], out: str) -> list[Path]:
-    """The files for the overlays: NAME_explained.png, numbered where that is another one's, or a picture to judge."""
+    """The files for the overlays: NAME_explained.png, numbered where that is another one's, or no explanation."""
     taken, found = {source.path.resolve() for source in sources}, []
     for source in sources:
         folder, stem, number = Path(out) if out else source.path.parent, Path(source.name).stem, 2
         path = folder / f"{stem}_explained.png"
-        while path.resolve() in taken:
+        while path.resolve() in taken or (path.exists() and not _is_explanation(Source(path.name, path))):
             path, number = folder / f"{stem}_explained_{number}.png", number + 1
         taken.add(path.resolve())
         found.append(path)

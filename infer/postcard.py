@@ -18,7 +18,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from data.verse import Poem, parse_poem, split_verses
 from utils.errors import UserError
-from utils.files import atomic_save
+from utils.files import atomic_save, refuse_overwriting
 from utils.fonts import Face
 from utils.images import WRITABLE, Picture, save_image
 
@@ -152,9 +152,7 @@ def destination(photo: str, out: str, others: Sequence[str] = ()) -> Path:
     name = f"{path.stem}_postcard{suffix}"
     target = path.with_name(name) if not out else Path(out, name) if os.path.isdir(out) else Path(out)
     _check_suffix(target)
-    for file in filter(None, (photo, *others)):
-        if target.exists() and os.path.exists(file) and os.path.samefile(target, file):
-            raise UserError(f"the postcard would overwrite {file}, which is an input: give another --out")
+    refuse_overwriting([target], [photo, *others])
     return target
 
 

@@ -27,6 +27,7 @@ from models.perceptual import PerceptualLoss
 from models.transformer_net import TransformerNet, from_examples
 from models.vgg import SMALLEST
 from utils.errors import UserError, did_you_mean
+from utils.files import is_inside, refuse_overwriting
 from utils.hardware import MOST, keep_freed_memory
 from utils.images import (
     IMAGE_SUFFIXES,
@@ -246,7 +247,8 @@ def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ())
         if path.is_dir():
             named = path if path.name not in ("", "..") else path.resolve()
             root = Path(out, named.name if len(paths) > 1 else "") if out else named.parent / f"{named.name}_{label}"
-            _refuse_inside(path, root)
+            if is_inside(root, path):
+                raise UserError(f"{root} is inside of {path}, which is the input: give another --out for the paintings")
             files, videos, rest = _files_of(path)
             if videos:
                 remarks.append(f"videos in {path} are left alone, such as {videos[0].name}: name each as a path")
@@ -269,7 +271,7 @@ def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ())
             (format_of if kind == "picture" else video_format)(target)
             wanted.append(Job(path, target, kind))
     jobs = _apart(wanted)
-    _refuse_overwriting(jobs, [*(job.path for job in jobs), *map(Path, filter(None, others))])
+    refuse_overwriting((job.out for job in jobs), [*(job.path for job in jobs), *others])
     return jobs, remarks
 
 
@@ -332,26 +334,6 @@ def _apart(wanted: Sequence[Job]) -> list[Job]:
         taken.add(out)
         jobs.append(replace(job, out=out))
     return jobs
-
-
-def _refuse_inside(folder: Path, root: Path) -> None:
-    inner, outer = os.path.realpath(root), os.path.realpath(folder)
-    if os.path.commonpath([inner, outer]) == outer:
-        raise UserError(f"the paintings would go to {root}, inside of {folder}, which is the input: give another --out")
-
-
-def _refuse_overwriting(jobs: Sequence[Job], inputs: Sequence[Path]) -> None:
-    identities = {}
-    for path in inputs:
-        status = os.stat(path) if path.exists() else None
-        if status:
-            identities[status.st_dev, status.st_ino] = path
-    for job in jobs:
-        out = os.path.realpath(job.out)  # through links, and through .. in folders that are not there yet
-        status = os.stat(out) if os.path.exists(out) else None
-        if status and (status.st_dev, status.st_ino) in identities:
-            which = identities[status.st_dev, status.st_ino]
-            raise UserError(f"the painting would overwrite {which}, which is an input: give another --out")
 
 
 # ---------------------------------------------------------------------------------------------------------- files

@@ -29,14 +29,15 @@ from models.basemodule import BaseModule
 from models.classifier import fold_batchnorm
 from tasks.base import Task
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, is_inside, refuse_overwriting
 from utils.images import grid, save_image
 from utils.recorder import Recorder
-from utils.report import write_report
+from utils.report import FILES, write_report
 from utils.workers import batches_of
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
+SUBMISSION = "submission.csv"
 CLIP = 0.005  # one wrong answer of probability 0 would make Kaggle's log loss infinite
 VAL_BATCH = 64
 CURVE_POINTS = 100  # most points of a curve in the log
@@ -250,6 +251,10 @@ class DogCatTask(Task):
         model.metadata.setdefault("image_size", cfg.image_size)
         embedded = EMBEDDED / ("test" if split == "test" else "train")
         root, labels = cfg.data_root or embedded, cfg.labels
+        out = Path(cfg.out or f"tmp/dogcat_{split}")
+        if is_inside(out, root) or is_inside(root, out / "samples"):
+            raise UserError(f"the report in {out} would be mixed with {root}, which is the input: give another --out")
+        refuse_overwriting((out / name for name in (*FILES, SUBMISSION)), cfg.inputs())
         if not cfg.data_root and split == "test":
             labels = labels or str(EMBEDDED / "test_labels.csv")
         samples = choose_split(list_samples(root, labels), split)
@@ -283,7 +288,6 @@ class DogCatTask(Task):
         def explain(numbers: list[int], targets: list[int]) -> list[np.ndarray]:
             return [explained(model, picture(n), target) for n, target in zip(numbers, targets, strict=True)]
 
-        out = Path(cfg.out or f"tmp/dogcat_{split}")
         notes = {"pictures": str(cfg.data_root or "the embedded sample"), "split": split, "model": Path(cfg.load).name}
         notes |= {"views of each": str(cfg.tta), "left out": str(len(faults))}
         names = [sample.source.name for sample in kept]
@@ -293,8 +297,8 @@ class DogCatTask(Task):
         if split == "test" and asked:
             as_likely = np.full(len(model.classes), 1 / len(model.classes))  # Kaggle wants a line for the broken, too
             table = {samples[i].id: found.get(i, as_likely) for i in asked}
-            write_submission(out / "submission.csv", table, model.classes)
-            result["submission"] = str(out / "submission.csv")
+            write_submission(out / SUBMISSION, table, model.classes)
+            result["submission"] = str(out / SUBMISSION)
         return result | {"report": str(out / "report.html")}
 
     def example(self) -> dict[str, Tensor]:

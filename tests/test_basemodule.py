@@ -211,7 +211,7 @@ def test_the_average_of_files(tmp_path, capsys):
     for arguments, told in [
         ([files[0]], "average needs two model files"),
         ([*files, "--shares=1,2", f"--out={out}"], "expected a number for each of the 3 files"),
-        ([*files[:2], "--out=x.bin"], "name the file to write"),
+        ([*files[:2], "--out=x.bin"], "must end in .safetensors"),
         ([files[0], str(tmp_path / "other.safetensors"), f"--out={out}"], "hold different networks"),
     ]:
         assert main.main(["average", *arguments]) == 2

@@ -377,6 +377,16 @@ def test_an_explanation_never_takes_the_place_of_a_picture_to_judge(tmp_path, mo
     assert names == {"a.png", "a_explained.png", "a_explained_2.png", "a_explained_explained.png"}
 
 
+def test_an_explanation_never_takes_the_place_of_another_file(tmp_path, model_file, capfd):
+    write_picture(tmp_path / "in" / "a.png", 1)
+    mine = write_picture(tmp_path / "out" / "a_explained.png", 2)
+    before = mine.read_bytes()
+    for _ in range(2):  # the second time its own is replaced
+        cli(capfd, tmp_path / "in", explain=True, load=model_file, out=tmp_path / "out")
+    assert mine.read_bytes() == before
+    assert sorted(path.name for path in mine.parent.iterdir()) == ["a_explained.png", "a_explained_2.png"]
+
+
 def test_explanations_in_a_folder_are_not_explained_again(tmp_path, model_file, capfd):
     """Neither beside the pictures nor in a folder of theirs; they are written anew, none is numbered further."""
     names = ["a.png", "b.jpg", "b.png", "c_explained.png", "sub/d_explained_2.png"]  # the last two are somebody's own

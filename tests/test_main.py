@@ -496,3 +496,93 @@ def test_ctrl_c_is_exit_code_130_without_a_word(monkeypatch, capsys):
 
     monkeypatch.setitem(main.COMMANDS, "train", interrupted)
     assert called(capsys, "train") == (130, "", "")
+
+
+# ---------------------------------------------------------------------------------- nothing that is read is overwritten
+
+
+# (command, words, what names its inputs, its output, the words for it). Each input is a file that is made here.
+WRITERS = [
+    ("stylize", [], "PATH load mask", "out.png", ["--out={out}"]),
+    ("stylize", ["--method=optimize"], "PATH style_image vgg", "out.png", ["--out={out}"]),
+    ("postcard", [], "PATH poem font load poet", "out.pdf", ["--out={out}"]),
+    ("postcard", [], "PATH poem font load poet", "photo_postcard.png", []),
+    ("classify", [], "PATH load", "out.csv", ["--csv={out}"]),
+    ("export", [], "load", "out.onnx", ["--out={out}"]),
+    ("average", ["{load}"], "PATH", "out.safetensors", ["--out={out}"]),
+    ("summary", [], "load data_root init rhymes", "out.svg", ["--graph={out}"]),
+    ("summary", ["--task=style"], "style_image vgg lpips squeezenet", "out.svg", ["--graph={out}"]),
+    ("summary", ["--task=dogcat"], "pretrained others labels", "out.svg", ["--graph={out}"]),
+    ("train", [], "load init", "run/best.safetensors", ["--save_path={folder}", "--run=run"]),
+    ("test", ["--task=dogcat", "--load={classifier}"], "labels", "out/submission.csv", ["--out={folder}/out"]),
+    ("val", ["--task=dogcat", "--load={classifier}"], "labels", "out/predictions.csv", ["--out={folder}/out"]),
+]
+READERS = "find_lr generate check visdom demo download runs info help".split()  # they write over nothing
+# Texts that name no file that is read.
+WORDS = """
+    style title keywords signature seal shares task lr_epochs lr_scale freeze monitor devices checkpoint_layers env
+    debug_file
+""".split()
+
+
+@pytest.fixture
+def inputs(tmp_path, poet_file) -> dict[str, str]:
+    """{what names it: a file for it}."""
+    from PIL import Image
+
+    from models.lenet import LeNet
+
+    Image.new("RGB", (32, 24), "red").save(tmp_path / "photo.png")
+    (tmp_path / "poem.txt").write_text("白日依山尽，黄河入海流。", encoding="utf-8")
+    LeNet(["cat", "dog"]).save(tmp_path / "classifier")
+    files = {"PATH": "photo.png", "poem": "poem.txt", "mask": "photo.png", "style_image": "photo.png"}
+    for name in "font vgg init rhymes lpips squeezenet pretrained others labels data_root".split():
+        (tmp_path / name).write_text("any")
+    for name in ("load", "poet"):
+        (tmp_path / name).write_bytes(Path(poet_file).read_bytes())
+    names = "load poet classifier font vgg init rhymes lpips squeezenet pretrained others labels data_root".split()
+    return {name: str(tmp_path / file) for name, file in {**files, **{name: name for name in names}}.items()}
+
+
+def test_every_command_that_writes_is_tried():
+    assert {command for command, *_ in WRITERS} | set(READERS) == set(main.COMMANDS)
+    for command in {command for command, *_ in WRITERS}:
+        named = set(" ".join(names for _, _, names, _, _ in WRITERS).split()) | set(WORDS)
+        for field in (f for cls in main.OPTIONS[command] for f in dataclasses.fields(cls) if f.type is str):
+            assert field.metadata["writes"] or field.metadata["choices"] or field.name in named, field.name
+
+
+TRIED = [(row, name) for row in WRITERS for name in row[2].split()]
+
+
+@pytest.mark.parametrize("row, name", TRIED, ids=[f"{row[0]}-{name}-{row[3]}" for row, name in TRIED])
+def test_no_input_is_overwritten_under_whatever_name(capsys, tmp_path, inputs, row, name):
+    command, words, names, output, told = row
+    link = os.symlink if TRIED.index((row, name)) % 2 else os.link
+    out = tmp_path / output
+    out.parent.mkdir(exist_ok=True)
+    link(inputs[name], out)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    path = [inputs["PATH"]] if "PATH" in names else []
+    options = [f"--{option}={inputs[option]}" for option in {name, *names.split()[:2]} - {"PATH"}]
+    places = {"out": f"{out.parent}/x/../{out.name}", "folder": tmp_path, **inputs}
+    code, stdout, err = called(capsys, command, *path, *options, *(word.format(**places) for word in (*words, *told)))
+    assert (code, stdout, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ") and " would overwrite " in err and inputs[name] in err
+    assert "which is an input: give another --" in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "words, end",
+    [
+        (["classify", "a.jpg", "--csv=b.jpg"], ".csv"),
+        (["summary", "--graph=b.png"], ".svg"),
+        (["export", "--out=b.safetensors"], ".onnx"),
+        (["average", "a", "b", "--out=b.pt"], ".safetensors"),
+    ],
+)
+def test_a_file_of_another_kind_is_not_written(capsys, words, end):
+    code, _, err = called(capsys, *words)
+    name = words[-1]
+    assert (code, err) == (2, f"error: {name}: the file's name must end in {end}\n")

@@ -437,7 +437,7 @@ def test_other_files_in_a_folder_are_left_alone_and_said_so_where_they_may_be_pi
         (["film.avi"], "x.jpg", ["cannot write a video or an animation as .jpg", ".mp4"]),
         (["a.jpg", "b.gif"], "x.jpg", ["--out=x.jpg is a file"]),
         (["trip"], "a.jpg", ["--out=a.jpg is a file"]),
-        (["trip/.x/.."], "trip", ["inside of trip/.x/.."]),
+        (["trip/.x/.."], "trip", ["is inside of trip/.x/.."]),
         (["empty"], "", ["empty has no pictures in it", ".png"]),
     ],
 )

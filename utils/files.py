@@ -1,8 +1,9 @@
 """Files that are never half-written: whoever reads `path` sees the old content or the new one, nothing between."""
 
 import os
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -45,6 +46,32 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     """Writes `data` to `path`, whole or not at all. Raises UserError if the place cannot be written."""
     content = data.encode() if isinstance(data, str) else data
     atomic_save(path, lambda temporary: Path(temporary).write_bytes(content))
+
+
+def refuse_overwriting(targets: Iterable[str | Path], inputs: Iterable[str | Path], option: str = "out") -> None:
+    """Raises UserError if a file to write is one of the inputs, under whatever name: a link, x/../a, another case.
+
+    Every command that writes calls it before its work; `option` is what chooses another place. Of the inputs, what is
+    no file that exists (a style's name, a poem) is passed over.
+    """
+    read = {identity: path for path in inputs if (identity := _identity(path))}
+    for target in targets:
+        # through links, and through .. in folders that are not there yet
+        if (identity := _identity(os.path.realpath(target))) in read:
+            raise UserError(f"{target} would overwrite {read[identity]}, which is an input: give another --{option}")
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return None if stat.S_ISDIR(status.st_mode) else (status.st_dev, status.st_ino)
+
+
+def is_inside(path: str | Path, folder: str | Path) -> bool:
+    """Whether `path` is `folder` or something in it, links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def remove_temporaries(folder: str | Path) -> None:

@@ -12,7 +12,8 @@ import torch
 
 from config import DefaultConfig
 from utils.errors import UserError
-from utils.files import remove_temporaries
+from utils.files import refuse_overwriting, remove_temporaries
+from utils.recorder import LOG_NAME
 
 STATE_VERSION = 4  # of last.pt
 
@@ -25,6 +26,7 @@ def run_folder(cfg: DefaultConfig) -> Path:
     folder = Path(cfg.save_path) / name
     if (folder / "last.pt").exists():
         raise UserError(f"{folder} holds a run: go on with it by --resume={folder}, or choose another name with --run=")
+    refuse_overwriting((folder / name for name in ("best.safetensors", LOG_NAME)), cfg.inputs(), "run")
     return folder
 
 
