@@ -251,7 +251,7 @@ class GenerateConfig(Options):
     seed: int = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
     explain: bool = option(False, "print tones, pattern and rhyme with each poem")
     json: bool = option(False, "one JSON object a line: form, title, lines, score, rating, pattern, rhyme, remarks")
-    load: str = option("checkpoints/poet.safetensors", "the poet's file; pytorch-book's with its tang.npz beside it, too")
+    load: str = option("checkpoints/poet.safetensors", "the poet's file; pytorch-book's with tang.npz beside it, too")
     use_gpu: bool = option(False, "write on the GPU if there is one")
 
 

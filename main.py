@@ -11,6 +11,7 @@ from pathlib import Path
 import config
 from data.verse import STDIN, Poem, given_poems, one_poem
 from utils.errors import UserError, did_you_mean
+from utils.text import short
 
 Option = str | bool  # as written; True where an option has no value: --json
 CLASSIFIER = config.ClassifyConfig.load
@@ -63,7 +64,7 @@ def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> N
     else:
         width = max(map(len, figures))
         for name, value in figures.items():
-            print(f"{name:{width}} {value:.4f}" if isinstance(value, float) else f"{name:{width}} {value}")
+            print(f"{name:{width}} {short(value, 4)}" if isinstance(value, float) else f"{name:{width}} {value}")
 
 
 def generate(*args: str, **options: Option) -> None:

@@ -38,6 +38,7 @@ from utils.profiler import StepProfiler
 from utils.recorder import Recorder
 from utils.runs import STATE_VERSION, git_revision, lock, read_state, run_folder
 from utils.seed import rng_state, seed_everything, set_rng_state
+from utils.text import short
 from utils.workers import batches_of
 
 
@@ -237,7 +238,7 @@ class Run:
             self.recorder.final(progress.step, progress.epoch, {**progress.best, "best_epoch": progress.best_epoch})
         if progress.best:
             self.say(
-                f"best {self.monitor} {progress.best[self.monitor]:.4f} in epoch {progress.best_epoch + 1}: "
+                f"best {self.monitor} {short(progress.best[self.monitor], 4)} in epoch {progress.best_epoch + 1}: "
                 f"{self.folder / 'best.safetensors'}"
             )
         return progress.best
@@ -291,7 +292,9 @@ class Run:
                 progress.seconds += spent
                 times = {"data_time": data_time, "model_time": spent - data_time}
                 self.recorder.batch(number, progress.epoch, **figures, lr=lr, **times)
-                bar.set_postfix_str(" ".join(f"{k} {m.value()[0]:.3f}" for k, m in self.meters.items()), refresh=False)
+                bar.set_postfix_str(
+                    " ".join(f"{k} {short(m.value()[0])}" for k, m in self.meters.items()), refresh=False
+                )
                 bar.update()
                 if ends_step:
                     self.profiler.step()
@@ -398,8 +401,8 @@ class Run:
         trained = self.task.summarise(_means(self.meters))
         self.recorder.epoch(progress.step, progress.epoch, "train", **trained)
         self.recorder.epoch(progress.step, progress.epoch, "val", **figures, lr_factor=progress.lr_factor)
-        told = " ".join(f"{k} {v:.3f}" for k, v in trained.items())
-        told += " | val " + " ".join(f"{k} {v:.3f}" for k, v in figures.items())
+        told = " ".join(f"{k} {short(v)}" for k, v in trained.items())
+        told += " | val " + " ".join(f"{k} {short(v)}" for k, v in figures.items())
         self.say(f"epoch {progress.epoch + 1}/{self.cfg.max_epoch}  {told}  ({progress.seconds:.0f} s)")
         if self.fabric.is_global_zero:
             for name, parameter in self.task.model.named_parameters():

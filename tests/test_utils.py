@@ -1,6 +1,7 @@
 """The small helpers of the trainer: debug.py, seed.py, hardware.py, files.py."""
 
 import json
+import math
 import os
 import platform
 import random
@@ -19,6 +20,7 @@ from utils.debug import describe, dump, first_bad_tensor, gradient_range, named_
 from utils.errors import UserError
 from utils.files import atomic_save, atomic_write, remove_temporaries
 from utils.seed import rng_state, seed_everything, set_rng_state
+from utils.text import short, times_as_fast
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,13 +120,23 @@ def test_cpu_features(tmp_path, monkeypatch):
 def test_precision(monkeypatch):
     assert hardware.choose_precision("bf16", gpu=False) == ("bf16", "asked for")
     assert hardware.choose_precision("fp32", gpu=True) == ("fp32", "asked for")
+    speedups = {1.6: "1.6 times as fast as", 1.4: "1.4 times as fast as", 0.25: "4.0 times slower than"}
     for speedup, expected in ((1.6, "bf16"), (1.4, "fp32"), (0.25, "fp32")):
         monkeypatch.setattr(hardware, "bf16_speedup", lambda speedup=speedup: speedup)
         precision, why = hardware.choose_precision("auto", gpu=False)
-        assert precision == expected and f"{speedup:.1f}x" in why
+        assert precision == expected and f"a matrix product in bf16 is {speedups[speedup]} in fp32 here" in why
     for fast, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, fast=fast: fast)
         assert hardware.choose_precision("auto", gpu=True)[0] == expected
+
+
+def test_figures_are_short_and_say_something():
+    assert [short(v) for v in (3.14159, -2e-9, 999_999.5)] == ["3.142", "-0.000", "999999.500"]
+    assert [short(v, 4) for v in (2.0**1000, 1e6, math.inf, -math.inf, math.nan)] == [
+        "1.07e+301", "1e+06", "inf", "-inf", "nan",
+    ]  # fmt: skip
+    ratios = {0.0499: "20 times slower than", 0.9: "1.1 times slower than", 0.003: "333 times slower than"}
+    assert all(times_as_fast(ratio) == text for ratio, text in ratios.items())
 
 
 def test_the_measurement_is_positive_and_made_once():

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from utils.text import times_as_fast
+
 MOST = 2**31 - 1  # bytes: the most that the C library can be told
 
 
@@ -52,7 +54,7 @@ def choose_precision(wanted: str, gpu: bool) -> tuple[str, str]:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "this GPU has bf16 units") if fast else ("fp32", "this GPU has no bf16 units")
     speedup = bf16_speedup()
-    reason = f"a matrix product in bf16 runs at {speedup:.1f}x the speed of fp32 here"
+    reason = f"a matrix product in bf16 is {times_as_fast(speedup)} in fp32 here"
     return ("bf16" if speedup > 1.5 else "fp32"), reason
 
 
