@@ -17,6 +17,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.components.label import LabelConfidence, LabelData
 from gradio.data_classes import FileData, ImageData
 from PIL import Image
 
@@ -51,9 +52,13 @@ TITLE = "<h1>诗画</h1><p>Shihua · 写诗、作画、题画 poems, paintings, 
 # ------------------------------------------------------------------------------------------------ pictures as data
 
 
-def to_url(rgb: np.ndarray) -> str:
-    """(H, W, 3) uint8 as a data URL."""
-    return _as_url(_jpeg(rgb), "image/jpeg")
+def to_url(pixels: np.ndarray) -> str:
+    """(H, W, 3) uint8, or (H, W, 4) with alpha, as a data URL."""
+    if pixels.shape[2] == 3:
+        return _as_url(_jpeg(pixels), "image/jpeg")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return _as_url(buffer.getvalue(), "image/png")
 
 
 def _jpeg(rgb: np.ndarray, quality: int = QUALITY) -> bytes:
@@ -210,13 +215,16 @@ class Page:
         if photo is None:
             return None
         try:
-            return self.workshop.decode(photo)
+            picture = self.workshop.decode(photo)
         except UserError as error:
             gr.Warning(str(error).replace("--", ""), title="")
             return None
+        if picture.note:
+            gr.Info(picture.note, title="")
+        return picture.rgb if picture.alpha is None else np.dstack((picture.rgb, picture.alpha))
 
     def sample(self) -> np.ndarray:
-        return self.workshop.decode(Photo("sample", random.choice(sample_photos()).read_bytes()))
+        return self.workshop.decode(Photo("sample", random.choice(sample_photos()).read_bytes())).rgb
 
     def thumbnails(self) -> str:
         """A style sheet with a painted sample for each style."""
@@ -392,7 +400,8 @@ class Page:
                 photo = self.photo_input()
                 start = gr.Button("辨认 Tell", variant="primary")
             with gr.Column(scale=5, min_width=300):
-                answer = gr.Label(label="是 It is", num_top_classes=3)
+                answer = gr.Label(label="是 It is")
+                answer.postprocess = lambda verdict: verdict or {}  # Gradio would take the likeliest class for it
                 heat = gr.Image(
                     label="依据 What it rests on (Grad-CAM)",
                     interactive=False,
@@ -402,12 +411,11 @@ class Page:
                 self.in_memory(heat)
         start.click(_told(self.classify), photo, [answer, heat], **WORK, **PRIVATE)
 
-    def classify(self, photo: Photo | None) -> tuple[Any, np.ndarray]:
+    def classify(self, photo: Photo | None) -> tuple[LabelData, np.ndarray]:
         label, chances, heat = self.workshop.classify(_wanted(photo))
-        shown = {_label(name): chance for name, chance in chances.items()}
-        if label == "neither":
-            shown = {NEITHER: 0.0, **shown}
-        return shown, heat
+        ranked = sorted(chances.items(), key=lambda item: -item[1])[:3]
+        bars = [LabelConfidence(label=_label(name), confidence=chance) for name, chance in ranked]
+        return LabelData(label=NEITHER if label == "neither" else _label(label), confidences=bars), heat
 
     def training_tab(self, tab: gr.Tab) -> None:
         with gr.Row():

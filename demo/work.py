@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -124,15 +124,12 @@ class Workshop:
 
     # ------------------------------------------------------------------------------------------------ what they do
 
-    def decode(self, photo: Photo) -> np.ndarray:
-        """(H, W, 3) uint8, upright, on white, the longer side at most --max_side."""
-        from utils.images import on_white, read_image
+    def decode(self, photo: Photo) -> Any:
+        """The picture (utils.images.Picture), upright, the longer side at most --max_side."""
+        from utils.images import read_image
 
         with self._decoding:  # one at a time: a large one takes a lot of memory
-            picture = read_image(photo.open(), self.cfg.max_megapixels, self.cfg.max_side, photo.name)
-        if picture.alpha is None:
-            return picture.rgb
-        return on_white(picture.rgb, picture.alpha)
+            return read_image(photo.open(), self.cfg.max_megapixels, self.cfg.max_side, photo.name)
 
     def compose(
         self,
@@ -190,10 +187,24 @@ class Workshop:
         keep_color: bool = False,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(the photograph, the painting), each (H, W, 3) uint8. `style` is a name or a mixture, as in stylize."""
+        """(the photograph, the painting), each (H, W, 3) uint8, on white where the photograph is transparent.
+
+        `style` is a name or a mixture, as in stylize.
+        """
+        from utils.images import on_white
+
+        picture, painting = self._painted(photo, style, strength, keep_color, progress)
+        if picture.alpha is None:
+            return picture.rgb, painting
+        return on_white(picture.rgb, picture.alpha), on_white(painting, picture.alpha)
+
+    def _painted(
+        self, photo: Photo, style: str, strength: float, keep_color: bool = False, progress: Progress | None = None
+    ) -> tuple[Any, np.ndarray]:
+        """(the photograph as it was decoded, its colours painted)."""
         _check_texts(style=style)
         _check_number("strength", strength, 0, 1.5)
-        rgb = self.decode(photo)
+        picture = self.decode(photo)
         from infer.paint import Painter
         from infer.stylize import choose_styles, stylized
         from utils.hardware import choose_precision
@@ -203,7 +214,7 @@ class Workshop:
         with self._cores.shared():
             precision, _ = choose_precision("auto", gpu=False)
             painter = Painter(model, model.mixture(shares, float(strength)), precision, LAYERS)
-            return rgb, stylized(rgb[None], painter.paint, keep_color, progress=progress)[0]
+            return picture, stylized(picture.rgb[None], painter.paint, keep_color, progress=progress)[0]
 
     def postcard(
         self,
@@ -218,19 +229,23 @@ class Workshop:
         """(the card (H, W, 3) uint8, the poem): a painted photograph with a poem on it; without one, one is written."""
         _check_texts(title=title, poem=poem, seal=seal)
         from data.verse import Poem
-        from infer.postcard import check_words, postcard, read_poem
+        from infer.postcard import check_words, on_paper, postcard, read_poem
         from utils.fonts import choose_face
 
         given = read_poem(poem) if poem.strip() else Poem([])
         verses, title, author = given.lines, title.strip() or given.title, given.author
         check_words(title, author, seal)  # before the work, as is the font
         face, _ = choose_face("".join(verses) + title + author + seal)
-        rgb = self.paint(photo, style, strength, progress=progress)[1] if strength else self.decode(photo)
+        if strength:
+            picture, painting = self._painted(photo, style, strength, progress=progress)
+            picture = replace(picture, rgb=painting)
+        else:
+            picture = self.decode(photo)
         if not verses:
             poem = "\n".join(self.compose(title=title, n=1)[0].lines)
             verses = read_poem(poem).lines
             face, _ = choose_face("".join(verses) + title + seal)
-        return postcard(rgb, verses, face, title, author, seal).rgb, poem
+        return postcard(on_paper(picture), verses, face, title, author, seal).rgb, poem
 
     def classify(self, photo: Photo, explain: bool = True) -> tuple[str, dict[str, float], np.ndarray | None]:
         """(the class, or neither; the probability of each class; the picture with what speaks for its likeliest)."""

@@ -1,7 +1,9 @@
 """The page's callbacks and the works behind them, called without a server: what they are told that the page never
 says, whom a Stop stops, and what is looked at before the work."""
 
+import base64
 import io
+import json
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -11,13 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import main
 from config import DemoConfig
 from demo.guard import Uploads
-from demo.page import Page, _read_state
+from demo.page import NEITHER, Page, _read_state, to_url
 from demo.poems import GONE
 from demo.work import CANDIDATES, LENGTHS, Photo, Stopped, Workshop
-from tests.test_visualize import HOST, free_port
+from tests.test_visualize import HOST, ROOT, free_port
 from utils.errors import UserError
+from utils.images import read_image
 
 POEM = {
     "form": "五绝",
@@ -194,7 +198,7 @@ def test_a_work_that_fails_is_not_remembered(tmp_path, tab):
 )
 @pytest.mark.parametrize("strength", [0, 0.8])
 def test_words_that_a_card_cannot_have_are_told_before_the_work(monkeypatch, words, sentence, strength):
-    for work in ("decode", "paint", "compose"):
+    for work in ("decode", "_painted", "compose"):
         monkeypatch.setattr(Workshop, work, lambda *args, **options: pytest.fail("it works"))
     with pytest.raises(UserError, match=sentence):
         Workshop(DemoConfig()).postcard(Photo("photo.jpg", b""), strength=strength, **words)
@@ -204,17 +208,107 @@ def test_pictures_are_decoded_one_at_a_time(monkeypatch):
     """Twice for a classification, the second time for its explanation."""
     classify = pytest.importorskip("infer.classify")
     workshop, locked = Workshop(DemoConfig()), []
-    read_rgb = classify.read_rgb
+    read_image = classify.read_image
 
-    def reading(*args):
+    def reading(*args, **options):
         locked.append(workshop._decoding.locked())
-        return read_rgb(*args)
+        return read_image(*args, **options)
 
-    monkeypatch.setattr(classify, "read_rgb", reading)
+    monkeypatch.setattr(classify, "read_image", reading)
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), "gray").save(buffer, "PNG")
     *_, heat = workshop.classify(Photo("photo.png", buffer.getvalue()))
     assert locked == [True, True] and heat.shape == (48, 64, 3)
+
+
+# ------------------------------------------------------------------------------------- the same as the command line
+
+
+@pytest.fixture(scope="module")
+def workshop() -> Workshop:
+    for name in ("poet", "style", "classifier"):
+        if not (ROOT / getattr(DemoConfig, name)).exists():
+            pytest.skip(f"{getattr(DemoConfig, name)} is not here")
+    return Workshop(DemoConfig())
+
+
+@pytest.fixture
+def fp32(monkeypatch):
+    """`auto` measures, and may come out otherwise the second time."""
+    monkeypatch.setattr("utils.hardware.choose_precision", lambda *args, **options: ("fp32", "for this test"))
+
+
+def photo_file(folder, kind: str = "jpg"):
+    """(the path of a photograph, the same as it was sent)."""
+    path = folder / f"photo.{kind}"
+    with Image.open(ROOT / "dataset" / "sample" / "photos" / "fjord_dusk.jpg") as image:
+        image = image.convert("RGB").resize((120, 80))
+    if kind == "png":  # transparent in places
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(path, format={"jpg": "JPEG", "png": "PNG", "heic": "HEIF"}[kind])
+    return path, Photo(path.name, path.read_bytes())
+
+
+def said(capsys, *words: object) -> list[dict]:
+    """What `python main.py WORDS --json` prints."""
+    assert main.main([*map(str, words), "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_poem_is_that_of_the_command_line(workshop, capsys):
+    asked = {"form": "五绝", "title": "江行", "keywords": "月,舟", "temperature": 0.8, "seed": 3, "n": 2}
+    poems = [poem.as_dict() for poem in workshop.compose(**asked)]
+    assert json.loads(json.dumps(poems)) == said(capsys, "generate", *(f"--{k}={v}" for k, v in asked.items()))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "heic", "png"])
+def test_a_painting_is_that_of_the_command_line(workshop, capsys, tmp_path, fp32, kind):
+    path, photo = photo_file(tmp_path, kind)
+    asked = {"style": "wave:0.6,starry:0.4", "strength": 0.8, "keep_color": True}
+    _, painting = workshop.paint(photo, **asked)
+    said(capsys, "stylize", path, f"--out={tmp_path / 'out.bmp'}", *(f"--{k}={v}" for k, v in asked.items()))
+    assert np.abs(painting.astype(int) - read_image(tmp_path / "out.bmp").rgb).max() <= 1
+
+
+@pytest.mark.parametrize("kind, strength", [("jpg", 1), ("png", 0.5), ("png", 0)])
+def test_a_postcard_is_that_of_the_command_line(workshop, capsys, tmp_path, fp32, kind, strength):
+    path, photo = photo_file(tmp_path, kind)
+    asked = {"title": "登鹳雀楼", "poem": "".join(POEM["lines"]), "style": "wave", "strength": strength, "seal": "诗"}
+    card, _ = workshop.postcard(photo, **asked)
+    said(capsys, "postcard", path, f"--out={tmp_path / 'out.png'}", *(f"--{k}={v}" for k, v in asked.items()))
+    other = read_image(tmp_path / "out.png").rgb
+    assert card.shape == other.shape and np.abs(card.astype(int) - other).max() <= 1
+
+
+def test_an_answer_is_that_of_the_command_line_and_stands_in_the_headline(workshop, capsys, tmp_path):
+    animals = ROOT / "dataset" / "sample" / "dogcat" / "train"
+    paths = [photo_file(tmp_path, kind)[0] for kind in ("jpg", "png")]
+    labels = []
+    for path in [*paths, animals / "cat.11.jpg", animals / "dog.11.jpg"]:
+        photo = Photo(path.name, path.read_bytes())
+        label, chances, _ = workshop.classify(photo, explain=False)
+        told = {name: round(chance, 6) for name, chance in chances.items()}
+        assert said(capsys, "classify", path) == [{"path": str(path), "label": label, **told}]
+        verdict, _ = page_of(workshop, tmp_path / "page").classify(photo)
+        assert verdict.label == {"neither": NEITHER, "cat": "猫 cat", "dog": "狗 dog"}[label]
+        assert [bar.confidence for bar in verdict.confidences] == sorted(chances.values(), reverse=True)
+        labels.append(label)
+    assert "neither" in labels
+
+
+def test_what_is_transparent_or_moves_is_received_as_it_is(workshop, tmp_path, monkeypatch):
+    notes = []
+    monkeypatch.setattr("demo.page.gr.Info", lambda text, **options: notes.append(text))
+    path, photo = photo_file(tmp_path, "png")
+    page = page_of(workshop, tmp_path / "page")
+    received = page.receive(photo)
+    assert (received == np.asarray(Image.open(path))).all() and notes == []
+    again = base64.b64decode(to_url(received).partition(",")[2])
+    assert (workshop.decode(Photo("again", again)).alpha == received[..., 3]).all()
+    frames = [Image.new("RGB", (30, 20), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert (page.receive(Photo("a.gif", (tmp_path / "a.gif").read_bytes()))[0, 0] == (255, 0, 0)).all()
+    assert notes == ["a.gif is an animation: only its first frame is used"]
 
 
 # ------------------------------------------------------------------------------------------------- its benchmark
