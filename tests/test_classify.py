@@ -468,7 +468,8 @@ def test_processes_do_not_judge_each_others_explanations(tmp_path, model_file, c
         (["a.png"], {"tta": 3}, "--tta=3: choose one of 1, 2, 4, 6"),
         (["a.png"], {"threshold": 1.5}, "--threshold=1.5: must be at most 1"),
         (["a.png"], {"csv": "a.png/answers.csv"}, "cannot write a.png/answers.csv"),
-        (["a.png"], {"csv": "EMPTY"}, "cannot write EMPTY"),
+        (["a.png"], {"csv": "EMPTY"}, "--csv=EMPTY: the file's name must end in .csv"),
+        (["a.png"], {"csv": "folder.csv"}, "cannot write folder.csv"),
         (["a.png"], {"explain": True, "out": "a.png"}, "cannot write a.png/a_explained.png"),
         (["a.png"], {"out": "folder"}, "--out=folder is the folder for --explain"),
         (["a.png"], {"batch": 3}, "unknown option --batch"),
@@ -478,6 +479,7 @@ def test_a_mistake_is_one_line(tmp_path, model_file, capfd, monkeypatch, words, 
     monkeypatch.chdir(tmp_path)
     write_picture(Path("a.png"), 0)
     Path("EMPTY").mkdir()
+    Path("folder.csv").mkdir()
     Path("text.tar").write_text("no archive")
     out, err = cli(capfd, *words, code=2, **{"load": model_file, **more})
     assert line in err[-1] and len(err) == 1 and err[0].startswith("error: ")
