@@ -5,11 +5,13 @@ its help: `python main.py help` prints them all.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError, did_you_mean, nearest
 
 Config = TypeVar("Config", bound="Options")
 
@@ -21,16 +23,21 @@ def option(
     minimum: float = 0,
     maximum: float = 2**31 - 1,
     writes: str = "",
+    reads: str = "",
+    words: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field with its help, the words it may be, or the smallest and the largest number.
 
     `writes` is the suffix of the file that the option names for writing, or "files" if that is a folder, or may have
-    several suffixes; empty: what it names is read.
+    several suffixes; empty: what it names is read. `reads` is what to give, if that is a file or folder that must be
+    there, unless the value is one of `words`.
     """
-    metadata = {"help": meaning, "choices": choices, "minimum": minimum, "maximum": maximum, "writes": writes}
-    return dataclasses.field(default=default, metadata=metadata)
+    limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
+    files = {"writes": writes, "reads": reads, "words": words}
+    return dataclasses.field(default=default, metadata={"help": meaning, **limits, **files})
 
 
+MODEL = "a model file; python main.py train makes one"
 OPTIMIZERS = ("adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("plateau", "step", "multistep", "cosine", "one_cycle", "constant")
 SCHEDULE_HELP = "plateau: times lr_decay if an epoch brings nothing"
@@ -66,7 +73,11 @@ class DefaultConfig(Options):
 
     task: str = option("poet", "what is learnt: poet, style or dogcat")
     # data
-    data_root: str = option("", "file or folder of the data; empty: the sample embedded in dataset/")
+    data_root: str = option(
+        "",
+        "file or folder of the data; empty: the sample embedded in dataset/",
+        reads="a file or folder of data, or leave it out for the embedded sample",
+    )
     batch_size: int = option(32, "samples in a batch (of all devices together)", minimum=1)
     num_workers: int = option(0, "processes that read data; 0: the training process itself")
     # training
@@ -106,7 +117,7 @@ class DefaultConfig(Options):
     # files
     save_path: str = option("checkpoints", "folder in which a run makes its own folder", writes="files")
     run: str = option("", "name of the run's folder; empty: task and time", writes="files")
-    load: str = option("", "model file to start from (val and test: to judge)")
+    load: str = option("", "model file to start from (val and test: to judge)", reads=MODEL)
     resume: str = option("", "run folder to go on with; without a value: the latest one", writes="files")
     save_every: float = option(60.0, "seconds between two saves of last.pt")
     # watching
@@ -133,8 +144,14 @@ class PoetConfig(DefaultConfig):
     layers: int = option(2, "layers of the LSTM or the Transformer", minimum=1)
     attention: int = option(192, "width of the attention that looks back, after the LSTM; 0: none")
     dropout: float = option(0.2, "dropout at the inputs and outputs of the layers", maximum=1)
-    init: str = option("", "poet's file whose weights to start from where they fit; sizes, characters may differ")
-    rhymes: str = option("", "JSON file with tones and rhyme groups of characters; empty: the shipped poet's")
+    init: str = option(
+        "", "poet's file whose weights to start from where they fit; sizes, characters may differ", reads=MODEL
+    )
+    rhymes: str = option(
+        "",
+        "JSON file with tones and rhyme groups of characters; empty: the shipped poet's",
+        reads="a JSON file with tones and rhyme groups",
+    )
     min_count: int = option(
         2, "rarer characters become the unknown sign (in corpora of 100,000 characters up)", minimum=1
     )
@@ -147,13 +164,19 @@ class PoetConfig(DefaultConfig):
 class StyleConfig(DefaultConfig):
     """Options of train, val and test with --task=style."""
 
-    style_image: str = option("", "picture of the style, or a folder of them (one style each); empty: the samples")
+    style_image: str = option(
+        "",
+        "picture of the style, or a folder of them (one style each); empty: the samples",
+        reads="a picture, or a folder of pictures",
+    )
     loss_network: str = option(
         "auto",
         "what judges the paintings; auto: vgg16 if at hand, else the classifier",
         ("auto", "vgg16", "vgg19", "squeezenet", "classifier"),
     )
-    vgg: str = option("", "file with the weights of the loss network; empty: torchvision's download")
+    vgg: str = option(
+        "", "file with the weights of the loss network; empty: torchvision's download", reads="a file of weights"
+    )
     image_size: int = option(128, "side of the crops of photographs to train on, in pixels", minimum=32)
     style_size: int = option(512, "longer side of the style pictures, in pixels: larger, larger strokes", minimum=32)
     batch_size: int = option(1, "photographs in a batch (of all devices together)", minimum=1)
@@ -168,8 +191,14 @@ class StyleConfig(DefaultConfig):
     tv_weight: float = option(1.0, "weight of the total variation: larger, smoother")
     identity_weight: float = option(30.0, "weight of the identity's squared error")
     temporal_weight: float = option(0.0, "weight of the difference between paintings of a shifted, noisy photograph")
-    lpips: str = option("", "val, test: file with LPIPS's linear weights for SqueezeNet; empty: no LPIPS")
-    squeezenet: str = option("", "val, test: file with SqueezeNet's weights, for LPIPS; empty: torchvision's download")
+    lpips: str = option(
+        "", "val, test: file with LPIPS's linear weights for SqueezeNet; empty: no LPIPS", reads="a file of weights"
+    )
+    squeezenet: str = option(
+        "",
+        "val, test: file with SqueezeNet's weights, for LPIPS; empty: torchvision's download",
+        reads="a file of weights",
+    )
     optimize_steps: int = option(0, "val, test: compare with optimising each painting for so many steps; 0: do not")
     lr: float = option(2e-3, "learning rate")
     lr_schedule: str = option("cosine", SCHEDULE_HELP, SCHEDULES)
@@ -189,6 +218,8 @@ class DogCatConfig(DefaultConfig):
     pretrained: str = option(
         "auto",
         "weights to start from: a file, imagenet (a download), none; auto: the shipped classifier's, if of this kind",
+        reads="a file of weights, or imagenet or none",
+        words=("auto", "imagenet", "none"),
     )
     image_size: int = option(160, "side of the crops in pixels", minimum=32)
     dropout: float = option(0.2, "dropout before the last layer, where the network has one", maximum=1)
@@ -199,11 +230,19 @@ class DogCatConfig(DefaultConfig):
     views: int = option(
         1, "with all but the last layer frozen: crops of each picture whose features are computed once", minimum=1
     )
-    others: str = option("", "folder of pictures of none of the classes: the network learns to be unsure about them")
+    others: str = option(
+        "",
+        "folder of pictures of none of the classes: the network learns to be unsure about them",
+        reads="a folder of pictures",
+    )
     cache: str = option(
         "", "folder that keeps the decoded, reduced pictures; empty: they are decoded each time", writes="files"
     )
-    labels: str = option("", "test: CSV file id,label with the classes of pictures whose names do not hold them")
+    labels: str = option(
+        "",
+        "test: CSV file id,label with the classes of pictures whose names do not hold them",
+        reads="a CSV file id,label",
+    )
     tta: int = option(6, "val, test: crops and mirror images of a picture that are judged: 1, 2, 4, 6", minimum=1)
     out: str = option("", "val, test: folder of the report; empty: tmp/dogcat_val, tmp/dogcat_test", writes="files")
     batch_size: int = option(16, "pictures in a batch (of all devices together)", minimum=1)
@@ -251,7 +290,9 @@ class GenerateConfig(Options):
     seed: int = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
     explain: bool = option(False, "print tones, pattern and rhyme with each poem")
     json: bool = option(False, "one JSON object a line: form, title, lines, score, rating, pattern, rhyme, remarks")
-    load: str = option("checkpoints/poet.safetensors", "the poet's file; pytorch-book's with tang.npz beside it, too")
+    load: str = option(
+        "checkpoints/poet.safetensors", "the poet's file; pytorch-book's with tang.npz beside it, too", reads=MODEL
+    )
     use_gpu: bool = option(False, "write on the GPU if there is one")
 
 
@@ -263,7 +304,11 @@ class StylizeConfig(Options):
     strength: float = option(1.0, "0: the photograph, 1: the style, up to 1.5: more than it", maximum=1.5)
     keep_color: bool = option(False, "paint brightness only: the colours stay the photograph's")
     max_side: int = option(0, "reduce larger pictures and videos to this longer side, in pixels; 0: as they are")
-    mask: str = option("", "grey picture: what is white in it is painted, what is black or transparent stays as it is")
+    mask: str = option(
+        "",
+        "grey picture: what is white in it is painted, what is black or transparent stays as it is",
+        reads="a picture",
+    )
     out: str = option(
         "", "file to write, of several inputs the folder; empty: NAME_STYLE beside the input", writes="files"
     )
@@ -271,7 +316,9 @@ class StylizeConfig(Options):
     max_megapixels: float = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
     batch: int = option(4, "pictures of equal size (frames of a video) to paint at a time", minimum=1)
     json: bool = option(False, "one JSON object a line: path, out, ok, error, note, width, height, seconds")
-    load: str = option("checkpoints/style.safetensors", "its file, or weights of pytorch/examples or pytorch-book")
+    load: str = option(
+        "checkpoints/style.safetensors", "its file, or weights of pytorch/examples or pytorch-book", reads=MODEL
+    )
     precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", choices=("auto", "fp32", "bf16"))
     use_gpu: bool = option(False, "paint on the GPU if there is one")
     memory_limit: int = option(1000, "MB that the layers of a picture may take; more go to a temporary file", minimum=1)
@@ -279,7 +326,7 @@ class StylizeConfig(Options):
     method: str = option(
         "network", "optimize: without a network, some minutes a picture (Gatys et al.)", choices=("network", "optimize")
     )
-    style_image: str = option("", "optimize: the picture of the style")
+    style_image: str = option("", "optimize: the picture of the style", reads="a picture")
     style_size: int = option(512, "optimize: longer side of the style picture, in pixels", minimum=32)
     steps: int = option(300, "optimize: steps", minimum=1)
     loss_network: str = option(
@@ -287,7 +334,9 @@ class StylizeConfig(Options):
         "optimize: what judges; auto: vgg16 if at hand, else the classifier",
         ("auto", "vgg16", "vgg19", "squeezenet", "classifier"),
     )
-    vgg: str = option("", "optimize: file with the loss network's weights; empty: torchvision's download")
+    vgg: str = option(
+        "", "optimize: file with the loss network's weights; empty: torchvision's download", reads="a file of weights"
+    )
     content_weight: float = option(StyleConfig.content_weight, "optimize: weight of the content loss")
     style_weight: float = option(StyleConfig.style_weight, "optimize: weight of the style loss")
     tv_weight: float = option(StyleConfig.tv_weight, "optimize: weight of the total variation: larger, smoother")
@@ -304,7 +353,9 @@ class PostcardConfig(Options):
     seed: int = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
     signature: str = option("", "small column after the poem: a name, a date")
     seal: str = option("诗画", "one to four characters on the red seal; empty: no seal")
-    font: str = option("", "font file; empty: a Kai or Song font of the system, else the one that comes along")
+    font: str = option(
+        "", "font file; empty: a Kai or Song font of the system, else the one that comes along", reads="a font file"
+    )
     place: str = option(
         "auto",
         "picture: the poem stands on it; paper: beside it, on paper; auto: on it where it can be read there",
@@ -317,8 +368,8 @@ class PostcardConfig(Options):
     out: str = option("", "file to write: .jpg, .png, .pdf; empty: NAME_postcard beside the photograph", writes="files")
     quality: int = option(95, "of JPEG, WebP and PDF, 1 to 100", minimum=1, maximum=100)
     json: bool = option(False, "one JSON object: path, out, title, lines, seed, font, place, contrast, width, height")
-    load: str = option("checkpoints/style.safetensors", "the painter's file")
-    poet: str = option("checkpoints/poet.safetensors", "the poet's file")
+    load: str = option("checkpoints/style.safetensors", "the painter's file", reads=MODEL)
+    poet: str = option("checkpoints/poet.safetensors", "the poet's file", reads=MODEL)
     use_gpu: bool = option(False, "on the GPU if there is one")
 
 
@@ -338,7 +389,7 @@ class ClassifyConfig(Options):
     tta: int = option(2, "crops and mirror images of a picture that are judged: 1, 2, 4, 6", minimum=1)
     max_megapixels: float = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
     num_workers: int = option(0, "processes that read pictures; 0: this one")
-    load: str = option("checkpoints/dogcat.safetensors", "the classifier's file")
+    load: str = option("checkpoints/dogcat.safetensors", "the classifier's file", reads=MODEL)
     precision: str = option("fp32", "bf16: sooner on some CPUs, a little less exact", choices=("auto", "fp32", "bf16"))
     use_gpu: bool = option(False, "on the GPU if there is one")
 
@@ -355,7 +406,7 @@ class CheckConfig(Options):
     """Options of check."""
 
     json: bool = option(False, "one JSON object a line: form, verses, tones, wants, pattern, rhyme, faults, remarks")
-    load: str = option(GenerateConfig.load, "the poet's file, which has the rhyme table")
+    load: str = option(GenerateConfig.load, "the poet's file, which has the rhyme table", reads=MODEL)
 
 
 @dataclass(frozen=True)
@@ -369,7 +420,9 @@ class FindLrConfig(Options):
 class ExportConfig(Options):
     """Options of export."""
 
-    load: str = option("checkpoints/style.safetensors", "style network, or weights of pytorch/examples or pytorch-book")
+    load: str = option(
+        "checkpoints/style.safetensors", "style network, or weights of pytorch/examples or pytorch-book", reads=MODEL
+    )
     out: str = option("", "file to write, NAME.onnx; empty: the model file's name, in this folder", writes=".onnx")
 
 
@@ -396,9 +449,9 @@ class DemoConfig(Options):
     host: str = option("127.0.0.1", "address to listen at; 0.0.0.0: whoever reaches this machine may use the page")
     port: int = option(7860, "port to listen at", minimum=1, maximum=65535)
     save_path: str = option("checkpoints", "folder whose runs can be watched")
-    poet: str = option(GenerateConfig.load, "the poet's file")
-    style: str = option(StylizeConfig.load, "the painter's file")
-    classifier: str = option(ClassifyConfig.load, "the classifier's file")
+    poet: str = option(GenerateConfig.load, "the poet's file", reads=MODEL)
+    style: str = option(StylizeConfig.load, "the painter's file", reads=MODEL)
+    classifier: str = option(ClassifyConfig.load, "the classifier's file", reads=MODEL)
     max_side: int = option(2048, "larger pictures are reduced to this longer side, in pixels", minimum=64)
     max_megapixels: float = option(50.0, "larger pictures are refused before they are decoded", minimum=1e-6)
     max_file_size: float = option(25.0, "MB of the largest file that is accepted", minimum=1e-3)
@@ -429,12 +482,95 @@ class DownloadConfig(Options):
 TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}
 
 
+SHIPPED = (GenerateConfig.load, StylizeConfig.load, ClassifyConfig.load)
+ROOT = Path(__file__).parent
+# What other projects call an option: what it is called here, the first that a command has.
+OTHER_NAMES = {
+    "epochs epoch num_epochs n_epochs max_epochs num_train_epochs": "max_epoch",
+    "learning_rate lr_rate base_lr init_lr initial_lr lrate": "lr",
+    "bs batchsize batch train_batch_size per_device_train_batch_size": "batch_size batch",
+    "model": "backbone load",
+    "weights ckpt checkpoint ckpt_path checkpoint_path model_path model_file load_model_path": "load",
+    "arch architecture network net": "backbone",
+    "gpu gpus cuda device gpu_id": "use_gpu",
+    "num_gpus ngpus n_gpu world_size nproc_per_node": "devices",
+    "nodes nnodes": "num_nodes",
+    "workers worker num_worker n_workers dataloader_num_workers": "num_workers",
+    "wd decay": "weight_decay",
+    "optim opt": "optimizer",
+    "scheduler lr_scheduler sched": "lr_schedule",
+    "gamma lr_gamma": "lr_decay",
+    "warmup_steps warmup_iters": "warmup",
+    "clip clip_grad gradient_clip_val max_grad_norm": "grad_clip",
+    "grad_accum gradient_accumulation_steps accum": "accumulate",
+    "early_stopping": "patience",
+    "amp fp16 bf16 half mixed_precision dtype": "precision",
+    "random_seed manual_seed": "seed",
+    "data dataset data_dir datadir data_path dataroot train_dir train_data_root": "data_root",
+    "output output_dir output_path output_image outdir out_dir outfile dest": "out to save_path",
+    "log_dir logdir save_dir checkpoint_dir ckpt_dir model_dir": "save_path",
+    "name run_name exp exp_name experiment": "run",
+    "restore resume_from continue": "resume",
+    "input_size img_size imsize imgsz crop_size": "image_size max_side",
+    "size resolution": "image_size max_side",
+    "style_img style_path": "style_image style",
+    "hidden_dim hidden_size rnn_size": "hidden",
+    "num_layers n_layers": "layers",
+    "embedding_dim embed_dim emb_size": "embed",
+    "start_words start": "prompt",
+    "topic theme words": "keywords",
+    "num count num_samples n_samples": "n",
+    "temp": "temperature",
+}
+PICTURES = "content content_image input input_image image img photo picture source".split()
+
+
 def task_config(overrides: Mapping[str, Any]) -> DefaultConfig:
     """The checked config of the task that `--task` names (poet without it)."""
     name = overrides.get("task", DefaultConfig.task)
     if name not in TASKS:
         raise UserError(f"--task={name}: choose one of {', '.join(TASKS)}{did_you_mean(str(name), TASKS)}")
+    for given in overrides:
+        tasks = [task for task, cls in TASKS.items() if given in option_names(cls)]
+        if tasks and name not in tasks:
+            raise UserError(f"--{given} is an option of --task={' and '.join(tasks)}, not of --task={name}")
     return parse(TASKS[name], overrides)
+
+
+def option_names(cls: type[Options]) -> set[str]:
+    return {f.name for f in dataclasses.fields(cls)}
+
+
+def known_name(name: str, options: Iterable[str]) -> str:
+    """The option that was meant by `name`: as another project calls it, or the nearest; empty if none is near."""
+    name, options = name.lower().replace("-", "_"), list(options)
+    ours = next((ours.split() for theirs, ours in OTHER_NAMES.items() if name in theirs.split()), [])
+    return next((option_ for option_ in ours if option_ in options), "") or nearest(name, options)
+
+
+def find_inputs(cfg: Config, given: Iterable[str]) -> Config:
+    """`cfg` with the shipped files found from any folder.
+
+    Raises UserError for an option of `given` that names what is not there, in an instant: before anything is loaded.
+    """
+    found = {}
+    for f in dataclasses.fields(cfg):
+        path = getattr(cfg, f.name)
+        if f.metadata["reads"] and path and path not in f.metadata["words"] and is_missing(path):
+            if path in SHIPPED and (ROOT / path).exists():
+                found[f.name] = str(ROOT / path)
+            elif f.name in given:
+                raise UserError(f"--{f.name}={path} does not exist: give {f.metadata['reads']}")
+    return dataclasses.replace(cfg, **found)
+
+
+def is_missing(path: str) -> bool:
+    """Whether there is no such file; other faults of a path are an OSError, which says what is wrong."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
@@ -449,7 +585,10 @@ def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
         if name not in fields and value is True and switch in fields and fields[switch].type is bool:
             name, value = switch, False
         if name not in fields:
-            hint = did_you_mean(name, fields, "--") or "; python main.py help lists the options"
+            meant = known_name(name, fields)
+            hint = f"; did you mean --{meant}?" if meant else "; python main.py help lists the options"
+            if name in PICTURES and "max_megapixels" in fields:
+                hint = "; name the picture without an option: photo.jpg"
             raise UserError(f"unknown option --{name}{hint}")
         values[name] = _coerce(name, value, fields[name])
     return cls(**values)
@@ -464,6 +603,8 @@ def _coerce(name: str, value: Any, field: dataclasses.Field) -> Any:
         result = _CONVERT[kind](value)
     except (ValueError, TypeError, KeyError, OverflowError):
         raise UserError(f"--{name}={value}: expected {_EXPECTED[kind]}, {example}") from None
+    if kind is str and (limits["reads"] or limits["writes"]):
+        result = os.path.expanduser(result)  # the shell does not, after --name=
     if limits["choices"] and result not in limits["choices"]:
         choices = [c for c in limits["choices"] if c]
         raise UserError(f"--{name}={result}: choose one of {', '.join(choices)}{did_you_mean(result, choices)}")

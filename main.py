@@ -26,11 +26,12 @@ class Incomplete(Exception):
 def train(*args: str, **options: Option) -> None:
     """train a network; after each epoch: validation, a checkpoint, examples"""
     _no_arguments("train", args)
+    stored = options
     if "resume" in options:
         from utils.runs import resumed_options
 
-        options = resumed_options(options)
-    cfg = config.task_config(options)
+        stored = resumed_options(options)
+    cfg = config.find_inputs(config.task_config(stored), options)
     from trainer import train as run
 
     run(cfg)
@@ -48,7 +49,7 @@ def test(*args: str, **options: Option) -> None:
 
 def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> None:
     _no_arguments(command, args)
-    cfg = config.task_config(options)
+    cfg = config.find_inputs(config.task_config(options), options)
     if not cfg.load:
         raise UserError(
             f"{command} needs a model file: --load=checkpoints/{cfg.task}.safetensors, or a run's best.safetensors"
@@ -70,7 +71,7 @@ def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> N
 def generate(*args: str, **options: Option) -> None:
     """write poems with the shipped poet, or the one that --load names"""
     _no_arguments("generate", args)
-    cfg = config.parse(config.GenerateConfig, options)
+    cfg = _options(config.GenerateConfig, options)
     path = _model_file(cfg.load)
     poem = one_poem(cfg.poem, "--poem=") if cfg.poem else ""
     import secrets
@@ -123,7 +124,7 @@ def generate(*args: str, **options: Option) -> None:
 
 def check(*args: str, **options: Option) -> None:
     """POEM|FILE|-  mark the tones of verse, and what breaks the rules of the regulated forms"""
-    cfg = config.parse(config.CheckConfig, options)
+    cfg = _options(config.CheckConfig, options)
     if len(args) != 1 or not args[0]:
         raise UserError("check needs one poem, or file of poems: python main.py check 白日依山尽，黄河入海流。…")
     path = _model_file(cfg.load)
@@ -144,7 +145,7 @@ def check(*args: str, **options: Option) -> None:
 
 def stylize(*args: str, **options: Option) -> None:
     """PATH …  paint pictures, folders of pictures, animations, videos"""
-    cfg = config.parse(config.StylizeConfig, options)
+    cfg = _options(config.StylizeConfig, options)
     if not all(args) or not args:  # an empty path would be the current folder
         raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
     _check_inputs(cfg, args)
@@ -181,13 +182,7 @@ def _check_inputs(cfg: config.StylizeConfig, paths: tuple[str, ...]) -> None:
     """Names what is not there: now, since loading torch and measuring bf16 take their time."""
     if cfg.method == "network":
         _model_file(cfg.load)
-    pictures = {f"--{name}={path}": path for name in ("mask", "style_image") if (path := getattr(cfg, name))}
-    for name, path in {**pictures, **{path: path for path in paths}}.items():
-        try:
-            os.stat(path)
-        except FileNotFoundError:
-            wanted = "a picture" if name in pictures else "a picture, a folder of pictures, or a video"
-            raise UserError(f"{name} does not exist: give {wanted}") from None
+    _check_paths("stylize", paths, "a picture, a folder of pictures, or a video")
     from utils.files import refuse_overwriting
 
     refuse_overwriting([cfg.out] if cfg.out else [], [*paths, *cfg.inputs()])
@@ -242,10 +237,15 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
 
 def postcard(*args: str, **options: Option) -> None:
     """PHOTO  paint a photograph and write a poem on it, in vertical script with a seal"""
-    cfg = config.parse(config.PostcardConfig, options)
+    cfg = _options(config.PostcardConfig, options)
     if not args or not args[0]:
         raise UserError("postcard needs a photograph: python main.py postcard photo.jpg")
     _no_arguments("postcard", args[1:])
+    _check_paths("postcard", args, "a photograph")
+    if not cfg.poem:
+        _model_file(cfg.poet, "poet")
+    if cfg.style != "none" and cfg.strength > 0:
+        _model_file(cfg.load)
     poem = one_poem(cfg.poem, "--poem=") if cfg.poem else ""
     from infer.postcard import check_words, destination, on_paper, read_poem, save_postcard
     from infer.postcard import postcard as set_poem
@@ -316,12 +316,13 @@ def _painted(cfg: config.PostcardConfig, picture):
 
 def classify(*args: str, **options: Option) -> None:
     """PATH …  say what pictures show: dog or cat, with its probability, or neither"""
-    cfg = config.parse(config.ClassifyConfig, options)
+    cfg = _options(config.ClassifyConfig, options)
     if not all(args) or not args:
         raise UserError("classify needs pictures: python main.py classify photo.jpg")
     if cfg.out and not cfg.explain:
         raise UserError(f"--out={cfg.out} is the folder for --explain; for a table give --csv=FILE")
     path = _model_file(cfg.load)
+    _check_paths("classify", args, "a picture, or a folder of pictures")
     import csv
     import io
 
@@ -392,7 +393,7 @@ def find_lr(*args: str, **options: Option) -> None:
     """the learning rate at which the loss of a task falls fastest: a short training with a rising one"""
     _no_arguments("find_lr", args)
     own = {name: options.pop(name) for name in ("steps",) if name in options}
-    cfg = config.task_config(options)
+    cfg = config.find_inputs(config.task_config(options), options)
     steps = config.parse(config.FindLrConfig, own).steps
     from lr_finder import chart
     from lr_finder import find_lr as search
@@ -408,7 +409,7 @@ def find_lr(*args: str, **options: Option) -> None:
 def export(*args: str, **options: Option) -> None:
     """write a style network as ONNX, for other programs (takes some 20 seconds)"""
     _no_arguments("export", args)
-    cfg = config.parse(config.ExportConfig, options)
+    cfg = _options(config.ExportConfig, options)
     path = _model_file(cfg.load)
     out = Path(cfg.out or f"{Path(path).stem}.onnx")
     from utils.files import refuse_overwriting
@@ -423,9 +424,10 @@ def export(*args: str, **options: Option) -> None:
 
 def average(*args: str, **options: Option) -> None:
     """FILE FILE …  the mean of the weights of model files of the same network, as a new file"""
-    cfg = config.parse(config.AverageConfig, options)
+    cfg = _options(config.AverageConfig, options)
     if len(args) < 2:
         raise UserError("average needs two model files: python main.py average a.safetensors b.safetensors --out=…")
+    _check_paths("average", args, config.MODEL)
     shares = cfg.shares.split(",") if cfg.shares else ["1"] * len(args)
     try:
         numbers = [float(share) for share in shares]
@@ -450,7 +452,7 @@ def average(*args: str, **options: Option) -> None:
 
 def visdom(*args: str, **options: Option) -> None:
     """[RUN]  the training board in the browser; with a run's folder, its curves and poems"""
-    cfg = config.parse(config.VisdomConfig, options)
+    cfg = _options(config.VisdomConfig, options)
     _no_arguments("visdom", args[1:])
     from utils.visualize import show
 
@@ -460,7 +462,7 @@ def visdom(*args: str, **options: Option) -> None:
 def demo(*args: str, **options: Option) -> None:
     """poems, paintings, postcards, dogs and cats, and training, on a page in the browser"""
     _no_arguments("demo", args)
-    cfg = config.parse(config.DemoConfig, options)
+    cfg = _options(config.DemoConfig, options)
     from demo.server import serve
 
     serve(cfg)
@@ -468,7 +470,7 @@ def demo(*args: str, **options: Option) -> None:
 
 def download(*args: str, **options: Option) -> None:
     """[NAME]  get real data; without a name: what there is; visdom: the files of its page, by npm"""
-    cfg = config.parse(config.DownloadConfig, options)
+    cfg = _options(config.DownloadConfig, options)
     _no_arguments("download", args[1:])
     from data.download import download, listing
     from utils.visdom_frontend import fetch_frontend
@@ -486,7 +488,7 @@ def summary(*args: str, **options: Option) -> None:
     _no_arguments("summary", args)
     own = {name: options.pop(name) for name in ("graph",) if name in options}
     graph = config.parse(config.SummaryConfig, own).graph
-    cfg = config.task_config(options)
+    cfg = config.find_inputs(config.task_config(options), options)
     from utils.files import refuse_overwriting
 
     refuse_overwriting(filter(None, [graph]), cfg.inputs(), "graph")
@@ -506,7 +508,7 @@ def summary(*args: str, **options: Option) -> None:
 
 def runs(*args: str, **options: Option) -> None:
     """[RUN …]  the runs so far, or those named, side by side: figures, and the settings in which they differ"""
-    cfg = config.parse(config.RunsConfig, options)
+    cfg = _options(config.RunsConfig, options)
     from utils.compare_runs import read_runs, table
 
     found = read_runs(cfg.save_path)
@@ -519,7 +521,7 @@ def runs(*args: str, **options: Option) -> None:
 def info(*args: str, **options: Option) -> None:
     """versions, processor, GPUs and precision here: what a report of a bug needs"""
     _no_arguments("info", args)
-    cfg = config.parse(config.InfoConfig, options)
+    cfg = _options(config.InfoConfig, options)
     from utils.info import info as facts
 
     found = facts()
@@ -606,18 +608,57 @@ def _check_command(name: str) -> None:
         raise UserError(f"unknown command {name!r}{hint}")
 
 
-def _no_arguments(command: str, args: tuple[str, ...]) -> None:
-    if args:
-        raise UserError(f"{command}: unexpected {args[0]!r}; options are written --name=value")
+def _options(cls: type[config.Config], options: dict[str, Option]) -> config.Config:
+    """The checked options of a command, its files found."""
+    return config.find_inputs(config.parse(cls, options), options)
 
 
 def _model_file(path: str, option: str = "load") -> str:
-    shipped = (config.GenerateConfig.load, config.StylizeConfig.load, config.ClassifyConfig.load)
-    if path in shipped and not Path(path).exists():  # started in another folder
-        path = str(Path(__file__).parent / path)
-    if not Path(path).exists():
-        raise UserError(f"--{option}={path} does not exist: give a model file; python main.py train makes one")
+    """The path of a model file that is needed now. Raises UserError if there is none."""
+    if config.is_missing(path):
+        raise UserError(f"--{option}={path} does not exist: give {config.MODEL}")
     return path
+
+
+def _check_paths(command: str, paths: tuple[str, ...], wanted: str) -> None:
+    """Raises UserError for a path that does not exist: now, since loading torch takes its time."""
+    for path in filter(config.is_missing, paths):
+        raise UserError(f"{path} does not exist: give {wanted}{_option_hint(command, path)}")
+
+
+def _no_arguments(command: str, args: tuple[str, ...]) -> None:
+    if args:
+        hint = _option_hint(command, args[0])
+        raise UserError(f"{command}: unexpected {args[0]!r}; options are written --name=value{hint}")
+
+
+WITHOUT_DASHES = {  # the options that words stand for which people write without a name
+    "generate": "title",
+    "stylize": "style",
+    "visdom": "port",
+    "demo": "port",
+    "download": "to",
+}
+
+
+def _option_hint(command: str, word: str) -> str:
+    """`; did you mean --task=poet?` for a word that stands where none should, as in `train poet`, `train lr=1e-3`."""
+    options = {f.name for cls in OPTIONS[command] for f in dataclasses.fields(cls)}
+    name, equals, value = word.translate(DASHES).lstrip("-").partition("=")
+    name = name if name in options else config.known_name(name, options)
+    if name and (equals or name == word or word.translate(DASHES).startswith("-")):
+        meant = f"--{name}{equals}{value}"
+    elif word in config.TASKS and "task" in options:
+        meant = f"--task={word}"
+    elif "load" in options and word.endswith((".safetensors", ".pth", ".pt")):
+        meant = f"--load={word}"
+    elif (
+        (name := WITHOUT_DASHES.get(command)) and word.isdigit() == (name == "port") and not re.search(r"[./\\]", word)
+    ):
+        meant = f"--{name}={word}"
+    else:
+        return ""
+    return f"; did you mean {meant}?"
 
 
 def _say(text: str) -> None:
@@ -626,6 +667,8 @@ def _say(text: str) -> None:
 
 NO_VALUE = "<no value>"
 OUT_OF_MEMORY = "out of memory|(can't|cannot) allocate memory|not enough memory"  # what torch says on each device
+DASHES = str.maketrans(dict.fromkeys("—–−－―‐‑", "-") | {"＝": "="})  # that editors and input methods make of - and =
+COPIED = re.compile("[-—–−－―‐‑]*[A-Za-z][A-Za-z_-]*＝|[—–−－―‐‑]+-*[A-Za-z]")  # an option with such signs
 FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
 
 
@@ -637,12 +680,15 @@ def _spelled_out(argv: list[str]) -> list[str]:
     words = []
     options = {f.name: f.type for cls in OPTIONS[argv[0]] for f in dataclasses.fields(cls)}
     switches = {name for name, kind in options.items() if kind is bool}
+    value = False  # of the option before
     for word, following in zip(argv, [*argv[1:], "--"], strict=True):
         if word == "-" and argv[0] == "check":
             word = STDIN
         if word in ("-", "--"):  # signs of Fire's own, which would end the arguments without a word
             dash = "; a file whose name begins with a dash: ./-NAME" if word == "--" else ""
             raise UserError(f"unexpected {word!r}; options are written --name=value{dash}")
+        if not value and (COPIED.match(word) or re.match("[A-Za-z_]+=.", word)) and not os.path.exists(word):
+            _no_arguments(argv[0], (word,))
         name = word.lstrip("-").replace("-", "_")
         if FLAG.match(word) and name.partition("=")[0] not in options and os.path.exists(word):
             raise UserError(f"write ./{word}, so that it is not taken for an option")
@@ -650,6 +696,7 @@ def _spelled_out(argv: list[str]) -> list[str]:
         takes_none = switch and following.lower() not in config.TRUTH
         lonely = FLAG.match(word) and "=" not in word and (FLAG.match(following) or takes_none)
         words.append(f"{word}={NO_VALUE}" if lonely else word)
+        value = FLAG.match(word) and "=" not in word and not lonely
     return words
 
 
@@ -697,7 +744,39 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _speak_utf8() -> None:
+    """Starts this process again in Python's UTF-8 mode where the locale cannot write Chinese (LC_ALL=C, Latin-1).
+
+    Arguments and names of files would else be half read. A Chinese locale stays, unless an argument is Chinese in UTF-8
+    and not in it.
+    """
+    encoding, raw = sys.getfilesystemencoding(), Path("/proc/self/cmdline")
+    if encoding.lower() == "utf-8" or not raw.exists():  # as on every macOS and Windows
+        return
+    words = raw.read_bytes().split(b"\0")[1:-1]  # sys.argv is decoded by now, and that loses some
+    if not _writes_chinese(encoding) or any(map(_is_chinese_utf8, words)):
+        os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *words])
+
+
+def _is_chinese_utf8(word: bytes) -> bool:
+    try:
+        return any(c > "\u2e80" for c in word.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _writes_chinese(encoding: str) -> bool:
+    try:
+        return bool("春".encode(encoding))
+    except UnicodeEncodeError:
+        return False
+
+
 if __name__ == "__main__":
+    _speak_utf8()
     for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(encoding="utf-8", errors="replace")  # poems are Chinese, whatever the locale says
+        # Poems are Chinese, whatever the locale says; a Chinese locale that is not UTF-8 has a terminal to match.
+        local = sys.platform != "win32" and _writes_chinese(stream.encoding)
+        stream.reconfigure(encoding=stream.encoding if local else "utf-8", errors="replace")
     sys.exit(main())

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import config
 import main
@@ -18,6 +20,7 @@ from data.verse import FORMS, verses
 from models.poet import Poet
 
 MAIN = Path(main.__file__)
+ALL_OPTIONS = {cls for sets in main.OPTIONS.values() for cls in sets}
 COMMANDS = tuple(
     "train val test find_lr generate check stylize postcard classify export average visdom demo download summary runs "
     "info help".split()
@@ -106,6 +109,74 @@ def test_help_in_an_ascii_locale_from_another_folder(tmp_path):
     assert result.returncode == 0 and "藏头诗" in result.stdout and result.stderr == ""
 
 
+def test_chinese_arguments_in_any_locale(tmp_path, poet_file):
+    """Locales that cannot write Chinese, and one that writes it in another way."""
+    photo, poem = tmp_path / "照片", tmp_path / "诗.txt"
+    photo.mkdir()
+    Image.new("RGB", (64, 48), "gray").save(photo / "春.png")
+    poem.write_text("白日依山尽，黄河入海流。", encoding="utf-8")
+    ascii_ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = run("generate", "--title=春江", f"--load={poet_file}", "--form=五绝", "--seed=1", env=ascii_)
+    assert result.returncode == 0 and result.stdout.startswith("《春江》\n"), result.stderr
+    result = run("check", str(poem), env=ascii_)
+    assert result.returncode == 0 and "黄河入海流" in result.stdout, result.stderr
+    result = run("postcard", str(photo / "春.png"), "--poem=白日依山尽", "--style=none", "--seal=", env=ascii_)
+    assert result.returncode == 0 and result.stdout.strip() == str(photo / "春_postcard.png"), result.stderr
+    assert (photo / "春_postcard.png").exists()
+    result = run("stylize", "没有.jpg", env=ascii_)
+    assert result.returncode == 2 and result.stderr.startswith("error: 没有.jpg does not exist")
+
+
+@pytest.mark.parametrize("charset", ["ISO-8859-1", "GBK"])
+def test_chinese_arguments_in_a_locale_of_another_charset(tmp_path, charset):
+    made = shutil.which("localedef") and subprocess.run(
+        ["localedef", "-i", "zh_CN", "-f", charset, str(tmp_path / f"zh_CN.{charset}")], capture_output=True
+    )
+    if not made or not (tmp_path / f"zh_CN.{charset}").exists():
+        pytest.skip("no such locale can be made here")
+    locale = {"LOCPATH": str(tmp_path), "LC_ALL": f"zh_CN.{charset}", "PYTHONUTF8": "0"}
+    for written in ("utf-8", "gbk") if charset == "GBK" else ("utf-8",):
+        words = [word.encode(written) for word in ("check", "白日依山尽，黄河入海流。")]
+        result = run(*words, env=locale, encoding=None, text=False)
+        assert result.returncode == 0 and "黄河入海流。" in result.stdout.decode(written), result.stderr
+
+
+WITHOUT_POSIX = """
+import os, signal, sys
+for name in ("fcntl", "resource", "termios", "pwd", "grp", "tty", "pty", "syslog"):
+    sys.modules[name] = None
+import main  # and what else Windows lacks, but for os.uname, which the libraries need on this system
+for module, names in ((os, "sysconf sysconf_names setsid getuid geteuid getpgid killpg statvfs nice"), (signal,
+                      "SIGCHLD SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGKILL SIGALRM pthread_sigmask")):
+    for name in names.split():
+        hasattr(module, name) and delattr(module, name)
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        (("info",), 0, "precision"),
+        (("generate", "--form=五绝", "--candidates=1", "--seed=1"), 0, "。"),
+        (("stylize", "PHOTO"), 0, "PHOTO"),
+        (("classify", "PHOTO"), 0, "PHOTO"),
+        (("train", "--max_epoch=1", "--save_path=FOLDER", "--use_visdom=false"), 2, "on Windows, use WSL"),
+    ],
+    ids=lambda words: words[0] if isinstance(words, tuple) else "",
+)
+def test_what_works_without_the_modules_of_posix(tmp_path, words, code, said):
+    photo = tmp_path / "PHOTO.png"
+    Image.new("RGB", (64, 48), "gray").save(photo)
+    words = [word.replace("PHOTO", str(photo)).replace("FOLDER", str(tmp_path / "runs")) for word in words]
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_POSIX, *words], cwd=MAIN.parent, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert result.returncode == code and said in (result.stderr if code else result.stdout), result.stderr
+    assert "Traceback" not in result.stderr
+
+
 # --------------------------------------------------------------------------------------------------------- slips
 
 SLIPS = [  # what was typed, and what the one line on stderr must hold
@@ -138,7 +209,7 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("val", ["val needs a model file: --load="]),
     ("test --load=", ["test needs a model file: --load="]),
     ("val --load=missing", ["missing"]),
-    ("val --load=missing --data_root=nowhere", ["cannot read missing: No such file"]),
+    ("val --load=missing --data_root=nowhere", ["does not exist"]),
     ("train --data_root=nowhere", ["--data_root=nowhere does not exist"]),
     ("generate --load=missing", ["--load=missing does not exist"]),
     ("generate --load=.", ["cannot read ."]),
@@ -194,6 +265,53 @@ def test_a_slip_in_a_real_process(typed, words):
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert all(word in result.stderr for word in words)
+
+
+HINTS = {  # how other projects write it, and what is right here
+    "train --epochs=3": "--max_epoch", "train --lr_rate=1": "--lr", "train --learning-rate=1": "--lr",
+    "train --bs=1": "--batch_size", "train --gpu=0": "--use_gpu", "train --device=cuda": "--use_gpu",
+    "train --workers=2": "--num_workers", "train --wd=0": "--weight_decay", "train --model=x": "--backbone",
+    "train --task=dogcat --arch=x": "--backbone", "train --task=style --checkpoint=x": "--load",
+    "train --output=x": "--save_path", "train --dataset=x": "--data_root", "train --Epochs=3": "--max_epoch",
+    "generate --checkpoint=x": "--load", "generate --model=x": "--load", "generate --temp=1": "--temperature",
+    "generate --start_words=x": "--prompt", "stylize a.jpg --output=b": "--out", "stylize a.jpg --cuda": "--use_gpu",
+    "download poetry --output=x": "--to", "average a b --output=x": "--out", "visdom --prot=3": "--port",
+    "train poet": "--task=poet", "train json": "--json", "train lr=1": "--lr=1", "train epochs=3": "--max_epoch=3",
+    "train —lr=1e-3": "--lr=1e-3", "train –lr=1": "--lr=1", "train －－lr＝1": "--lr=1", "train --lr＝1": "--lr=1",
+    "generate 春江": "--title=春江", "stylize main.py great_wave": "--style=great_wave", "demo 8000": "--port=8000",
+    "stylize main.py style=sea": "--style=sea", "val model.pth": "--load=model.pth",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", HINTS)
+def test_what_other_projects_write_gets_the_right_option_as_hint(capsys, monkeypatch, typed):
+    monkeypatch.chdir(MAIN.parent)
+    code, _, err = called(capsys, *typed.split())
+    assert code == 2 and err.count("\n") == 1 and f"did you mean {HINTS[typed]}?" in err
+
+
+def test_a_hint_is_an_option_of_the_command():
+    for sets in main.OPTIONS.values():
+        options = {f.name for cls in sets for f in dataclasses.fields(cls)}
+        for names in config.OTHER_NAMES:
+            for name in names.split():
+                assert config.known_name(name, options) in {"", *options}
+    for names, ours in config.OTHER_NAMES.items():
+        assert all(any(our in config.option_names(cls) for cls in ALL_OPTIONS) for our in ours.split()), names
+
+
+def test_options_of_another_task_and_pictures_are_no_slips_of_spelling(capsys):
+    assert (
+        "--style_image is an option of --task=style, not of --task=poet"
+        in called(capsys, "train", "--style_image=x")[2]
+    )
+    for command in ("stylize", "classify", "postcard"):
+        assert "name the picture without an option: photo.jpg" in called(capsys, command, "--content=a.jpg")[2]
+
+
+def test_a_value_may_look_like_an_option(capsys):
+    code, _, err = called(capsys, "generate", "--prompt", "lr=1", "--load=missing")
+    assert code == 2 and "--load=missing does not exist" in err
 
 
 def test_bytes_that_are_no_text_are_no_traceback(tmp_path):
@@ -389,20 +507,69 @@ def test_what_does_not_fit_the_form_is_one_line(capsys, poet_file):
     assert code == 2 and out == "" and err.startswith("error: --acrostic=春江花月夜") and err.count("\n") == 1
 
 
-def test_the_shipped_poet_is_found_from_another_folder(monkeypatch, tmp_path):
+def test_shipped_files_are_found_from_another_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    shipped = MAIN.parent / config.GenerateConfig.load
-    monkeypatch.setattr(main, "__file__", str(tmp_path / "project" / "main.py"))
-    (tmp_path / "project" / "checkpoints").mkdir(parents=True)
-    there = tmp_path / "project" / "checkpoints" / shipped.name
+    monkeypatch.setattr(config, "ROOT", tmp_path / "project")
+    shipped = config.GenerateConfig.load
+    there = tmp_path / "project" / shipped
+    there.parent.mkdir(parents=True)
     there.touch()
-    assert main._model_file(config.GenerateConfig.load) == str(there)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / config.GenerateConfig.load).touch()
-    assert main._model_file(config.GenerateConfig.load) == config.GenerateConfig.load
-    assert not Path(config.StylizeConfig.load).exists()
-    (there.parent / "style.safetensors").touch()
-    assert main._model_file(config.StylizeConfig.load) == str(there.parent / "style.safetensors")
+
+    def found(cls, **options) -> str:
+        return config.find_inputs(config.parse(cls, options), options).load
+
+    assert found(config.GenerateConfig) == found(config.PoetConfig, load=shipped) == str(there)
+    assert found(config.StylizeConfig) == config.StylizeConfig.load  # it is not there either
+    (tmp_path / shipped).parent.mkdir()
+    (tmp_path / shipped).touch()
+    assert found(config.GenerateConfig) == shipped
+
+
+MISSING = [  # commands that read a file which is not there
+    "train --data_root=MISSING", "train --load=MISSING", "train --init=MISSING", "train --resume=MISSING",
+    "train --rhymes=MISSING", "train --task=style --style_image=MISSING", "train --task=style --vgg=MISSING",
+    "train --task=dogcat --others=MISSING", "train --task=dogcat --pretrained=MISSING",
+    "val --load=MISSING", "test --load=MISSING", "val --load=checkpoints/poet.safetensors --data_root=MISSING",
+    "find_lr --data_root=MISSING", "summary --load=MISSING", "generate --load=MISSING", "generate --poem=MISSING.txt",
+    "check MISSING.txt", "check 春江 --load=MISSING", "stylize MISSING", "stylize main.py --load=MISSING",
+    "stylize main.py --mask=MISSING", "stylize main.py --method=optimize --style_image=MISSING",
+    "postcard MISSING", "postcard main.py --font=MISSING", "postcard main.py --poet=MISSING",
+    "postcard main.py --load=MISSING", "postcard main.py --poem=MISSING.txt", "classify MISSING",
+    "classify main.py --load=MISSING", "export --load=MISSING", "average MISSING MISSING --out=a.safetensors",
+    "demo --poet=MISSING", "demo --style=MISSING", "demo --classifier=MISSING", "train --load=~/MISSING",
+]  # fmt: skip
+
+
+def test_a_missing_file_is_told_before_torch_is_imported():
+    """All commands in one process, which has no torch at the end."""
+    script = (
+        "import json, sys, main\n"
+        "codes = [main.main(typed.split()) for typed in json.loads(sys.argv[1])]\n"
+        "assert set(codes) == {2}, codes\n"
+        "assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(MISSING)], cwd=MAIN.parent, capture_output=True, text=True,
+        env={**os.environ, "HOME": "/home/nobody", "PYTHONUTF8": "1"}, timeout=60,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(MISSING)
+    for typed, line in zip(MISSING, lines, strict=True):
+        assert line.startswith("error: ") and re.search(r"MISSING\S* does not exist", line), (typed, line)
+    assert "/home/nobody/MISSING" in lines[-1]
+
+
+def test_options_that_name_files_know_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/li bai")
+    for sets in main.OPTIONS.values():
+        for cls in sets:
+            for field in dataclasses.fields(cls):
+                if field.metadata["reads"] or field.metadata["writes"]:
+                    suffix = field.metadata["writes"] if field.metadata["writes"].startswith(".") else ""
+                    cfg = config.parse(cls, {field.name: f"~/x{suffix}"})
+                    assert getattr(cfg, field.name) == f"/home/li bai/x{suffix}", field.name
+    assert config.parse(config.GenerateConfig, {"prompt": "~/x"}).prompt == "~/x"
 
 
 def test_val_and_test_judge_their_own_split(capsys, poet_file, corpus):

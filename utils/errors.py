@@ -8,7 +8,12 @@ class UserError(Exception):
     """What went wrong and what would be right, in one line."""
 
 
-def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean --lr?` for the nearest of `choices`, or the empty string if none is near."""
-    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {prefix}{near[0]}?" if near else ""
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The nearest of `choices`, or the empty string if none is near."""
+    return next(iter(difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)), "")
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """`; did you mean poet?` for the nearest of `choices`, or the empty string if none is near."""
+    near = nearest(name, choices)
+    return f"; did you mean {near}?" if near else ""

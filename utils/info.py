@@ -40,7 +40,7 @@ def _cpu_name() -> str:
 
 def _memory() -> str:
     pages = {"total": "SC_PHYS_PAGES", "free": "SC_AVPHYS_PAGES"}
-    if not all(name in os.sysconf_names for name in pages.values()):
+    if not all(name in getattr(os, "sysconf_names", ()) for name in pages.values()):
         return "unknown"
     sizes = {k: os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") / 1e9 for k, name in pages.items()}
     return ", ".join(f"{size:.1f} GB {k}" for k, size in sizes.items())

@@ -1,14 +1,11 @@
 """The folders of runs: naming them, finding the one to go on with, reading its state, keeping a second training out."""
 
-import fcntl
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from config import DefaultConfig
 from utils.errors import UserError
@@ -48,10 +45,12 @@ def resumed_options(overrides: dict[str, Any]) -> dict[str, Any]:
 
 def read_state(path: Path) -> dict[str, Any]:
     """Reads a last.pt without running any code from it. Raises UserError if it is none, or of another version."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give --resume the folder of a run")
+    import torch  # only now: what is above is told at once
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: give --resume the folder of a run") from None
     except Exception as error:  # torch raises half a dozen kinds here, all meaning the same
         raise UserError(
             f"{path} is not a training state, or is damaged: {str(error).split(chr(10))[0][:100]}"
@@ -65,6 +64,10 @@ def read_state(path: Path) -> dict[str, Any]:
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Makes the run's folder and keeps a second training out of it while this one is alive."""
+    try:
+        import fcntl
+    except ImportError:
+        raise UserError("training needs the file locks of Linux or macOS: on Windows, use WSL") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "a")

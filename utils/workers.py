@@ -12,7 +12,7 @@ def batches_of(loader: DataLoader) -> Iterator[Any]:
 
     PyTorch's handler of SIGCHLD would raise wherever this process is by then, be it in the middle of a save.
     """
-    if not loader.num_workers:  # then there is none, and this may be any thread
+    if not loader.num_workers or not hasattr(signal, "SIGCHLD"):  # no such handler; without workers in any thread
         return iter(loader)
     handler = signal.getsignal(signal.SIGCHLD)
     batches = iter(loader)  # sets it, once in a process
