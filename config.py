@@ -48,8 +48,13 @@ class Options:
     """Base of all option sets."""
 
     def changed(self) -> dict[str, Any]:
-        """The options that differ from their defaults."""
-        return {f.name: v for f in dataclasses.fields(self) if (v := getattr(self, f.name)) != f.default}
+        """The options that differ from their defaults; a shipped file is the same from any folder."""
+        values = {f: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            f.name: value
+            for f, value in values.items()
+            if value != f.default and not (f.default in SHIPPED and value == str(ROOT / f.default))
+        }
 
     def inputs(self) -> list[str]:
         """What may name files to read: all texts but those that name files to write."""
