@@ -77,8 +77,8 @@ def test_the_board_shows_curves_histograms_and_poems(tmp_path, page):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("requestfailed", lambda request: errors.append(request.url))
         page.goto(f"http://127.0.0.1:{server.port}/env/poet")
-        page.wait_for_selector("text=春眠不觉晓", timeout=20_000)
-        page.wait_for_selector(".barlayer .point", timeout=20_000)
+        page.wait_for_selector("text=春眠不觉晓", timeout=120_000)
+        page.wait_for_selector(".barlayer .point", timeout=120_000)
 
         traces = page.evaluate(
             """() => Object.fromEntries([...document.querySelectorAll('.plotly-graph-div')].map(plot => [

@@ -55,7 +55,7 @@ def sections() -> dict[str, list[str]]:
 def symbols(path: str) -> dict[str, str]:
     """{dotted name: source} of what a Python file defines: functions, classes, their methods, fields and constants."""
     source = (ROOT / path).read_text(encoding="utf-8")
-    found: dict[str, str] = {}
+    lines, found = source.split("\n"), {}
 
     def visit(body: list[ast.stmt], prefix: str) -> None:
         for node in body:
@@ -66,7 +66,7 @@ def symbols(path: str) -> dict[str, str]:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
             for name in names:
-                found[prefix + name] = ast.get_source_segment(source, node)
+                found[prefix + name] = "\n".join(lines[node.lineno - 1 : node.end_lineno])
             if isinstance(node, ast.ClassDef):
                 visit(node.body, f"{prefix}{node.name}.")
 

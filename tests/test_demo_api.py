@@ -41,7 +41,7 @@ class Demo:
         self.said = [self.process.stderr.readline()]
         threading.Thread(target=lambda: self.said.extend(self.process.stderr), daemon=True).start()
         self.url = f"http://{HOST}:{self.port}/"
-        until(self.answers, 60)
+        until(self.answers, 240)
 
     def answers(self) -> bool:
         try:
@@ -50,7 +50,7 @@ class Demo:
             return False
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=120)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, names)
         response = connection.getresponse()
@@ -78,7 +78,7 @@ class Demo:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
+        self.process.wait(120)
 
 
 def jpeg(width: int = 320, height: int = 240, seed: int = 0) -> bytes:
@@ -298,7 +298,7 @@ def test_too_much_is_refused(demo):
 
 
 def test_a_request_without_length_is_refused(demo):
-    connection = http.client.HTTPConnection(HOST, demo.port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, demo.port, timeout=120)
     connection.request("POST", "/gradio_api/upload", iter([b"x"] * 3), encode_chunked=True)
     assert connection.getresponse().status == 411
 

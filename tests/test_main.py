@@ -31,7 +31,7 @@ def run(*words: str, **options) -> subprocess.CompletedProcess:
     """`python main.py WORDS`, in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "", **options.pop("env", {})}
     options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "encoding": "utf-8"} | options
-    return subprocess.run([sys.executable, str(MAIN), *words], env=environment, timeout=60, **options)
+    return subprocess.run([sys.executable, str(MAIN), *words], env=environment, timeout=300, **options)
 
 
 def called(capsys, *words: str) -> tuple[int, str, str]:
@@ -613,7 +613,7 @@ def test_a_reader_that_goes_away_is_no_error(poet_file):
     )
     assert json.loads(process.stdout.readline())["form"] == "五绝"
     process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait(60) == 0
+    assert process.stderr.read() == b"" and process.wait(300) == 0
 
 
 def test_help_into_a_pipe_nobody_reads():

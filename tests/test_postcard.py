@@ -521,7 +521,7 @@ def test_a_written_poem_on_a_painted_photograph(photo):
     """The whole of it, with the shipped networks, in a process of its own, from another folder."""
     command = [sys.executable, main.__file__, "postcard", "photo.png", "--title=江山", "--seed=5", "--json"]
     result = subprocess.run(
-        [*command, "--style=great_wave"], cwd=photo.parent, capture_output=True, encoding="utf-8", timeout=120
+        [*command, "--style=great_wave"], cwd=photo.parent, capture_output=True, encoding="utf-8", timeout=300
     )
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)

@@ -153,7 +153,7 @@ def test_a_killed_run_leaves_a_log_that_can_be_read(tmp_path):
     assert process.stdout.readline() == b"go\n"
     time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(120)
     process.stdout.close()
     steps = [record["step"] for record in read_log(tmp_path)]
     assert len(steps) > 100 and steps == list(range(1, len(steps) + 1))

@@ -53,7 +53,7 @@ def test_stopped_by_a_signal(folder, number, more):
     while process.poll() is None and steps_done(folder / "two parts") < 9:
         time.sleep(0.002)
     process.send_signal(number)
-    told = process.communicate(timeout=60)[1]
+    told = process.communicate(timeout=300)[1]
     assert process.returncode == 128 + number, told
     assert "Traceback" not in told and f"stopped by {number.name}, nothing is lost" in told
     line = next(line for line in told.splitlines() if line.startswith("  python main.py train --resume="))

@@ -68,7 +68,7 @@ def test_it_knows_the_verses_of_its_corpus(poet):
 
 def test_generate_writes_from_the_shipped_file_in_any_folder(tmp_path):
     command = [sys.executable, str(ROOT / "main.py"), "generate", "--n=3", "--json", "--seed=5", "--acrostic=诗画人间"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     poems = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(poems) == 3
@@ -188,7 +188,7 @@ def test_both_precisions_paint_what_the_network_paints(painter):
 def test_stylize_paints_from_the_shipped_file_in_any_folder(tmp_path):
     save_image(tmp_path / "cat.png", skimage.data.chelsea()[:101, :150])
     command = [sys.executable, str(ROOT / "main.py"), "stylize", "cat.png", "--style=starry", "--json"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
     assert told["ok"] and told["out"] == "cat_starry_night.png"

@@ -248,7 +248,7 @@ def test_every_kind_of_picture_is_painted_at_its_size(capsys, network, tmp_path)
 def test_the_smallest_picture_in_a_real_process_from_another_folder(network, tmp_path):
     photo(tmp_path / "dot.png", 1, 1)
     command = [sys.executable, main.__file__, "stylize", "dot.png", f"--load={network}"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stdout) == (0, "dot_great_wave.png\n"), result.stderr
     assert pixels(tmp_path / "dot_great_wave.png").shape == (1, 1, 3)
     assert "great_wave 100%" in result.stderr and "precision" in result.stderr
@@ -935,7 +935,7 @@ def test_what_is_not_there_is_told_before_torch_is_loaded(network, here):
     }
     command = [sys.executable, "-c", script, *mistakes]
     environment = {**os.environ, "PYTHONPATH": str(Path(main.__file__).parent)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.stderr.splitlines() == [f"error: {line}" for line in mistakes.values()]
     assert result.stdout.startswith("[2, 2, 2, 2, 2] ") and "torch" not in result.stdout.split()
 

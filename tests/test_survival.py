@@ -136,7 +136,7 @@ def test_a_visdom_server_that_vanishes_changes_nothing(folder, capfd):
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     trainer.train(parse(PoetConfig, options(folder, run="watched", use_visdom=True, vis_port=port)))
-    assert asked.wait(10)
+    assert asked.wait(120)
     thread.join()
     server.server_close()
     trainer.train(parse(PoetConfig, options(folder, run="alone")))

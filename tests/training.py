@@ -81,8 +81,8 @@ class Process:
             time.sleep(0.001)
 
     def wait(self) -> int:
-        """The exit code; fails after 60 s."""
-        self.process.join(60)
+        """The exit code; fails after 240 s."""
+        self.process.join(240)
         if self.process.is_alive():
             self.process.kill()
             raise AssertionError(f"{self.out} goes on and on: {self.out.read_text()[-2000:]}")
@@ -90,7 +90,7 @@ class Process:
 
     def wait_for(self, condition: Any) -> None:
         """Until condition() is true or the process has ended."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while self.process.is_alive() and not condition():
             assert time.monotonic() < end
             time.sleep(0.001)
