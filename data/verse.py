@@ -134,7 +134,7 @@ def plain(text: str) -> str:
 def why_not(lines: Sequence[str]) -> str:
     """Why cleaned lines are no poem to learn from, in words that follow a number; empty if they are one."""
     text = "".join(lines)
-    if not text.strip():
+    if not text.strip() or (len(text) == 2 and is_verse(lines)):  # 空。 is what stands for a lost poem
         return NO_TEXT
     if not is_chinese(text):
         return ""

@@ -159,6 +159,7 @@ NO_VERSE = {
     "楚囚應積[□]，秦繫亦銜悲。": "with missing characters",
     "古木寒鴉噪夕陽，六朝遺恨草茫茫。（輿地紀勝。": "with notes or other signs",
     "（案此詩已佚。）": "without text",
+    "空。": "without text",
 }
 
 
@@ -181,7 +182,7 @@ def test_verse_is_cleaned_alike_whatever_the_kind_of_file(tmp_path, capsys, kind
     else:
         cleaned = list(CLEANED.values())
     assert [p.text for p in read_poems(path)] == cleaned
-    told = "5 of 11 poems left out: 3 with missing characters, 1 with notes or other signs, 1 without text"
+    told = "6 of 12 poems left out: 3 with missing characters, 2 without text, 1 with notes or other signs"
     assert capsys.readouterr().err == f"{path}: {told}\n"
 
 

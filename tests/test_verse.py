@@ -1,9 +1,11 @@
 """data/verse.py: one way to read a poem, for all commands: title, author and verses of what somebody has written."""
 
 import io
+import json
 import sys
 
 import pytest
+from PIL import Image
 
 import main
 from data.verse import STDIN, given_poems, one_poem, parse_poem, split_verses
@@ -93,5 +95,10 @@ def test_every_command_reads_the_same_poem(tmp_path, capsys):
     assert main.main(["check", str(file)]) == 0
     out = capsys.readouterr().out
     assert "五绝 仄起首句不入韵, rhyme 十一尤: regular" in out and "王之涣" not in out
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (300, 200), "gray").save(photo)
+    assert main.main(["postcard", str(photo), f"--poem={file}", "--style=none", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["title"] == "登鹳雀楼" and json.loads(told.out)["lines"] == TOWER
     assert main.main(["generate", f"--poem={file}", "--lock=1,2,3", "--n=1", "--candidates=1", "--seed=1"]) == 0
     assert "，".join(TOWER[:2]) in capsys.readouterr().out
