@@ -441,6 +441,7 @@ def test_what_is_something_else_is_called_by_its_name(tmp_path, rgb):
         ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is a drawing (SVG), "),
         ("b.svg", b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- x -->\n<svg/>", "is a drawing (SVG), "),
         ("page.jpg", b"\n<!DOCTYPE html><html><svg></svg></html>", "is a web page, not a picture: download"),
+        ("lfs.jpg", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is only a pointer of Git LFS: "),
         ("a.psd", b"8BPS" + zeros, "is a Photoshop file, "),
         ("a.pdf", b"%PDF-1.7" + zeros, "is a PDF, "),
         ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0" + zeros, "is PostScript, "),

@@ -27,6 +27,7 @@ SIGNATURES = tuple(
         (rb"%PDF", f"is a PDF, {EXPORT}"),
         (rb"%!PS|\xc5\xd0\xd3\xc6", f"is PostScript, {EXPORT}"),
         (rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html)", "is a web page, not a picture: download the picture itself"),
+        (rb"version https://git-lfs", "is only a pointer of Git LFS: fetch the picture itself by git lfs pull"),
         (rb"(\xef\xbb\xbf)?\s*<(.*<)?svg\b", f"is a drawing (SVG), {EXPORT}"),
     )
 )
