@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo.page import NEITHER
 from tests.test_board import chromium, make_run
 from tests.test_demo_api import Demo
 from tests.test_visualize import ROOT, until
@@ -155,6 +156,21 @@ def test_a_cat_is_told(visitor):
     page.locator("[role=tabpanel]:visible img[src^='data:']").nth(1).wait_for()
     assert page.locator("[role=tabpanel]:visible").get_by_text("猫 cat").first.is_visible()
     visitor.screen("classify")
+
+
+def test_a_landscape_from_a_phone_is_neither(browser, demo, tmp_path):
+    """The photograph is HEIC, which browsers cannot show; the headline is the verdict, not the likeliest class."""
+    visitor = Visitor(browser, demo, 1280)
+    page = visitor.page
+    with Image.open(ROOT / "dataset" / "sample" / "photos" / "fjord_dusk.jpg") as image:
+        image.save(tmp_path / "IMG_1.HEIC", format="HEIF")
+    visitor.tab("猫狗")
+    page.locator("[role=tabpanel]:visible input[type=file]").first.set_input_files(tmp_path / "IMG_1.HEIC")
+    page.locator("[role=tabpanel]:visible img[src^='data:']").first.wait_for()
+    visitor.press("辨认")
+    page.locator("[role=tabpanel]:visible img[src^='data:']").nth(1).wait_for()
+    assert page.locator("[role=tabpanel]:visible h2").inner_text() == NEITHER
+    visitor.close()
 
 
 def test_a_run_is_watched_while_it_goes_on(visitor, demo):
