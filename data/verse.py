@@ -215,9 +215,9 @@ def given_poems(given: str, name: str) -> list[str]:
     """
     if given == STDIN:
         given = sys.stdin.read()
-    elif os.path.isfile(given):  # False also where a name is too long for the system
+    elif os.path.isfile(path := os.path.expanduser(given)):  # False also where a name is too long for the system
         try:
-            given = Path(given).read_text(encoding="utf-8-sig")
+            given = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise UserError(f"{given} is not UTF-8, convert it first") from None
     elif re.fullmatch(r"[^\n]*\.(txt|md|jsonl?|npz|gz|xz)", given):

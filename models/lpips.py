@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.basemodule import read_state_dict
+from models.basemodule import read_state_dict, unwrap
 from models.vgg import FeatureNetwork
 from utils.errors import UserError
 
@@ -29,7 +29,7 @@ class LPIPS(nn.Module):
     def __init__(self, linear: str, squeezenet: str = ""):
         super().__init__()
         self.features = FeatureNetwork("squeezenet", LAYERS, squeezenet)
-        tensors = read_state_dict(linear)
+        tensors = unwrap(read_state_dict(linear), linear)
         for i, channels in enumerate(CHANNELS):
             weight = tensors.get(f"lin{i}.weight", tensors.get(f"lin{i}.model.1.weight"))  # (1, C, 1, 1)
             if weight is None or weight.shape != (1, channels, 1, 1):

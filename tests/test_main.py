@@ -536,7 +536,9 @@ MISSING = [  # commands that read a file which is not there
     "postcard MISSING", "postcard main.py --font=MISSING", "postcard main.py --poet=MISSING",
     "postcard main.py --load=MISSING", "postcard main.py --poem=MISSING.txt", "classify MISSING",
     "classify main.py --load=MISSING", "export --load=MISSING", "average MISSING MISSING --out=a.safetensors",
-    "demo --poet=MISSING", "demo --style=MISSING", "demo --classifier=MISSING", "train --load=~/MISSING",
+    "train --resume=~/MISSING",
+    "train --resume=MISSING --save_path=~", "demo --poet=MISSING",
+    "demo --style=MISSING", "demo --classifier=MISSING", "train --load=~/MISSING",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The folders of runs: naming them, finding the one to go on with, reading its state, keeping a second training out."""
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ def run_folder(cfg: DefaultConfig) -> Path:
 
 def resumed_options(overrides: dict[str, Any]) -> dict[str, Any]:
     """The options of the run that --resume names (without a value: the latest), changed by the others given."""
-    name, save_path = str(overrides["resume"]), Path(overrides.get("save_path", DefaultConfig.save_path))
+    name, save_path = overrides["resume"], overrides.get("save_path", DefaultConfig.save_path)
+    name, save_path = os.path.expanduser(str(name)), Path(save_path).expanduser()
     if name.lower() == "true":
         states = save_path.glob("*/last.pt")
         states = sorted(states, key=lambda p: p.stat().st_mtime)
