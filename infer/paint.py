@@ -5,8 +5,12 @@ needs the statistics of the whole picture before its result can be used anywhere
 one for each normalisation. A pass goes over the picture in tiles that stay in the processor's cache: it reads a piece
 of the layer before (with the few pixels around it that a kernel sees), normalises it, convolves it, and adds the result
 to the statistics of its own layer. What the passes hand on lies in memory, or in a file if it is too much for that.
-Layers of full resolution are kept for a picture of a single tile only: for more tiles, computing them again is as fast
-as writing and reading them, and they are most of the memory.
+What fits the memory limit is painted in one piece, which is faster than tiles. Layers of full resolution, most of the
+memory, are not kept where they would not fit: they are computed again where they are needed.
+
+Channels come last, which oneDNN is fastest with, but in float32 on a processor with AVX2 and no more: there NNPACK's
+convolutions by Winograd's algorithm and by Fourier transforms are two to three times as fast (docs/decisions.md). They
+take channels first, and so do all layers from the residual blocks on.
 
 It reads and writes no pictures: infer/stylize.py does. Shapes: N pictures, C channels, H x W pixels.
 """
@@ -38,6 +42,9 @@ SMALLEST = 16  # pixels: what is smaller is continued at its edges before it is 
 # Of products, and of what is kept between two passes where it must be exact. The first three convolutions are computed
 # in float32 in either case: their errors are the largest, in plain skies above all, and they are cheap.
 DTYPES = {"fp32": (torch.float32, torch.float32), "bf16": (torch.bfloat16, torch.float16)}
+LAST = torch.channels_last
+SUMMED = 1 << 16  # pixels: as many can be added up in float32
+MANY = 64  # channels: with as many, Winograd's algorithm pays even if 5 of 9 weights are zeros
 Progress = Callable[[float], object]  # is told the share of the work that is done
 Box = tuple[int, int, int, int]  # top, bottom, left, right; bottom and right are the first that are outside
 
@@ -51,7 +58,7 @@ class Painter:
         precision: "fp32" or "bf16".
         memory_limit: MB that the layers of a picture may take (besides the picture and the painting themselves); the
             layers of a larger picture lie in a temporary file.
-        tile: side of the tiles in pixels of the picture; 0: the whole picture in one; -1: fast in little memory.
+        tile: side of the tiles in pixels of the picture; 0: the whole picture in one; -1: that if it fits memory_limit.
 
     Raises UserError if there is no room for a temporary file.
     """
@@ -60,10 +67,10 @@ class Painter:
         self, model: TransformerNet, style: Tensor, precision: str = "fp32", memory_limit: int = 1000, tile: int = -1
     ):
         (self.dtype, self.kept), self.memory_limit = DTYPES[precision], memory_limit
-        self.tile = (
-            TILE if tile < 0 else tile and max(SMALLEST, tile // 8 * 8)
-        )  # halves and quarters are whole and even
+        self.tile = tile if tile <= 0 else max(SMALLEST, tile // 8 * 8)  # halves and quarters are whole and even
         self.device = model.device
+        fast = precision == "fp32" and self.device.type == "cpu" and nnpack_is_faster()
+        self.layout = layout = torch.contiguous_format if fast else torch.channels_last  # from the residual blocks on
         keep_freed_memory()
         style = style.to(self.device)
         with torch.inference_mode():
@@ -72,15 +79,17 @@ class Painter:
             self.conv2, self.conv3 = (_weight(c.conv2d.weight, torch.float32) for c in (model.conv2, model.conv3))
             self.trunk = [
                 [
-                    (_weight(c.conv2d.weight, self.dtype), _row(n, style))
+                    (_weight(c.conv2d.weight, self.dtype, layout), _row(n, style))
                     for c, n in ((b.conv1, b.in1), (b.conv2, b.in2))
                 ]
                 for b in model.blocks
             ]
             self.up1, self.up2 = (
-                _weight(upsampled(d.conv2d.weight), self.dtype) for d in (model.deconv1, model.deconv2)
+                _weight(upsampled(w, 3 if fast and w.shape[1] >= MANY else 2), self.dtype, layout)
+                for w in (model.deconv1.conv2d.weight, model.deconv2.conv2d.weight)
             )
-            self.last = _weight(in_blocks(model.deconv3.conv2d.weight), self.dtype)
+            last = model.deconv3.conv2d.weight
+            self.last = _weight(last if fast else in_blocks(last), self.dtype, layout)
             self.last_bias = model.deconv3.conv2d.bias.float()  # (3), added in float32
             self.in1, self.in2, self.in3, self.in4 = (
                 _row(layer, style) for layer in (model.in1, model.in2, model.in3, model.in4)
@@ -141,9 +150,9 @@ class _Painting:
         # Bytes for a pixel of a quarter of the resolution:
         limit = 1e6 * painter.memory_limit / (self.n * self.quarter[0] * self.quarter[1])
         self.in_file = max(3 * quarter, quarter + 4 * half) * painter.dtype.itemsize > limit
-        one_tile = not painter.tile or max(self.height, self.width) <= painter.tile
-        # The most are the first two layers, of full and of half resolution, in float32.
-        self.keep_full = one_tile and 4 * (16 * full + 4 * half) <= limit
+        # The most are two layers, of full and of half resolution, in float32; in one piece, three of full resolution.
+        self.keep_full = 4 * (16 * full + 4 * half) <= limit
+        self.tile = painter.tile if painter.tile >= 0 else TILE if 4 * 3 * 16 * full > limit else 0
         self.kept = torch.float32 if self.keep_full else painter.kept
         self.passes_done = 0
         self.passes = 6 + 2 * len(painter.trunk)
@@ -151,28 +160,29 @@ class _Painting:
     def run(self, painting: np.ndarray) -> None:
         """Fills painting (N, H, W, 3)."""
         p = self.p
-        full = self.new_layer(len(p.conv1), (self.height, self.width), 1, torch.float32)
+        full = self.new_layer(len(p.conv1), (self.height, self.width), 1, torch.float32, LAST)
         self.fill(full, self.first, p.in1)
-        half = self.new_layer(len(p.conv2), self.half, 2, self.kept)
+        half = self.new_layer(len(p.conv2), self.half, 2, self.kept, LAST)
         self.fill(half, lambda box: _conv(full.read(_around(box, 1, 2), "reflect"), p.conv2, 2), p.in2)
         full.close()
-        x = self.new_layer(len(p.conv3), self.quarter, 4, self.kept)
+        x = self.new_layer(len(p.conv3), self.quarter, 4, self.kept, p.layout)
         self.fill(x, lambda box: _conv(half.read(_around(box, 1, 2), "reflect"), p.conv3, 2), p.in3)
         half.close()
         for box in self.boxes(x):
             x.write(box, x.read(box))
         x.norm = None  # it has had it now
         self.residual_blocks(x)
-        half = self.new_layer(len(p.conv2), (2 * self.quarter[0], 2 * self.quarter[1]), 2, p.dtype)
+        half = self.new_layer(len(p.conv2), (2 * self.quarter[0], 2 * self.quarter[1]), 2, p.dtype, p.layout)
         self.fill(half, lambda box: _doubled(x, box, p.up1), p.in4)
         x.close()
-        full = self.new_layer(len(p.conv1), (2 * half.height, 2 * half.width), 1, p.dtype)
+        full = self.new_layer(len(p.conv1), (2 * half.height, 2 * half.width), 1, p.dtype, p.layout)
         self.fill(full, lambda box: _doubled(half, box, p.up2), p.in5)
         scale, shift = self.colours()
         for box in self.boxes(full):
             top, bottom, left, right = box
-            x = _conv(full.read(_around(box, 4), "reflect"), p.last, 2).float()  # (N, 12, h / 2, w / 2)
-            pixels = _unfold(torch.addcmul(shift, x, scale).clamp_(0, 255).byte())  # (N, h, w, 3)
+            x = full.read(_around(box, 4), "reflect")
+            x = _conv(x, p.last) if len(p.last) == 3 else _unfold(_conv(x, p.last, 2))  # (N, 3, h, w)
+            pixels = torch.addcmul(shift, x.float(), scale).clamp_(0, 255).byte().permute(0, 2, 3, 1)  # (N, h, w, 3)
             place = painting[:, top:bottom, left:right]
             place[:] = pixels[:, : place.shape[1], : place.shape[2]].cpu().numpy()  # without what rounding up has added
         half.close()
@@ -194,7 +204,7 @@ class _Painting:
 
     def residual_blocks(self, x: "Layer") -> None:
         """x + IN(conv(relu(IN(conv(x))))), again and again, in place."""
-        a, b = (self.new_layer(x.channels, self.quarter, 4, self.p.dtype) for _ in "ab")
+        a, b = (self.new_layer(x.channels, self.quarter, 4, self.p.dtype, self.p.layout) for _ in "ab")
         b.relu = False
         for (conv_a, in_a), (conv_b, in_b) in self.p.trunk:
             self.fill(a, lambda box, w=conv_a: _conv(x.read(_around(box, 1), "reflect"), w), in_a)
@@ -205,7 +215,7 @@ class _Painting:
         b.close()
 
     def colours(self) -> tuple[Tensor, Tensor]:
-        """(scale, shift), each (N, 12, 1, 1), from the output of the last convolution to 0..255, rounded when cut off.
+        """(scale, shift), each (N, 3, 1, 1), from the output of the last convolution to 0..255, rounded when cut off.
 
         They hold its bias, and colours_back.
         """
@@ -222,34 +232,39 @@ class _Painting:
             mean, std = (torch.from_numpy(v).float().view(-1, 3, 1, 1).to(bias.device) for v in (mean, std))
             scale = 1 - share + share * std / STANDARD_STD
             shift = bias * scale + share * (mean - STANDARD_MEAN * std / STANDARD_STD)
-        return (255 * scale).repeat(1, 4, 1, 1), (255 * shift + 0.5).repeat(1, 4, 1, 1)
+        return 255 * scale, 255 * shift + 0.5
 
     # ------------------------------------------------------------------------------------------------- one pass
 
-    def new_layer(self, channels: int, size: tuple[int, int], shrunk: int, dtype: torch.dtype) -> "Layer":
+    def new_layer(
+        self, channels: int, size: tuple[int, int], shrunk: int, dtype: torch.dtype, layout: torch.memory_format
+    ) -> "Layer":
         kept = shrunk > 1 or self.keep_full
-        return Layer(self.n, channels, *size, shrunk, dtype, self.p.device, kept, self.in_file)
+        return Layer(self.n, channels, *size, shrunk, dtype, layout, self.p.device, kept, self.in_file)
 
     def fill(self, layer: "Layer", compute: Callable[[Box], Tensor], row: "Row") -> None:
         """Computes a layer in tiles, keeps it (or not), and finds its normalisation, exact over all of it."""
         layer.compute = compute
-        boxes = list(self.boxes(layer))
+        bands = [(box, list(layer.bands(box))) for box in self.boxes(layer)]
+        pixels = [rows * (right - left) for (_, _, left, right), heights in bands for rows in heights]
         # A place for them beforehand: small blocks that stay between the large ones of each tile would cut up the heap.
-        moments = torch.empty(self.n, 2, len(boxes), layer.channels, device=self.p.device)
+        moments = torch.empty(self.n, 2, len(pixels), layer.channels, device=self.p.device)
         unused = torch.zeros(2, layer.channels, device=self.p.device)  # without it, moments of bf16 are rounded to bf16
-        for number, box in enumerate(boxes):
-            x = compute(box).contiguous(memory_format=torch.channels_last)
+        number = 0
+        for box, heights in bands:
+            x = compute(box).contiguous(memory_format=layer.layout)
             layer.write(box, x)
-            for i in range(self.n):  # the kernel that batch normalisation uses; one picture at a time
-                mean, var = torch.batch_norm_update_stats(x[i : i + 1], *unused, 0.0)
-                moments[i, 0, number], moments[i, 1, number] = mean, var
-        pixels = [(bottom - top) * (right - left) for top, bottom, left, right in boxes]
+            for band in x.split(heights, 2):
+                for i in range(self.n):  # the kernel that batch normalisation uses; one picture at a time
+                    mean, var = torch.batch_norm_update_stats(band[i : i + 1], *unused, 0.0)
+                    moments[i, 0, number], moments[i, 1, number] = mean, var
+                number += 1
         layer.norm = Norm([_of_all(pixels, *tiles) for tiles in moments], *row)
         self.passes_done += 1
         self.progress(self.passes_done / self.passes)
 
     def boxes(self, layer: "Layer") -> Iterator[Box]:
-        side = self.p.tile // layer.shrunk or max(layer.height, layer.width)
+        side = self.tile // layer.shrunk or max(layer.height, layer.width)
         for top in range(0, layer.height, side):
             for left in range(0, layer.width, side):
                 yield top, min(top + side, layer.height), left, min(left + side, layer.width)
@@ -277,8 +292,7 @@ def _of_all(pixels: list[int], means: Tensor, variances: Tensor) -> tuple[Tensor
 
 
 def _normalise(x: Tensor, norm: Norm) -> Tensor:
-    """(N, C, h, w) -> a new (N, C, h, w); computed in float32 in one pass, whatever the type of x."""
-    x = x.contiguous(memory_format=torch.channels_last)
+    """(N, C, h, w), dense -> a new (N, C, h, w); computed in float32 in one pass, whatever the type of x."""
     pictures = [
         F.batch_norm(x[i : i + 1], *moments, norm.scale, norm.shift, eps=EPS) for i, moments in enumerate(norm.moments)
     ]
@@ -286,13 +300,38 @@ def _normalise(x: Tensor, norm: Norm) -> Tensor:
 
 
 def _relu_(x: Tensor) -> Tensor:
-    """In place. 16 bits have the same sign as an integer, whose kernel is 5 times faster."""
-    (x if x.dtype == torch.float32 else x.view(torch.int16)).clamp_(min=0)
+    """Of 16 bits, in place. They have the same sign as an integer, whose kernel is 5 times faster."""
+    x.view(torch.int16).clamp_(min=0)
     return x
 
 
+def _normalise_float(
+    x: Tensor, norm: Norm, relu: bool, pad: tuple[int, int, int, int], edge: str, layout: torch.memory_format
+) -> Tensor:
+    """The same in float32 with ReLU and padding, as F.pad's; the values are copied once on the way, not three times."""
+    left, right, top, bottom = pad
+    n, channels, height, width = x.shape
+    size = n, channels, top + height + bottom, left + width + right
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
+    inside = y[..., top : top + height, left : left + width]
+    for one, result, (mean, var) in zip(x, inside, norm.moments, strict=True):
+        scale = norm.scale * (var + EPS).rsqrt()
+        shift = norm.shift - mean * scale
+        torch.addcmul(shift[:, None, None], one, scale[:, None, None], out=result)
+    if relu:
+        y.clamp_(min=0)
+    for dim, before, after in ((2, top, bottom), (3, left, right)):
+        size = y.shape[dim]
+        skip = edge == "reflect"  # the outermost pixel itself is not repeated
+        if before:
+            y.narrow(dim, 0, before).copy_(y.narrow(dim, before + skip, before).flip(dim))
+        if after:
+            y.narrow(dim, size - after, after).copy_(y.narrow(dim, size - 2 * after - skip, after).flip(dim))
+    return y
+
+
 class Layer:
-    """A layer's values (N, C, H, W), channels last, and what they are normalised with when they are read.
+    """A layer's values (N, C, H, W) and what they are normalised with when they are read.
 
     They are in memory, in an unnamed temporary file, or nowhere (`kept` False): computed again in every box.
     """
@@ -305,23 +344,23 @@ class Layer:
         width: int,
         shrunk: int,  # by what its sides are smaller than the picture's
         dtype: torch.dtype,
+        layout: torch.memory_format,  # of what is read; in a file channels come last
         device: torch.device,
         kept: bool,
         in_file: bool,
     ):
         self.channels, self.height, self.width, self.shrunk, self.kept = channels, height, width, shrunk, kept
-        self.device = device
+        self.layout, self.device = layout, device
         self.norm: Norm | None = None
         self.relu = True  # after the normalisation
         self.compute: Callable[[Box], Tensor] | None = None
         self.map = None
-        shape = (n, height, width, channels)
         if not kept:
             return
         if not in_file:
-            self.values = torch.empty(shape, dtype=dtype, device=device)
+            self.values = torch.empty(n, channels, height, width, dtype=dtype, device=device, memory_format=layout)
             return
-        size = int(np.prod(shape)) * dtype.itemsize
+        size = n * channels * height * width * dtype.itemsize
         with tempfile.TemporaryFile() as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash later
@@ -331,17 +370,26 @@ class Layer:
                     f"another folder, or give a larger --memory_limit or a smaller --max_side"
                 ) from error
             self.map = mmap.mmap(file.fileno(), size)
-        self.values = torch.frombuffer(self.map, dtype=dtype).view(shape)
+        self.values = torch.frombuffer(self.map, dtype=dtype).view(n, height, width, channels).permute(0, 3, 1, 2)
+
+    def bands(self, box: Box) -> Iterator[int]:
+        """Heights of the parts of a box whose moments are found together.
+
+        Where channels come last, they are added up in float32: the more pixels, the less exactly.
+        """
+        top, bottom, left, right = box
+        most = max(1, SUMMED // (right - left)) if self.layout is LAST else bottom - top
+        for row in range(top, bottom, most):
+            yield min(most, bottom - row)
 
     def write(self, box: Box, x: Tensor) -> None:
         if not self.kept:
             return
         top, bottom, left, right = box
-        x = x.permute(0, 2, 3, 1)
         if self.map is None and x.shape == self.values.shape:
             self.values = x.to(self.values.dtype)
             return
-        self.values[:, top:bottom, left:right] = x
+        self.values[..., top:bottom, left:right] = x
         self._release()
 
     def read(self, box: Box, edge: str = "", exact: bool = False) -> Tensor:
@@ -349,18 +397,20 @@ class Layer:
         top, bottom, left, right = box
         rows, columns = _clip(top, bottom, self.height), _clip(left, right, self.width)
         if self.kept:
-            x = self.values[:, rows[0] : rows[1], columns[0] : columns[1]].permute(0, 3, 1, 2)
-            x = x.to(self.device)  # from a file
+            x = self.values[..., rows[0] : rows[1], columns[0] : columns[1]].to(self.device)  # from a file
         else:
             x = self.compute((*rows, *columns))
         if exact or x.dtype == torch.float16:
             x = x.float()
-        if self.norm is not None:
-            x = _normalise(x, self.norm)
-            x = _relu_(x) if self.relu else x
         pad = (columns[0] - left, right - columns[1], rows[0] - top, bottom - rows[1])
-        if any(pad):
-            x = F.pad(x, pad, mode=edge)
+        if self.norm is not None and x.dtype == torch.float32:
+            x = _normalise_float(x, self.norm, self.relu, pad, edge, self.layout)
+        else:
+            if self.norm is not None:
+                x = _normalise(x.contiguous(memory_format=self.layout), self.norm)
+                x = _relu_(x) if self.relu else x
+            if any(pad):
+                x = F.pad(x, pad, mode=edge)
         self._release()
         return x
 
@@ -378,43 +428,56 @@ def _doubled(layer: Layer, box: Box, weight: Tensor) -> Tensor:
     """Upsampling and convolution in a box of the doubled resolution (its edges even) -> (N, C, h, w)."""
     top, bottom, left, right = (edge // 2 for edge in box)
     x = _unfold(_conv(layer.read(_around((top, bottom, left, right), 1), "replicate"), weight))
-    return x[:, 1:-1, 1:-1].permute(0, 3, 1, 2)  # without one row and one column at each side
+    return x if weight.shape[2] == 3 else x[:, :, 1:-1, 1:-1]  # without one row and one column at each side
 
 
 def _unfold(x: Tensor) -> Tensor:
-    """(N, 4 C, h, w), channels last, 2 x 2 pixels of C at each place -> (N, 2 h, 2 w, C).
+    """(N, 4 C, h, w), 2 x 2 pixels of C at each place -> (N, C, 2 h, 2 w), in the layout of x.
 
-    What pixel_shuffle does with another order of channels, and many times faster.
+    What pixel_shuffle does with another order of channels, and many times faster where they come last.
     """
-    return x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    if x.is_contiguous():
+        return x.unflatten(1, (2, 2, -1)).permute(0, 3, 4, 1, 5, 2).flatten(4).flatten(2, 3)
+    x = x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return x.permute(0, 3, 1, 2)
 
 
-def upsampled(weight: Tensor) -> Tensor:
-    """The kernel (4 O, I, 2, 2) that does to a small picture what (O, I, 3, 3) does to the twice enlarged one.
+# What the three rows of a kernel come to on the small picture, for the upper and the lower of two enlarged rows:
+UPSAMPLED = {
+    2: [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]],  # rows 2i - 1 and 2i, from the small rows i - 1 and i
+    3: [[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]],  # 2i and 2i + 1, from i - 1, i, i + 1
+}
+
+
+def upsampled(weight: Tensor, size: int = 2) -> Tensor:
+    """The kernel (4 O, I, size, size) that does to a small picture what (O, I, 3, 3) does to the twice enlarged one.
 
     Enlarged by repetition, neighbours are equal, so that their weights can be added beforehand: 4 products for a pixel
-    instead of 9. At each place between four small pixels it gives the four enlarged ones around it, as pixel_shuffle
-    expects them: rows (2i - 1, 2i) from the small rows (i - 1, i), and columns likewise.
+    instead of 9. It gives 2 x 2 enlarged pixels at a time, as `_unfold` expects them: of size 2 those around the place
+    between four small pixels, of size 3 (with zeros, for Winograd's algorithm) those of one small pixel.
     """
-    w = weight.float()
-    rows = torch.stack([_pair(w[:, :, 0] + w[:, :, 1], w[:, :, 2]), _pair(w[:, :, 0], w[:, :, 1] + w[:, :, 2])], 1)
-    # (O, 2, I, 2, 3): which row of the pair, small row, column of the kernel
-    left, middle, right = rows.unbind(-1)
-    both = torch.stack([torch.stack([left + middle, right], -1), torch.stack([left, middle + right], -1)], 2)
-    # (O, 2, 2, I, 2, 2) -> (4 O, I, 2, 2)
-    return both.permute(1, 2, 0, 3, 4, 5).flatten(0, 2)
+    rows = torch.tensor(UPSAMPLED[size], dtype=torch.float32, device=weight.device)  # (2, size, 3)
+    return torch.einsum("pyr,qxs,oirs->pqoiyx", rows, rows, weight.float()).flatten(0, 2)
 
 
-def _pair(first: Tensor, second: Tensor) -> Tensor:
-    return torch.stack([first, second], 2)
+def nnpack_is_faster() -> bool:
+    """Whether NNPACK computes convolutions in float32 faster than oneDNN: where there is AVX2 and no AVX-512."""
+    # That it is asked whether it is there also sets it up.
+    return torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.nnpack.is_available()
 
 
-def _weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+def _weight(weight: Tensor, dtype: torch.dtype, layout: torch.memory_format = LAST) -> Tensor:
+    return weight.detach().to(dtype).contiguous(memory_format=layout)
 
 
 def _conv(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
-    return F.conv2d(x.to(weight.dtype).contiguous(memory_format=torch.channels_last), weight, stride=stride)
+    """In the layout of the weight; by NNPACK where channels come first and the kernel's side is odd."""
+    if weight.stride(1) == 1:
+        return F.conv2d(x.to(weight.dtype).contiguous(memory_format=LAST), weight, stride=stride)
+    if weight.shape[2] % 2 == 0:
+        return F.conv2d(x.contiguous(), weight)
+    pictures = [torch._nnpack_spatial_convolution(one, weight, None, 0) for one in x.split(1)]  # more at once: slower
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
 
 def _row(layer: ConditionalInstanceNorm, style: Tensor) -> Row:
