@@ -136,6 +136,8 @@ def set_last_duration(path: str | Path, milliseconds: int) -> None:
         elif last:
             file.seek(last + 4)
             chunk = bytearray(file.read(4 + 26))
-            struct.pack_into(">HH", chunk, 4 + 20, milliseconds, 1000)  # behind number, width, height, x, y
+            units = 1000 if milliseconds < 1 << 16 else 100  # in a second; there are two bytes for the number of them
+            delay = min(milliseconds * units // 1000, 65_535), units
+            struct.pack_into(">HH", chunk, 4 + 20, *delay)  # behind number, width, height, x, y
             file.seek(last + 4)
             file.write(chunk + struct.pack(">I", zlib.crc32(chunk)))

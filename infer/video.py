@@ -45,6 +45,7 @@ QUALITY = {
 # Of animations: how FFmpeg wants their pixels, and the units of time that they can hold, in seconds.
 PIXELS = {"gif": "pal8", "libwebp_anim": "bgra", "apng": "rgba"}
 TIME_BASES = {"gif": Fraction(1, 100), "libwebp_anim": Fraction(1, 1000), "apng": Fraction(1, 1000)}
+MOST_PLAYS = 65_535  # times that an animation can say it is shown
 SHORTEST = Fraction(1, 50)  # seconds that a frame of an animation is shown: browsers slow down what is faster
 SOUND = {"libx264": "aac", "libvpx-vp9": "libopus"}  # for sound that the container cannot hold as it is
 SOUND_RATE = 48_000  # of such sound, in Hz: all encoders know it
@@ -134,7 +135,8 @@ def _container_options(container: str, plays: int) -> dict[str, str]:
     if container in ("mp4", "mov"):  # what players need first is put first: the data is moved once more at the end
         return {"movflags": "+faststart"}
     if container == "gif":  # repetitions; -1: none
-        return {"loop": str(plays - 1 or -1) if plays else "0"}
+        return {"loop": str(min(plays - 1, MOST_PLAYS) or -1) if plays else "0"}
+    plays = min(plays, MOST_PLAYS)
     return {"apng": {"plays": str(plays)}, "webp": {"loop": str(plays)}}.get(container, {})
 
 

@@ -494,6 +494,13 @@ def test_an_animation_that_is_shown_once_or_for_ever_stays_so(tmp_path):
             assert shown(tmp_path / f"b.{suffix}")[2] == loop
 
 
+def test_the_largest_numbers_that_an_animation_can_hold(tmp_path):
+    animated(tmp_path / "a.gif", False, loop=65_535, duration=[100, 100, 100, 100, 120_000])
+    for name, loop in (("b.gif", 65_535), ("b.webp", 65_535), ("b.png", 65_535)):
+        paint_video(tmp_path / "a.gif", tmp_path / name, same, animation=True)
+        assert shown(tmp_path / name)[1:] == ([100, 100, 100, 100, 120_000], loop)
+
+
 def test_what_no_browser_shows_so_briefly_gets_the_time_that_they_give_it(tmp_path):
     animated(tmp_path / "a.gif", False, duration=[0, 10, 20, 30, 0])
     paint_video(tmp_path / "a.gif", tmp_path / "b.gif", same, animation=True)
