@@ -146,6 +146,7 @@ def why_not(lines: Sequence[str]) -> str:
 # -------------------------------------------------------------------------------------------- what somebody gives
 
 
+CORPUS = r"\.(jsonl?|npz|gz|xz)$"
 # around the name: 唐·王之涣, [唐] 王之涣, 唐代：王之涣, 王之涣〔唐代〕, 作者：王之涣
 AUTHOR_HEAD = re.compile(r"^(作者|[唐宋元明清]代?)[:：\s]+|^.{1,2}[·・]|〔.*?〕")
 
@@ -210,17 +211,21 @@ def split_verses(poem: str | Sequence[str]) -> list[str]:
 def given_poems(given: str, name: str) -> list[str]:
     """The poems (with their titles) of what a command was given: text, the name of a UTF-8 file with it, or STDIN.
 
-    Poems stand between blank lines. `name` is what messages call it. Raises UserError for a file that is not there,
-    or no text, and if there is no poem.
+    Poems stand between blank lines; a file may also be one of a corpus (.jsonl, .json, .npz, packed ones). `name` is
+    what messages call it. Raises UserError for a file that is not there, or no text, and if there is no poem.
     """
     if given == STDIN:
         given = sys.stdin.read()
     elif os.path.isfile(path := os.path.expanduser(given)):  # False also where a name is too long for the system
+        if re.search(CORPUS, path, re.IGNORECASE):
+            from data.poetry import read_poems  # not before it is needed: it loads torch
+
+            return [f"《{poem.title}》\n" * bool(poem.title) + "\n".join(poem.lines) for poem in read_poems(path)]
         try:
             given = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
             raise UserError(f"{given} is not UTF-8, convert it first") from None
-    elif re.fullmatch(r"[^\n]*\.(txt|md|jsonl?|npz|gz|xz)", given):
+    elif re.fullmatch(rf"[^\n]*(\.txt|\.md|{CORPUS})", given):
         raise UserError(f"{name}{given} does not exist: give a poem, or a text file with one")
     poems = [part for part in blocks(given) if split_verses(part)]
     if not poems:

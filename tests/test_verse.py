@@ -65,6 +65,13 @@ def test_poems_are_parted_by_blank_lines_and_keep_their_titles(tmp_path, monkeyp
         one_poem(str(file), "--poem=")
 
 
+def test_a_file_of_a_corpus_is_read_as_such(tmp_path):
+    file = tmp_path / "poems.jsonl"
+    records = [{"title": "登鹳雀楼", "lines": COUPLETS.split("\n")}, {"lines": ["春眠不觉晓，处处闻啼鸟。"]}]
+    file.write_text("\n".join(map(json.dumps, records)))
+    assert given_poems(str(file), "") == [f"《登鹳雀楼》\n{COUPLETS}", "春眠不觉晓，处处闻啼鸟。"]
+
+
 def test_a_poem_may_be_longer_than_the_name_of_a_file():
     long = "白日依山尽，黄河入海流。" * 40
     assert given_poems(long, "") == [long]
