@@ -123,7 +123,7 @@ class DefaultConfig(Options):
     save_path: str = option("checkpoints", "folder in which a run makes its own folder", writes="files")
     run: str = option("", "name of the run's folder; empty: task and time", writes="files")
     load: str = option("", "model file to start from (val and test: to judge)", reads=MODEL)
-    resume: str = option("", "run folder to go on with; without a value: the latest one", writes="files")
+    resume: str = option("", "run folder to go on with; without a value: the latest unfinished one", writes="files")
     save_every: float = option(60.0, "seconds between two saves of last.pt")
     # watching
     env: str = option("", "visdom environment; empty: the run's name")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from config import DefaultConfig
 from tasks import make_task
 from tasks.base import Task
-from trainer import fp16_fault, make_fabric
+from trainer import check_machine, make_fabric
 from utils.errors import UserError
 from utils.optimization import make_optimizer
 from utils.parameters import freeze, parameter_groups, train_mode
@@ -30,18 +30,19 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
     """Trains the task of `cfg` for `steps` steps, the learning rate rising evenly on a log scale.
 
     Returns {"lr": [...], "loss": [...] (smoothed), "suggestion": see `steepest`}. Raises UserError if the loss never
-    falls, and where this CPU has no fp16 for the network.
+    falls, and where this machine cannot do what cfg asks for.
     """
     if (cfg.devices, cfg.num_nodes) != ("1", 1):
         raise UserError("find_lr uses one device: leave --devices and --num_nodes out")
-    fabric, precision, machine = make_fabric(cfg)
+    check_machine(cfg)
     seed_everything(cfg.seed)
     task = make_task(cfg)
-    print(f"{task}\n{machine}", file=sys.stderr)
-    task.to(fabric.device)
     freeze(task.model, cfg.freeze)
     groups = parameter_groups(task.model, cfg.weight_decay, cfg.lr_scale)
-    raw_optimizer = make_optimizer(cfg.optimizer, groups, LOWEST, cfg.momentum, fused=precision != "fp16")
+    fabric, machine = make_fabric(cfg, task)
+    print(f"{task}\n{machine}", file=sys.stderr)
+    fused = task.cfg.precision != "fp16"
+    raw_optimizer = make_optimizer(cfg.optimizer, groups, LOWEST, cfg.momentum, fused)
     model, optimizer = fabric.setup(task.model, raw_optimizer)
     rates, losses, mean = [], [], 0.0
     batches = _batches(task, first=getattr(cfg, "identity_epochs", 0))
@@ -51,13 +52,12 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
             group["lr"] = rate * group["lr_scale"]
         batch = fabric.to_device(next(batches))
         train_mode(model)  # here, since a task may compute with the model to make its batches
-        with fp16_fault(precision):
-            with fabric.autocast():
-                output = task.step(model, batch)
-            objective = output["objective"]
-            if not torch.isfinite(objective):
-                break
-            fabric.backward(objective)
+        with fabric.autocast():
+            output = task.step(model, batch)
+        objective = output["objective"]
+        if not torch.isfinite(objective):
+            break
+        fabric.backward(objective)
         fabric.strategy.precision.unscale_gradients(raw_optimizer)  # fp16 only
         torch.nn.utils.clip_grad_norm_(task.model.parameters(), cfg.grad_clip or math.inf)
         optimizer.step()

@@ -1,12 +1,22 @@
 """The command line, and nothing else: `python main.py COMMAND [--option=value …]`. Imports torch when it is needed."""
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while all this is imported; later see `_run`
+
 import dataclasses
 import json
-import os
 import re
-import sys
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import TextIO
 
 import config
 from data.verse import STDIN, Poem, given_poems, one_poem
@@ -55,11 +65,15 @@ def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> N
             f"{command} needs a model file: --load=checkpoints/{cfg.task}.safetensors, or a run's best.safetensors"
         )
     from tasks import make_task
-    from utils.hardware import pick_device
+    from utils.hardware import check_workers, pick_device
 
+    check_workers(cfg.num_workers)
     task = make_task(cfg)
     task.to(pick_device(cfg.use_gpu))
-    figures = task.report(cfg.split or command)
+    with TemporaryDirectory() if cfg.fast_dev_run else nullcontext() as folder:
+        if folder and hasattr(cfg, "out"):
+            task.cfg = dataclasses.replace(task.cfg, out=folder)
+        figures = task.report(cfg.split or command)
     if cfg.json:
         print(json.dumps(figures, ensure_ascii=False))
     else:
@@ -153,7 +167,6 @@ def stylize(*args: str, **options: Option) -> None:
 
     rank, world = rank_and_world()
     paint, label, how = _optimizer(cfg) if cfg.method == "optimize" else _painter(cfg)
-    from tqdm import tqdm
 
     from infer.stylize import paint_files, plan
 
@@ -166,11 +179,11 @@ def stylize(*args: str, **options: Option) -> None:
     for result in paint_files(jobs, paint, **{name: getattr(cfg, name) for name in names}):
         bad += bool(result.error)
         for remark in filter(None, (result.error and f"error: {result.error}", result.note)):
-            tqdm.write(remark, file=sys.stderr)  # above the progress bar, if there is one
+            _write(remark, sys.stderr)
         if cfg.json:
-            tqdm.write(json.dumps(result.as_dict(), ensure_ascii=False), file=sys.stdout)
+            _write(json.dumps(result.as_dict(), ensure_ascii=False))
         elif not result.error:
-            tqdm.write(str(result.out), file=sys.stdout)
+            _write(str(result.out))
         sys.stdout.flush()
     if bad and len(jobs) > 1:
         _say(f"{bad} of {len(jobs)} could not be painted")
@@ -194,15 +207,14 @@ def _painter(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
         if name in OPTIMIZE_ONLY:
             raise UserError(f"--{name} is for --method=optimize; a network has its styles: --style=NAME")
     path = _model_file(cfg.load)
-    from infer.paint import Painter
+    from infer.paint import Painter, painting_precision
     from infer.stylize import choose_styles, load_network, style_label
-    from utils.hardware import choose_precision, pick_device
+    from utils.hardware import pick_device
 
-    device = pick_device(cfg.use_gpu)
-    model = load_network(path, device)
+    model = load_network(path, pick_device(cfg.use_gpu))
     shares = choose_styles(cfg.style, model.styles)
     style = model.mixture(shares, cfg.strength)
-    precision, why = choose_precision(cfg.precision, device == "cuda")
+    precision, why = painting_precision(cfg.precision, model, style)
     painter = Painter(model, style, precision, cfg.memory_limit, cfg.tile)
     text = " + ".join(f"{name} {share / sum(shares.values()):.0%}" for name, share in shares.items())
     return painter.paint, style_label(shares), f"{text}, strength {cfg.strength:g}; precision {precision} ({why})"
@@ -215,6 +227,8 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
             raise UserError(f"--{name} is for --method=network")
     if not cfg.style_image:
         raise UserError("--method=optimize needs the picture of a style: --style_image=FILE")
+    import numpy as np
+
     from infer.stylize import optimizing, read_style, style_label
     from models.perceptual import PerceptualLoss
     from models.vgg import choose_network
@@ -224,7 +238,11 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
     style = read_style(cfg.style_image, cfg.style_size)
     network, file, reason = choose_network(cfg.loss_network, cfg.vgg, str(Path(__file__).parent / CLASSIFIER))
     loss = PerceptualLoss(network, [style], file).to(device)
-    precision, why = choose_precision(cfg.precision, device == "cuda")
+
+    def attempt(precision: str) -> None:
+        optimizing(loss, steps=1, precision=precision)(np.zeros((1, 64, 64, 3), np.uint8))
+
+    precision, why = choose_precision(cfg.precision, device == "cuda", attempt)
     names = ("steps", "content_weight", "style_weight", "tv_weight")
     paint = optimizing(loss, precision=precision, **{name: getattr(cfg, name) for name in names})
     name = Path(cfg.style_image).stem
@@ -326,14 +344,16 @@ def classify(*args: str, **options: Option) -> None:
     import csv
     import io
 
+    import torch
     from tqdm import tqdm
 
     from infer.classify import classify as answers
-    from infer.classify import find_pictures, open_model
+    from infer.classify import find_pictures, logits_of, open_model
     from utils.files import atomic_write, refuse_overwriting
-    from utils.hardware import choose_precision, pick_device
+    from utils.hardware import check_workers, choose_precision, pick_device
     from utils.ranks import rank_and_world
 
+    check_workers(cfg.num_workers)
     rank, world = rank_and_world()
     csv_path = cfg.csv
     if world > 1:
@@ -343,7 +363,8 @@ def classify(*args: str, **options: Option) -> None:
     sources = find_pictures(args)
     device = pick_device(cfg.use_gpu)
     model = open_model(path, device)
-    precision, _ = choose_precision(cfg.precision, device == "cuda")
+    blank = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device)
+    precision, _ = choose_precision(cfg.precision, device == "cuda", lambda name: logits_of(model, blank, name))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["path", "label", *model.classes])
@@ -358,19 +379,19 @@ def classify(*args: str, **options: Option) -> None:
         bar.update()
         if answer.error:
             bad += 1
-            tqdm.write(f"error: {answer.error}", file=sys.stderr)
+            _write(f"error: {answer.error}", sys.stderr)
         else:
             chances = answer.probabilities
             if answer.note:
-                tqdm.write(answer.note, file=sys.stderr)
+                _write(answer.note, sys.stderr)
             writer.writerow([answer.path, answer.label, *(f"{p:.6f}" for p in chances.values())])
         if cfg.json:
-            tqdm.write(json.dumps(answer.as_dict(), ensure_ascii=False), file=sys.stdout)
+            _write(json.dumps(answer.as_dict(), ensure_ascii=False))
         elif not answer.error:
             best = max(chances, key=chances.get)
             text = answer.label if answer.label == best else f"{answer.label} (rather {best})"
             where = answer.explanation and f"  {answer.explanation}"
-            tqdm.write(f"{answer.path}: {text} {min(chances[best], 0.999):.1%}{where}", file=sys.stdout)
+            _write(f"{answer.path}: {text} {min(chances[best], 0.999):.1%}{where}")
         sys.stdout.flush()
     bar.close()
     if csv_path:
@@ -661,12 +682,19 @@ def _option_hint(command: str, word: str) -> str:
     return f"; did you mean {meant}?"
 
 
+def _write(text: str, file: TextIO | None = None) -> None:
+    """A line above the progress bar, if there is one; in one piece, for several processes may share the output."""
+    from tqdm import tqdm
+
+    tqdm.write(f"{text}\n", file=file or sys.stdout, end="")
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+SECONDS_TO_END = 5.0  # after Ctrl-C, to remove temporary files
 NO_VALUE = "<no value>"
-OUT_OF_MEMORY = "out of memory|(can't|cannot) allocate memory|not enough memory"  # what torch says on each device
 DASHES = str.maketrans(dict.fromkeys("—–−－―‐‑", "-") | {"＝": "="})  # that editors and input methods make of - and =
 COPIED = re.compile("[-—–−－―‐‑]*[A-Za-z][A-Za-z_-]*＝|[—–−－―‐‑]+-*[A-Za-z]")  # an option with such signs
 FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
@@ -734,6 +762,8 @@ def main(argv: list[str] | None = None) -> int:
         if "does not have a deterministic implementation" in str(error):
             _say(f"error: --deterministic: {str(error).split(' does ')[0]} cannot be on this device; leave it out")
             return 2
+        from utils.hardware import OUT_OF_MEMORY
+
         if not isinstance(error, MemoryError) and not re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
             raise
         _say(f"error: out of memory ({str(error).splitlines()[0][:100]}); try a smaller network, --batch_size or --n")
@@ -773,10 +803,47 @@ def _writes_chinese(encoding: str) -> bool:
         return False
 
 
+def _run() -> int:
+    """The program: main, ended by Ctrl-C wherever that comes, with exit code 130 and without a traceback.
+
+    While a module is imported, it ends at once: there an exception could be swallowed, or printed. Elsewhere a
+    KeyboardInterrupt lets temporary files be removed first; who swallows that does not live much longer. (A training
+    has a handler of its own, see trainer.py.)
+    """
+    own, pressed = os.getpid(), threading.Event()
+
+    def end(*_: object) -> None:
+        os._exit(130)
+
+    def on_ctrl_c(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, end)
+        while frame:
+            if os.getpid() != own or "importlib" in frame.f_code.co_filename:  # or a process that reads data
+                end()
+            frame = frame.f_back
+        pressed.set()
+        sys.excepthook = sys.unraisablehook = threading.excepthook = end
+        deadline = threading.Timer(SECONDS_TO_END, end)
+        deadline.daemon = True
+        deadline.start()
+        raise KeyboardInterrupt
+
+    ours = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN  # as it is in the background of a shell
+    try:
+        if ours:
+            signal.signal(signal.SIGINT, on_ctrl_c)
+        code = main()
+    except KeyboardInterrupt:
+        code = 130
+    if ours:
+        signal.signal(signal.SIGINT, end)
+    return 130 if pressed.is_set() else code
+
+
 if __name__ == "__main__":
     _speak_utf8()
     for stream in filter(None, (sys.stdout, sys.stderr)):
         # Poems are Chinese, whatever the locale says; a Chinese locale that is not UTF-8 has a terminal to match.
         local = sys.platform != "win32" and _writes_chinese(stream.encoding)
         stream.reconfigure(encoding=stream.encoding if local else "utf-8", errors="replace")
-    sys.exit(main())
+    sys.exit(_run())

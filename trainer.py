@@ -31,7 +31,7 @@ from tasks.base import Task
 from utils.debug import dump, first_bad_tensor, gradient_range
 from utils.errors import UserError, did_you_mean
 from utils.files import atomic_save
-from utils.hardware import MOST, choose_precision, keep_freed_memory, pick_device
+from utils.hardware import MOST, check_workers, choose_precision, cores, keep_freed_memory, pick_device
 from utils.optimization import add_l1_gradient, learning_rate, lr_epochs, make_optimizer
 from utils.parameters import MovingAverage, checkpoint_layers, freeze, parameter_groups, train_mode
 from utils.profiler import StepProfiler
@@ -39,7 +39,10 @@ from utils.recorder import Recorder
 from utils.runs import STATE_VERSION, git_revision, lock, read_state, run_folder
 from utils.seed import rng_state, seed_everything, set_rng_state
 from utils.text import short
+from utils.trial import check_batch, trial_step
 from utils.workers import batches_of
+
+SCHEDULE = ("lr", "lr_schedule", "lr_epochs", "lr_decay", "max_epoch", "warmup")  # what the learning rate depends on
 
 
 @dataclass
@@ -62,14 +65,23 @@ class Stopped(Exception):
     """The process was asked to end, by SIGINT or SIGTERM."""
 
 
-def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str, str]:
-    """The devices to compute on, the precision ("fp32", "bf16" or "fp16"), and a sentence about both."""
+def make_fabric(cfg: DefaultConfig, task: Task) -> tuple[Fabric, str]:
+    """The devices to compute on, and a sentence about them and the precision, which task.cfg has from now on.
+
+    Raises UserError where `task` cannot be trained as cfg asks for: its precision, or a batch that cannot fit.
+    """
     kind = pick_device(cfg.use_gpu)
     if kind == "cpu":
         keep_freed_memory(MOST, MOST)
     devices = _devices(cfg.devices, kind == "cuda")
-    precision, why = choose_precision(cfg.precision, kind == "cuda")
-    count = cfg.num_nodes * (devices if isinstance(devices, int) else len(devices))
+    numbers = list(range(devices)) if isinstance(devices, int) else devices
+    device = kind if kind == "cpu" else f"cuda:{numbers[int(os.environ.get('LOCAL_RANK', 0))]}"
+    task.to(device)
+    precision, why = choose_precision(cfg.precision, kind == "cuda", lambda name: trial_step(task, name, device))
+    task.cfg = dataclasses.replace(task.cfg, precision=precision)
+    if kind == "cpu":
+        check_batch(task, len(numbers))
+    count = cfg.num_nodes * len(numbers)
     # Fabric itself would make bf16 of fp16 on a CPU. fp16 needs its losses scaled, which the plugin does.
     plugins = {"bf16": [MixedPrecision("bf16-mixed", kind)], "fp16": [MixedPrecision("16-mixed", kind)]}
     fabric = Fabric(
@@ -80,18 +92,13 @@ def make_fabric(cfg: DefaultConfig) -> tuple[Fabric, str, str]:
         plugins=plugins.get(precision),
     )
     name = torch.cuda.get_device_name(fabric.device) if kind == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return fabric, precision, f"{count} x {name}; precision {precision} ({why})"
+    return fabric, f"{count} x {name}; precision {precision} ({why})"
 
 
-@contextmanager
-def fp16_fault(precision: str) -> Iterator[None]:
-    """Raises UserError where the CPU has no fp16 for what is computed inside."""
-    try:
-        yield
-    except RuntimeError as error:
-        if precision == "fp16" and "could not create a primitive" in str(error):
-            raise UserError("--precision=fp16: this CPU has none for the network; use bf16 or fp32") from None
-        raise
+def check_machine(cfg: DefaultConfig) -> None:
+    """Raises UserError for more processes than this machine has a use for, before anything else is done."""
+    _devices(cfg.devices, pick_device(cfg.use_gpu) == "cuda")
+    check_workers(cfg.num_workers)
 
 
 def _devices(text: str, gpu: bool) -> int | list[int]:
@@ -102,8 +109,10 @@ def _devices(text: str, gpu: bool) -> int | list[int]:
         raise UserError(f"--devices={text}: expected a number of devices, or the numbers of GPUs as in 0,2") from None
     here = torch.cuda.device_count() if gpu else 0
     if "," not in text:
-        if numbers[0] < 1 or (gpu and numbers[0] > here):
-            raise UserError(f"--devices={text}: " + (f"there are {here} GPUs here" if gpu else "at least one"))
+        most = here if gpu else max(2, cores())  # two, to try it, on every machine
+        if not 1 <= numbers[0] <= most:
+            there = f"there are {here} GPUs here" if gpu else f"this machine has {cores()} cores"
+            raise UserError(f"--devices={text}: {there}, give 1 to {most}")
         return numbers[0]
     if not set(numbers) <= set(range(here)) or len(set(numbers)) < len(numbers):
         raise UserError(f"--devices={text} names GPUs, and those here are {', '.join(map(str, range(here))) or 'none'}")
@@ -120,7 +129,7 @@ def train(cfg: DefaultConfig) -> dict[str, float]:
         if cfg.resume:
             raise UserError("--fast_dev_run is a run of its own: leave --resume out; --load=FILE starts from a model")
         with TemporaryDirectory() as folder:
-            once = dataclasses.replace(cfg, fast_dev_run=False, max_epoch=1, save_path=folder, run="fast_dev_run")
+            once = dataclasses.replace(cfg, max_epoch=1, save_path=folder, run="fast_dev_run")
             return _train(once, batches=1)
     return _train(cfg)
 
@@ -132,17 +141,15 @@ def _train(cfg: DefaultConfig, batches: int | None = None) -> dict[str, float]:
     if state and state["progress"]["epoch"] >= cfg.max_epoch:
         _say(f"{folder} has done its {state['progress']['epoch']} epochs; to go on, give a larger --max_epoch")
         return state["progress"]["best"]
-    fabric, precision, machine = make_fabric(cfg)
-    cfg = dataclasses.replace(cfg, precision=precision)  # a resumed run must not measure again and choose another
-    say = _say if fabric.is_global_zero else lambda text: None
-    say(f"{cfg.task}, config:\n{cfg}\n{machine}")
-    if state and (changes := _changes(state["config"], cfg.as_dict())):
-        if state["progress"]["batch"] and (moved := [k for k in ("batch_size", "accumulate", "seed") if k in changes]):
-            raise UserError(f"--{moved[0]} can be changed between two epochs only: go on without it to the epoch's end")
-        say(f"changed since the run was saved: {', '.join(changes.values())}")
+    check_machine(cfg)
+    if cfg.sync_bn and pick_device(cfg.use_gpu) != "cuda":
+        raise UserError("--sync_bn is for several GPUs; on a CPU leave it out")
+    # Another number of threads adds up in another order. (With other devices, the bits are others anyway.)
+    alike = state and all(state["config"][name] == getattr(cfg, name) for name in ("devices", "num_nodes", "use_gpu"))
+    threads = state["threads"] if alike else torch.get_num_threads()
+    torch.set_num_threads(threads)
     seed_everything(cfg.seed, cfg.deterministic)
     task = make_task(cfg, state["arguments"] if state and _began_with_a_file(cfg) else None)
-    cfg = task.cfg  # what was left to the task is settled now, and a resumed run must not choose anew
     # Now, before there is a folder: there may be no data to validate with, or a pattern that fits nothing.
     task.val_batches()
     freeze(task.model, cfg.freeze)
@@ -150,17 +157,28 @@ def _train(cfg: DefaultConfig, batches: int | None = None) -> dict[str, float]:
     checkpoint_layers(task.model, cfg.checkpoint_layers)
     if cfg.lr_schedule in ("step", "multistep"):
         lr_epochs(cfg)
-    if cfg.sync_bn and fabric.device.type != "cuda":
-        raise UserError("--sync_bn is for several GPUs; on a CPU leave it out")
     if cfg.monitor and cfg.monitor not in task.monitors:
         hint = did_you_mean(cfg.monitor, task.monitors)
         raise UserError(f"--monitor={cfg.monitor}: choose one of {', '.join(task.monitors)}{hint}")
+    fabric, machine = make_fabric(cfg, task)
+    # What was left to the task and to the machine is settled now, and a resumed run must not choose anew.
+    cfg = task.cfg
+    say = _say if fabric.is_global_zero else lambda text: None
+    say(f"{cfg.task}, config:\n{cfg}\n{machine}")
+    if state and (changes := _changes(state["config"], cfg.as_dict())):
+        if state["progress"]["batch"] and (moved := [k for k in ("batch_size", "accumulate", "seed") if k in changes]):
+            raise UserError(f"--{moved[0]} can be changed between two epochs only: go on without it to the epoch's end")
+        say(f"changed since the run was saved: {', '.join(changes.values())}")
+    if torch.get_num_threads() != threads:
+        say(f"torch has {torch.get_num_threads()} threads here, not {threads} as before: rounding will differ")
     say(f"{task}\nrun: {folder}")
     with lock(folder) if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             run_folder(cfg)  # again: another training may have ended here since
         if fabric.world_size > 1:
             fabric.launch()
+            if alike:
+                torch.set_num_threads(threads)  # launch has set a number of its own
             folder = Path(fabric.broadcast(str(folder)))
         run = Run(task, cfg, fabric, folder, state, say, batches)
         state = None  # a second copy of the weights
@@ -199,6 +217,7 @@ class Run:
         self.raw_optimizer = make_optimizer(cfg.optimizer, groups, cfg.lr, cfg.momentum, fused=cfg.precision != "fp16")
         self._set_up()
         self.average = MovingAverage(task.model, cfg.ema) if cfg.ema else None
+        self.before = cfg  # of a resumed run: with the schedule that it had
         if state:
             self._restore(state)
         if fabric.global_rank:  # each process has its own dropout; the first one's is exact after a resume
@@ -206,6 +225,7 @@ class Run:
         self.recorder = self._make_recorder(state)
         self.profiler = StepProfiler(folder, 0 if fabric.global_rank else cfg.profile, say)
         self.signal = 0
+        self.between = False  # two epochs, where one process need not wait for the end of a step to stop
         self.saved_at = time.monotonic()
 
     def _set_up(self) -> None:
@@ -257,15 +277,19 @@ class Run:
         if self.frozen and 0 < cfg.unfreeze_epoch <= progress.epoch:
             self._set_up()
             self.say(f"--freeze={cfg.freeze} ends: everything learns now")
+        self.between = self.fabric.world_size == 1
         with self.average.following() if self.average else nullcontext():
             batches = self.batches = self._train_batches()
+        self.between = False
         if progress.batch and len(batches) != progress.batches:
             raise UserError(
                 f"this epoch had {progress.batches} batches and has {len(batches)} now: go on with the data "
                 f"and options of before to its end (--max_epoch={progress.epoch + 1}), and change them then"
             )
         progress.batches = len(batches)
-        total_steps = cfg.max_epoch * math.ceil(len(batches) / cfg.accumulate)
+        steps = math.ceil(len(batches) / cfg.accumulate)
+        total_steps = cfg.max_epoch * steps
+        self._tell_jump(steps)
         train_mode(self.model)
         with self._bar(f"epoch {progress.epoch + 1}/{cfg.max_epoch}", len(batches), progress.batch) as bar:
             mark = time.perf_counter()
@@ -328,11 +352,14 @@ class Run:
         parameters = list(self.task.model.parameters())
         if self.cfg.l1:
             add_l1_gradient(self.task.model, self.cfg.l1)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not precision.state_dict():  # fp16's scaler leaves a step out whose gradients overflow
+            self._stop_if_bad(norm, batch, gradient=True)  # clipping would spread what is not finite to all of them
         if self.cfg.clip_value:
             torch.nn.utils.clip_grad_value_(parameters, self.cfg.clip_value)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.grad_clip or math.inf)
-        if not precision.state_dict():  # fp16's scaler leaves a step out whose gradients overflow
-            self._stop_if_bad(norm, batch)
+            torch.nn.utils.clip_grad_norm_(parameters, self.cfg.grad_clip or math.inf)
+        elif self.cfg.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.cfg.grad_clip, norm)
         self.progress.step += 1
         if self.progress.step % 100 == 1:
             self.recorder.gradients(self.progress.step, self.progress.epoch, gradient_range(self.task.model))
@@ -423,6 +450,7 @@ class Run:
         self.progress.meters = {name: _meter_values(meter) for name, meter in self.meters.items()}
         state = {
             "version": STATE_VERSION,
+            "threads": torch.get_num_threads(),
             "config": self.cfg.as_dict(),
             "progress": dataclasses.asdict(self.progress),
             "arguments": self.task.model.arguments,
@@ -459,23 +487,32 @@ class Run:
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         if self.average:
             self.average.load_state_dict(state["average"] or state["model"])
+        self.before = dataclasses.replace(self.cfg, **{name: state["config"][name] for name in SCHEDULE})
         if state["scaler"]:  # fp16 then; other precisions have none
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
         set_rng_state(state["rng"])
+
+    def _tell_jump(self, steps: int) -> None:
+        """Says, once, what changed options make of the next step's learning rate; `steps`: of an epoch."""
+        old, new = (learning_rate(cfg, self.progress, cfg.max_epoch * steps) for cfg in (self.before, self.cfg))
+        self.before = self.cfg
+        if not math.isclose(old, new, rel_tol=0.01):
+            self.say(f"the learning rate of the next step was to be {old:.2e} and is {new:.2e} by the changed options")
 
     def _stop_if_asked(self) -> None:
         """Raises Stopped if this process, or another one of the run, got SIGINT or SIGTERM."""
         if number := int(self._largest(self.signal)):
             raise Stopped(number)
 
-    def _stop_if_bad(self, value: torch.Tensor, batch: dict[str, Any]) -> None:
-        """Ends the run if this loss or gradient norm is not finite in any of the processes."""
+    def _stop_if_bad(self, value: torch.Tensor, batch: dict[str, Any], gradient: bool = False) -> None:
+        """Ends the run if this loss, or norm of the gradient, is not finite in any of the processes."""
         fabric, task = self.fabric, self.task
         culprit = int(self._largest(-1 if torch.isfinite(value) else fabric.global_rank))
         if culprit < 0:
             return
         with fabric.autocast():
-            name = fabric.broadcast(first_bad_tensor(task.model, batch, lambda: task.step(task.model, batch)), culprit)
+            name = first_bad_tensor(task.model, batch, lambda: task.step(task.model, batch), gradient)
+        name = fabric.broadcast(name, culprit)
         if not fabric.is_global_zero:
             raise SystemExit(0)
         raise UserError(
@@ -493,17 +530,21 @@ class Run:
     def _session(self) -> Iterator[None]:
         """Ctrl-C and SIGTERM let the step finish and save; a second Ctrl-C ends the process at once."""
 
+        own = os.getpid()  # processes that read data have this handler, too
+
         def note(number: int, frame: object) -> None:
             self.signal = number
             signal.signal(number, signal.SIG_DFL)
+            if self.between and os.getpid() == own:
+                raise Stopped(number)
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with fp16_fault(self.cfg.precision):
-                yield
+            yield
         except Stopped as stopped:
             (number,) = stopped.args
-            self.save()
+            if not self.between:  # where all is saved, and the task may be about to change the weights
+                self.save()
             self.say(
                 f"stopped by {signal.Signals(number).name}, nothing is lost; to go on:\n"
                 f"  python main.py train --resume={shlex.quote(str(self.folder))}"

@@ -56,9 +56,9 @@ class Full:
 
     def __init__(self, cfg: PoetConfig, folder: Path):
         seed_everything(cfg.seed)
-        fabric, precision, _ = make_fabric(cfg)
-        assert precision == "fp32"
-        self.run = Run(make_task(cfg), cfg, fabric, folder, None, lambda text: None)
+        task = make_task(cfg)
+        fabric, _ = make_fabric(cfg, task)
+        self.run = Run(task, cfg, fabric, folder, None, lambda text: None)
 
     def epoch(self) -> None:
         self.run.train_epoch()

@@ -205,15 +205,14 @@ class Workshop:
         _check_texts(style=style)
         _check_number("strength", strength, 0, 1.5)
         picture = self.decode(photo)
-        from infer.paint import Painter
+        from infer.paint import Painter, painting_precision
         from infer.stylize import choose_styles, stylized
-        from utils.hardware import choose_precision
 
         model = self._network("painter")
         shares = choose_styles(style, model.styles)
         with self._cores.shared():
-            precision, _ = choose_precision("auto", gpu=False)
-            painter = Painter(model, model.mixture(shares, float(strength)), precision, LAYERS)
+            row = model.mixture(shares, float(strength))
+            painter = Painter(model, row, painting_precision("auto", model, row)[0], LAYERS)
             return picture, stylized(picture.rgb[None], painter.paint, keep_color, progress=progress)[0]
 
     def postcard(

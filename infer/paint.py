@@ -35,7 +35,7 @@ from models.transformer_net import (
     in_blocks,
 )
 from utils.errors import UserError
-from utils.hardware import keep_freed_memory
+from utils.hardware import check_memory, choose_precision, keep_freed_memory
 
 TILE = 512  # pixels: side of a tile at full resolution
 SMALLEST = 16  # pixels: what is smaller is continued at its edges before it is painted
@@ -49,6 +49,13 @@ Progress = Callable[[float], object]  # is told the share of the work that is do
 Box = tuple[int, int, int, int]  # top, bottom, left, right; bottom and right are the first that are outside
 
 
+def painting_precision(wanted: str, model: TransformerNet, style: Tensor) -> tuple[str, str]:
+    """(precision, why) for a Painter, see choose_precision; found out with a painting of 16 x 16 pixels."""
+    noise = np.random.default_rng(0).integers(0, 256, (1, SMALLEST, SMALLEST, 3), np.uint8)
+    gpu = model.device.type == "cuda"
+    return choose_precision(wanted, gpu, lambda precision: Painter(model, style, precision).paint(noise))
+
+
 class Painter:
     """A network with one setting of its styles, ready to paint.
 
@@ -60,7 +67,7 @@ class Painter:
             layers of a larger picture lie in a temporary file.
         tile: side of the tiles in pixels of the picture; 0: the whole picture in one; -1: that if it fits memory_limit.
 
-    Raises UserError if there is no room for a temporary file.
+    Raises UserError if there is no room for a temporary file, or no memory for a tile.
     """
 
     def __init__(
@@ -99,8 +106,16 @@ class Painter:
             # Without rounding its normalisations give nothing but their shifts; this, (3), is what they end in.
             even = model.deconv3.conv2d.weight.float().sum((2, 3)) @ F.relu(self.in5[1]) + self.last_bias
             self.even = 255 * even.cpu().numpy()
+        if self.tile > 0:
+            self.check_tile(self.tile, self.tile)
         self.identity = float(style[0, -1].clamp(0, 1)) if model.identity else 0.0
         self.nothing = self.identity == 1 and not style[0, :-1].any()
+
+    def check_tile(self, height: int, width: int) -> None:
+        """Raises UserError where a tile cannot fit: its layer of full resolution, as it is read and as it is made."""
+        if self.device.type == "cpu":
+            needed = 2 * 4 * len(self.conv1) * height * width
+            check_memory(needed, f"a tile of {width} x {height} pixels", "give a smaller --tile, or leave it out")
 
     @torch.inference_mode()
     def paint(self, rgb: np.ndarray, progress: Progress | None = None) -> np.ndarray:
@@ -142,6 +157,8 @@ class _Painting:
     def __init__(self, painter: Painter, rgb: np.ndarray, progress: Progress):
         self.p, self.rgb, self.progress = painter, rgb, progress
         self.n, self.height, self.width = rgb.shape[:3]
+        if not painter.tile:
+            painter.check_tile(self.height, self.width)
         # Normalisation takes any constant away; without it there are fewer digits to lose.
         self.middle = rgb[:, ::16, ::16].mean((1, 2), keepdims=True).astype(np.int16)  # (N, 1, 1, 3)
         self.half = (self.height + 1) // 2, (self.width + 1) // 2

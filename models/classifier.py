@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.basemodule import BaseModule, read_state_dict, unwrap
 from utils.errors import UserError
+from utils.tensors import check_shape
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,6 +42,7 @@ class Classifier(BaseModule):
 
     def normalise(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1 -> the same with about mean 0 and variance 1, as in the training on ImageNet."""
+        check_shape(image, (None, 3, None, None), "image")  # a grey one would become three times the same
         return (image - self.mean) / self.std
 
     def feature_maps(self, image: Tensor) -> Tensor:

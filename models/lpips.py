@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from models.basemodule import read_state_dict, unwrap
 from models.vgg import FeatureNetwork
 from utils.errors import UserError
+from utils.tensors import check_shape
 
 LAYERS = ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
@@ -45,6 +46,7 @@ class LPIPS(nn.Module):
         Equation 1 of the paper: features of unit length in each pixel, squared differences weighted by channel, the
         mean over the pixels, the sum over the layers. The authors' own scaling of the input is that of ImageNet.
         """
+        check_shape(other, one.shape, "other")
         distance = torch.zeros(len(one), device=one.device)  # (B)
         ones, others = self.features(one), self.features(other)
         for i, layer in enumerate(LAYERS):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.vgg import FeatureNetwork
+from utils.tensors import check_shape
 
 CONTENT_LAYER = {"vgg16": "relu3_3", "vgg19": "relu3_3", "squeezenet": "fire2", "classifier": "relu3"}
 STYLE_LAYERS = {
@@ -66,6 +67,8 @@ class PerceptualLoss(nn.Module):
         an empty one.
         """
         features = self.features(picture)
+        check_shape(content, features[self.content_layer].shape, "content")
+        check_shape(style, (len(picture),), "style")
         difference = features[self.content_layer].float() - content.float()
         unit = content.float().square().mean((1, 2, 3)).clamp(min=self.content_floor)  # (B)
         content_loss = difference.square().mean((1, 2, 3)) / unit  # (B)

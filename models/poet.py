@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from models.basemodule import BaseModule
 from utils.bloom import bloom_add, bloom_has
 from utils.errors import UserError
+from utils.tensors import check_shape
 
 State = tuple[Tensor, ...]  # what a backbone remembers of the characters so far; its own business
 
@@ -73,6 +74,9 @@ class Poet(BaseModule):
         (B, T), negative where nothing is to be predicted, also {"nll": their summed negative log-likelihood in nats,
         "count": their number}; other positions cost neither time nor loss.
         """
+        for tensor, name in ((targets, "targets"), (poem, "poem")):
+            if tensor is not None:
+                check_shape(tensor, ids.shape, name)
         x = self.dropout(self.embed(ids))  # (B, T) -> (B, T, E)
         features, state = self.backbone(x, state, poem)  # -> (B, T, E)
         output = {"features": features, "state": state}

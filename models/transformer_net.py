@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from models.basemodule import BaseModule, unwrap
 from utils.errors import UserError, did_you_mean
+from utils.tensors import check_shape
 
 EPS = 1e-5  # of all normalisations
 STANDARD_MEAN, STANDARD_STD = 0.5, 0.25  # brightness and contrast of the picture that the identity works in
@@ -74,6 +75,9 @@ class TransformerNet(BaseModule):
 
         The result is not clamped to 0..1: a clamped pixel would give no gradient.
         """
+        if not torch.compiler.is_exporting():  # which has its own ways with sizes
+            check_shape(image, (None, 3, None, None), "image")
+            check_shape(style, (len(image), len(self.styles) + self.identity), "style")
         height, width = image.shape[2:]
         x = F.relu(self.in1(self.conv1(image), style))  # (B, full, H, W)
         x = F.relu(self.in2(self.conv2(x), style))  # (B, half, H/2, W/2), rounded up

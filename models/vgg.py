@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from models.basemodule import read_state_dict, unwrap
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD, download, kept_download
 from utils.errors import UserError, did_you_mean
+from utils.tensors import check_shape
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block
 CHANNELS = (64, 128, 256, 512, 512)
@@ -126,6 +127,7 @@ class FeatureNetwork(nn.Module):
 
         Raises UserError if a side is shorter than SMALLEST.
         """
+        check_shape(image, (None, 3, None, None), "image")  # a grey one would become three times the same
         height, width = image.shape[2:]
         if min(height, width) < SMALLEST:
             raise UserError(f"a picture of {width} x {height} pixels is too small to judge: {SMALLEST} a side at least")

@@ -19,6 +19,7 @@ class Task:
         model: the network that is trained.
         monitors: validation figures that may decide which checkpoint is best, and what is good: "min" or "max"; the
             first one does unless cfg.monitor names another.
+        size_option: what says how large a sample is.
         paths: options that name files of this machine; they stay out of the model file.
         train_set: a Dataset whose samples are functions of (seed, epoch, index); it may have `set_epoch(epoch)`.
         collate: turns a list of samples into a batch, a dict with named keys. A sample that cannot be read may be None:
@@ -29,6 +30,7 @@ class Task:
 
     model: BaseModule
     monitors: dict[str, str] = {"loss": "min"}
+    size_option: str = ""
     paths: tuple[str, ...] = ("data_root", "load")
     train_set: Dataset
     collate: Callable[[list], dict[str, Any]]
@@ -87,9 +89,27 @@ class Task:
         """Gives the recorder what is in a training batch that had this loss: the "best batch" of the epoch, or the
         "worst batch", which `name` says."""
 
+    def some(self, samples: list) -> list:
+        """The samples to judge: all, or of --fast_dev_run as many as a batch has, from everywhere among them."""
+        every = -(-len(samples) // self.cfg.batch_size) if self.cfg.fast_dev_run else 1
+        return samples[::every]
+
     def report(self, split: str) -> dict[str, Any]:
         """All figures of the model on a split; for the commands val and test."""
         raise NotImplementedError
+
+    @property
+    def train_size(self) -> int:
+        """Samples to train with."""
+        return len(self.train_set)
+
+    @property
+    def sample_size(self) -> int:
+        """The side, or length, of the largest sample."""
+        return getattr(self.cfg, self.size_option, 0)
+
+    def trial_batch(self, size: int) -> dict[str, Any] | None:
+        """A training batch of one made-up sample of this size, to find out what a step needs; None: it is not known."""
 
     def example(self) -> dict[str, Tensor]:
         """Arguments of the network's forward, a batch of one; for the command summary."""

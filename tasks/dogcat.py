@@ -33,6 +33,7 @@ from utils.files import atomic_write, is_inside, refuse_overwriting
 from utils.images import grid, save_image
 from utils.recorder import Recorder
 from utils.report import FILES, write_report
+from utils.tensors import check_shape
 from utils.workers import batches_of
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
@@ -54,6 +55,7 @@ class DogCatTask(Task):
     """Trains a Classifier on the labelled pictures under cfg.data_root."""
 
     monitors = {"loss": "min", "accuracy": "max", "auc": "max"}
+    size_option = "image_size"
     collate = staticmethod(collate)
     paths = ("data_root", "load", "pretrained", "others", "cache", "labels", "out")
 
@@ -160,6 +162,7 @@ class DogCatTask(Task):
         Hendrycks et al. 2019, section 4.3).
         """
         cfg, label = self.cfg, batch["label"]
+        check_shape(label, (None,), "label")
         known = label >= 0
         classes = len(self.model.classes)
         target = F.one_hot(label.clamp(min=0), classes).float()  # (B, K)
@@ -257,7 +260,7 @@ class DogCatTask(Task):
         refuse_overwriting((out / name for name in (*FILES, SUBMISSION)), cfg.inputs())
         if not cfg.data_root and split == "test":
             labels = labels or str(EMBEDDED / "test_labels.csv")
-        samples = choose_split(list_samples(root, labels), split)
+        samples = self.some(choose_split(list_samples(root, labels), split))
         size = model.metadata["image_size"]
         numbers = DogCatDataset(samples, model.classes, size).labels  # -1: unknown
         pictures = Pictures([sample.source for sample in samples], size, cfg.tta)
@@ -300,6 +303,14 @@ class DogCatTask(Task):
             write_submission(out / SUBMISSION, table, model.classes)
             result["submission"] = str(out / SUBMISSION)
         return result | {"report": str(out / "report.html")}
+
+    @property
+    def train_size(self) -> int:
+        return len(self.pictures)
+
+    def trial_batch(self, size: int) -> dict[str, Tensor]:
+        image = torch.randint(256, (1, 3, size, size), dtype=torch.uint8)
+        return {"image": image, "label": torch.tensor([0]), "index": torch.tensor([0])}
 
     def example(self) -> dict[str, Tensor]:
         return {"image": torch.zeros(1, 3, self.cfg.image_size, self.cfg.image_size)}

@@ -40,6 +40,7 @@ class PoetTask(Task):
 
     paths = (*Task.paths, "init", "rhymes")
     monitors = {"bits_per_char": "min", "loss": "min"}
+    size_option = "row_length"
     collate = staticmethod(collate)
 
     def __init__(self, cfg: PoetConfig, arguments: dict[str, Any] | None = None):
@@ -146,7 +147,7 @@ class PoetTask(Task):
         The negative log2-likelihood of body characters, punctuation and end mark, divided by their number. A character
         outside the vocabulary costs the unknown sign and then the choice among all the other Chinese characters.
         """
-        poems = choose_split(self.poems, split)
+        poems = self.some(choose_split(self.poems, split))
         source = self.cfg.data_root or "the embedded sample"
         result: dict[str, Any] = {"data": source, "split": split, "poems": len(poems)}
         for condition, name in (("none", "bits_per_char"), ("all", "bits_per_char_given")):
@@ -154,6 +155,14 @@ class PoetTask(Task):
             result[name] = bits / count
             result |= {"characters": count, "unknown_characters": unknown}
         return result
+
+    @property
+    def sample_size(self) -> int:
+        return min(self.cfg.row_length, self.train_set.characters)
+
+    def trial_batch(self, size: int) -> dict[str, Tensor]:
+        ids = torch.arange(size)[None] % len(self.vocabulary)  # (1, T)
+        return {"ids": ids, "targets": ids, "poem": torch.zeros_like(ids)}
 
     def example(self) -> dict[str, Tensor]:
         return {"ids": torch.zeros(1, self.cfg.row_length or 128, dtype=torch.long)}

@@ -35,6 +35,7 @@ class StyleTask(Task):
     """Trains a TransformerNet on the photographs under cfg.data_root, one style for each picture of cfg.style_image."""
 
     monitors = {"loss": "min", "content": "min", "style": "min"}
+    size_option = "image_size"
     collate = staticmethod(collate)
     paths = ("data_root", "load", "style_image", "vgg", "lpips", "squeezenet")
 
@@ -92,7 +93,8 @@ class StyleTask(Task):
     def train_batches(self, epoch: int) -> list[list[int]]:
         if self.model.identity:
             # A network that was loaded, or a resumed run that is past this, has styles already.
-            self.identity_only = epoch < self.cfg.identity_epochs and bool(self.model.untrained_styles())
+            begins = epoch < self.cfg.identity_epochs and not self.cfg.fast_dev_run  # which tries the styles as well
+            self.identity_only = begins and bool(self.model.untrained_styles())
             if not self.identity_only:
                 self.model.styles_from_identity()
         self.train_set.set_epoch(epoch)
@@ -184,7 +186,8 @@ class StyleTask(Task):
         makes of the photograph, and STYLE_ratio that of the network divided by it.
         """
         cfg, styles = self.cfg, self.model.styles
-        dataset = PhotoDataset(choose_split(self.photos, split)[: cfg.val_photos], cfg.image_size, len(styles))
+        photos = self.some(choose_split(self.photos, split)[: cfg.val_photos])
+        dataset = PhotoDataset(photos, cfg.image_size, len(styles))
         samples = [dataset[i] for i in range(len(dataset))]
         # What stands in for a broken photograph is another one of them.
         photos = [sample["image"][None] for sample in samples if not sample["broken"]]  # (1, 3, H, W) each
@@ -240,6 +243,10 @@ class StyleTask(Task):
         noise = NOISE * torch.randn(moved.shape, generator=random)
         again = in_8_bits(self.model(in_8_bits(moved + noise.to(photo.device)), shares)["image"])
         return 255 * (again - painting[:, :, y : y + height, x : x + width]).abs().mean().item()
+
+    def trial_batch(self, size: int) -> dict[str, Tensor]:
+        image = torch.randint(256, (1, 3, size, size), dtype=torch.uint8)
+        return {"image": image, "style": torch.arange(min(self.cfg.styles_per_photo, len(self.model.styles)))[None]}
 
     def example(self) -> dict[str, Tensor]:
         size, rows = self.cfg.image_size, len(self.model.styles) + self.model.identity

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -418,7 +419,10 @@ def test_a_folder_of_explanations_alone_has_no_pictures(tmp_path, model_file, ca
 
 
 def test_torchrun_shares_the_pictures(tmp_path, model_file, capfd):
-    """Two real processes; one meets a broken picture, which ends neither. Each has its own table and overlays."""
+    """Two real processes; one meets a broken picture, which ends neither. Each has its own table and overlays.
+
+    Their lines come in any order, and rounding depends on how many threads there are and what is in a batch together.
+    """
     for number in range(5):
         write_picture(tmp_path / "in" / "ab"[number % 2] / f"{number // 2}.png", number)
     (tmp_path / "in" / "a" / "0.png").write_bytes(b"no picture")  # the very first one
@@ -429,14 +433,22 @@ def test_torchrun_shares_the_pictures(tmp_path, model_file, capfd):
     command += ["classify", str(tmp_path / "in"), *(f"--{name}={value}" for name, value in given.items())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stderr.count("error: ") == 1, done.stderr
-    assert sorted(line.replace("/two/", "/one/") for line in done.stdout.splitlines()) == sorted(whole)
-    tables = [(tmp_path / name).read_text().splitlines() for name in ("one.csv", "two.0.csv", "two.1.csv")]
-    assert tables[1][0] == tables[2][0] == tables[0][0] and [len(table) for table in tables] == [5, 3, 3]
-    assert sorted(tables[1][1:] + tables[2][1:]) == sorted(tables[0][1:])
+    said = [re.sub(r"\d+\.\d%", "", line.replace("/two/", "/one/")) for line in done.stdout.splitlines()]
+    assert sorted(said) == sorted(re.sub(r"\d+\.\d%", "", line) for line in whole)
+    tables = []
+    for name in ("one.csv", "two.0.csv", "two.1.csv"):
+        with open(tmp_path / name, newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+    assert [len(table) for table in tables] == [4, 2, 2]
+    answers = [sorted(table, key=lambda row: row["path"]) for table in (tables[0], tables[1] + tables[2])]
+    for one, two in zip(*answers, strict=True):
+        assert (one["path"], one["label"]) == (two["path"], two["label"])
+        assert float(one["dog"]) == pytest.approx(float(two["dog"]), abs=1e-4)
     folders = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
     assert folders[0] == folders[1] and len(folders[0]) == 4
     for name in folders[0]:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        one, two = (np.asarray(Image.open(tmp_path / folder / name), np.int16) for folder in ("one", "two"))
+        assert one.shape == two.shape and np.abs(one - two).max() <= 2
 
 
 @pytest.mark.parametrize("more", [{}, {"out": "in/maps"}])

@@ -65,7 +65,7 @@ class Visitor:
         for _ in range(4):
             self.press("用一张样片")
             with contextlib.suppress(self.too_late):
-                photo.wait_for(timeout=15_000)
+                photo.wait_for(timeout=200_000)
                 return
         photo.wait_for()
 

@@ -374,7 +374,7 @@ def test_a_taken_port_is_told_in_one_line():
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
         command = [sys.executable, "main.py", "demo", f"--port={port}"]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 2
     assert result.stderr == f"error: cannot listen at {HOST}:{port} (Address already in use): give another --port\n"
 

@@ -1,16 +1,24 @@
 """The helpers that the cookbook names, against plain formulas: conversions, bilinear pooling, features by layer."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from models import LeNet
 from models.features import layer_features
+from models.perceptual import PerceptualLoss
+from models.poet import Poet
 from models.pooling import bilinear_pool
 from models.resnet34 import ResNet34
+from models.transformer_net import TransformerNet
 from utils.errors import UserError
 from utils.tensors import check_shape, one_hot, pil_to_tensor, tensor_to_pil
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "dogcat.safetensors"
 
 
 def test_pictures_of_every_mode_become_tensors():
@@ -55,6 +63,32 @@ def test_a_wrong_shape_is_told_with_the_right_one():
         assert str(error.value) == f"image has the shape (2, 3, 4, 5), expected ({wanted})"
     with pytest.raises(ValueError, match="maps has the shape"):
         bilinear_pool(torch.zeros(3, 4, 5))
+
+
+def _perceptual() -> PerceptualLoss:
+    return PerceptualLoss("classifier", [torch.rand(1, 3, 32, 32)], str(SHIPPED))
+
+
+IDS, PHOTOS = torch.zeros(2, 5, dtype=torch.long), torch.rand(2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "name, call",
+    [
+        ("style", lambda: TransformerNet(["a"], (4, 4, 4), 1)(PHOTOS, torch.eye(2)[:1])),
+        ("style", lambda: TransformerNet(["a"], (4, 4, 4), 1)(PHOTOS[:1], torch.eye(2))),
+        ("image", lambda: LeNet(["cat", "dog"])(PHOTOS[:, :1])),
+        ("image", lambda: _perceptual().content(PHOTOS[:, :1])),
+        ("content", lambda: _perceptual()(PHOTOS, torch.rand(1, 1, 1, 1), torch.tensor([0, 0]))),
+        ("style", lambda: _perceptual()(PHOTOS, _perceptual().content(PHOTOS), torch.tensor([0]))),
+        ("poem", lambda: Poet(["a", "b"], 4, 4, 1, attention=4)(IDS, poem=IDS[:1])),
+        ("targets", lambda: Poet(["a", "b"], 4, 4, 1, attention=4)(IDS, targets=torch.zeros(2, dtype=torch.long))),
+    ],
+)
+def test_what_would_broadcast_is_told(name, call):
+    """Each of these would give numbers, and wrong ones."""
+    with pytest.raises(ValueError, match=f"^{name} has the shape "):
+        call()
 
 
 def by_hand(maps: np.ndarray) -> np.ndarray:
@@ -118,7 +152,7 @@ def test_gradients_flow_through_features():
 def test_a_wrong_name_is_named_and_no_hook_stays(model):
     with pytest.raises(UserError, match="ResNet34 has no layer 'layer22'; did you mean layer2?"):
         layer_features(model, ["layer1", "layer22"], torch.rand(1, 3, 64, 64))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError):
         layer_features(model, ["layer1"], torch.rand(1, 4, 64, 64))
     assert not any(module._forward_hooks for module in model.modules())
 

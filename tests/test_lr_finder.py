@@ -164,21 +164,6 @@ def test_fp16_clips_what_the_gradient_is_not_what_it_is_scaled_to(pictures, tmp_
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
 
 
-def test_a_network_that_the_cpu_has_no_fp16_for_is_one_line(tmp_path, capfd, monkeypatch):
-    from tasks.poet import PoetTask
-
-    def step(self, model, batch):
-        raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
-
-    monkeypatch.setattr(PoetTask, "step", step)
-    write_corpus(tmp_path / "corpus.jsonl")
-    given = options(tmp_path, precision="fp16", steps=12)
-    assert main.main(words("find_lr", given)) == 2
-    err = capfd.readouterr().err
-    assert err.splitlines()[-1] == "error: --precision=fp16: this CPU has none for the network; use bf16 or fp32"
-    assert "Traceback" not in err
-
-
 def test_pictures_that_cannot_be_read_are_named_once(pictures, tmp_path, capfd):
     broken = shutil.copytree(pictures, tmp_path / "broken")
     names = sorted(path.name for path in broken.rglob("*.png"))[::10]

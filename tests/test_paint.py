@@ -55,6 +55,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 SIZES = [(64, 64), (37, 50), (100, 75), (129, 66), (16, 200), (41, 43), (42, 43), (43, 41), (17, 18)]
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("height, width", SIZES)
 def test_tiles_of_any_side_give_what_the_network_gives(height, width):
     model, rgb = network(), pictures(height, width, 2)
@@ -135,6 +136,7 @@ def test_layers_of_full_resolution_are_computed_once_and_in_one_piece_if_memory_
     assert [sum(w is each for w in weights) for each in (painter.conv1, painter.up2)] == [times, times]
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize(
     "precision, layout",
     [("fp32", torch.contiguous_format), ("fp32", torch.channels_last), ("bf16", torch.channels_last)],
@@ -154,6 +156,7 @@ def test_statistics_are_exact(tile, height, width, layout, precision):
         torch.testing.assert_close(moments, tuple(e.float() for e in expected), atol=off, rtol=off)
 
 
+@pytest.mark.processor
 def test_bf16_is_close():
     """Random weights amplify rounding more than trained ones do; of these, see test_shipped.py."""
     model, rgb = network((16, 32, 64), 5), pictures(120, 100, 2)

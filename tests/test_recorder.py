@@ -151,7 +151,9 @@ def test_a_killed_run_leaves_a_log_that_can_be_read(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"go\n"
-    time.sleep(0.3)
+    log = tmp_path / LOG_NAME
+    while not log.exists() or log.read_bytes().count(b"\n") <= 100:
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait(120)
     process.stdout.close()

@@ -1,5 +1,6 @@
 """A run that was stopped, killed or prolonged equals one that was not, bit for bit; no file is ever broken."""
 
+import math
 import os
 import random
 import re
@@ -41,15 +42,21 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     "number, more",
     [
-        (signal.SIGINT, {"precision": "fp32", "layers": 1}),
-        (signal.SIGTERM, {"precision": "bf16", "lr_schedule": "cosine", "save_every": 1000}),
+        (signal.SIGINT, {"layers": 1, "max_epoch": 6}),
+        (signal.SIGTERM, {"backbone": "transformer", "lr_schedule": "cosine", "save_every": 1000, "max_epoch": 6}),
     ],
     ids=["SIGINT", "SIGTERM"],
 )
+@pytest.mark.processor
 def test_stopped_by_a_signal(folder, number, more):
-    run(folder, **options(folder, run="whole", **more))
+    """The first part has two threads, which the resumed one takes over: with the one it would have bits differ."""
+    whole = Process(arguments(**options(folder, run="whole", **more)), folder / "out", OMP_NUM_THREADS="2")
+    assert whole.wait() == 0, whole.out.read_text()
     command = [sys.executable, "main.py", *arguments(**options(folder, run="two parts", **more))]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
     while process.poll() is None and steps_done(folder / "two parts") < 9:
         time.sleep(0.002)
     process.send_signal(number)
@@ -60,6 +67,7 @@ def test_stopped_by_a_signal(folder, number, more):
     assert read_state(folder / "two parts" / "last.pt")["progress"]["step"] >= 9
     out = folder / "resumed"
     assert Process(shlex.split(line)[2:], out).wait() == 0, out.read_text()
+    assert "CPU, 2 threads" in out.read_text()
     assert_same_run(folder / "whole", folder / "two parts")
 
 
@@ -68,10 +76,11 @@ def test_stopped_by_a_signal(folder, number, more):
     [
         (8, {}),
         (6, {"num_workers": 2, "lr_schedule": "cosine"}),
-        (6, {"accumulate": 2, "precision": "bf16", "batch_size": 1}),
+        (6, {"accumulate": 2, "precision": "bf16", "backbone": "transformer", "batch_size": 1}),
     ],
     ids=["plain", "workers", "accumulate bf16"],
 )
+@pytest.mark.processor
 def test_killed_at_random_times(folder, kills, more):
     """20 kills in all; it saves at each step."""
     run(folder, **options(folder, run="whole", **more))
@@ -143,7 +152,32 @@ def test_stopped_while_validating(folder, monkeypatch):
     assert_same_run(folder / "whole", folder / "parts")
 
 
-def test_without_a_value_the_latest_run_goes_on_and_a_finished_one_says_so(folder):
+def test_without_a_value_the_latest_unfinished_run_goes_on(folder):
+    for name in ("older", "stopped", "latest"):
+        run(folder, **options(folder, run=name, max_epoch=1))
+    for name in ("older", "stopped"):
+        state = read_state(folder / name / "last.pt")
+        state["config"]["max_epoch"] = 2  # as if it had been stopped after the first
+        torch.save(state, folder / name / "last.pt")
+    for number, name in enumerate(("older", "stopped", "latest")):
+        os.utime(folder / name / "last.pt", (number, number))
+    assert resumed_options({"resume": "True", "save_path": str(folder)})["resume"] == str(folder / "stopped")
+
+
+def test_a_jump_of_the_learning_rate_is_said(folder):
+    """Half a cosine, from the rate to 2 % of it, over one epoch is at its end here, over two in the middle."""
+    run(folder, **options(folder, run="a", max_epoch=1, lr_schedule="cosine"))
+    told = run(folder, resume=folder / "a", max_epoch=2)
+    first, second = ([r["lr"] for r in log_of(folder / "a") if r.get("epoch") == e and "lr" in r] for e in (0, 1))
+    rates = [
+        0.01 * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1, len(first) / (epochs * len(second))))) / 2)
+        for epochs in (1, 2)
+    ]
+    line = "the learning rate of the next step was to be {:.2e} and is {:.2e} by the changed options"
+    assert line.format(*rates) in told and second[0] == pytest.approx(rates[1])
+
+
+def test_without_a_value_a_finished_run_says_so_and_may_go_on(folder):
     run(folder, **options(folder, run="a", max_epoch=1))
     run(folder, **options(folder, run="b", max_epoch=1))
     os.utime(folder / "a" / "last.pt")  # the latest now

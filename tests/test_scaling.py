@@ -31,7 +31,7 @@ def test_two_machines_are_one_process(tmp_path):
         )
         for rank in (0, 1)
     ]
-    told = [machine.communicate(timeout=300)[1] for machine in machines]
+    told = [machine.communicate(timeout=600)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], told
     assert "epoch 2/2  loss " in told[0] and "epoch" not in told[1]
     run(tmp_path, **options(tmp_path, run="one", **more))

@@ -52,7 +52,7 @@ def _saving(path: Path) -> None:
 
 def test_killed_while_saving(tmp_path):
     """Whatever a kill interrupts, the file is that of one save, and never an older one than before."""
-    draw, interrupted = random.Random(0), 0
+    draw = random.Random(0)
     path = tmp_path / "state.pt"
     for _ in range(12):
         path.unlink(missing_ok=True)
@@ -66,10 +66,30 @@ def test_killed_while_saving(tmp_path):
         process.join()
         state = torch.load(path, weights_only=True)
         assert state["n"] >= last and (state["x"] == state["n"]).all()
-        interrupted += any(tmp_path.glob(".*.part"))
         for rest in tmp_path.glob(".*.part"):
             rest.unlink()
-    assert interrupted  # some kills came within a save
+
+
+def _killed_within(path: Path, moment: str) -> None:
+    def write(temporary: str) -> None:
+        with open(temporary, "wb") as file:
+            file.write(b"new" if moment == "written" else b"ne")
+        if moment != "replaced":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    atomic_save(path, write)
+
+
+@pytest.mark.parametrize("moment", ["half", "written", "replaced"])
+def test_killed_within_a_save(tmp_path, moment):
+    path = tmp_path / "state.pt"
+    path.write_bytes(b"old")
+    process = FORK.Process(target=_killed_within, args=(path, moment))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and path.read_bytes() == b"old"
+    assert len(list(tmp_path.glob(".*.part"))) == 1
 
 
 def test_a_disk_that_is_full_after_any_number_of_bytes(folder):

@@ -309,6 +309,17 @@ def test_killed_and_resumed_it_is_the_same_run(folder, more):
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*pictures, strict=True))
 
 
+def test_a_trial_run_tries_the_style_loss(folder):
+    """Not the identity alone, with which a training begins."""
+    given = options(folder, fast_dev_run=True, identity_epochs=3, batch_size=1)
+    told = run(folder, **given)
+    line = next(line for line in told.splitlines() if line.startswith("epoch 1/1  "))
+    trained = line.split("|")[0]
+    assert all(f" {name} " in trained for name in ("loss", "content", "style", "tv", "identity"))
+    task = make_task(parse(StyleConfig, given))
+    assert task.report("val")["photos"] == 1
+
+
 def test_broken_photographs_are_named(folder):
     train = [source.path for source in choose_split(list_pictures(folder / "photos"), "train")]
     train[0].write_bytes(train[1].read_bytes()[:300])

@@ -10,7 +10,6 @@ import pty
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import trainer
 from config import DefaultConfig, PoetConfig, parse
 from models.basemodule import BaseModule
 from tasks.base import Task
+from tests.test_visualize import free_port
 from tests.training import CONTEXT, Process, arguments, log_of, options, run, steps_done, write_corpus
 from trainer import Progress, learning_rate, train
 from utils.errors import UserError
@@ -436,7 +436,7 @@ def test_a_debugger_on_a_terminal(tmp_path):
 
 def test_a_second_training_is_kept_out(tmp_path):
     write_corpus(tmp_path / "corpus.jsonl")
-    first = Process(arguments(**options(tmp_path, run="run", max_epoch=100)), tmp_path / "first")
+    first = Process(arguments(**options(tmp_path, run="run", max_epoch=100_000)), tmp_path / "first")
     first.wait_for(lambda: steps_done(tmp_path / "run") > 1)
     told = run(tmp_path, code=2, resume=tmp_path / "run")
     assert told.splitlines()[-1].startswith(f"error: {tmp_path / 'run'} is being trained by another process")
@@ -548,9 +548,7 @@ def _one_of_two(folder: Path, rank: int, port: int, bad_disk: bool) -> None:
 @pytest.mark.parametrize("bad_disk", [False, True], ids=["NaN", "disk"])
 def test_an_error_in_one_process_ends_both(tmp_path, bad_disk):
     """The first process tells, the second one ends quietly; nobody waits for a dead one."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     ranks = [CONTEXT.Process(target=_one_of_two, args=(tmp_path, r, port, bad_disk)) for r in (0, 1)]
     for process in ranks:
         process.start()

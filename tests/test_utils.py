@@ -125,6 +125,16 @@ def test_precision(monkeypatch):
         monkeypatch.setattr(hardware, "bf16_speedup", lambda speedup=speedup: speedup)
         precision, why = hardware.choose_precision("auto", gpu=False)
         assert precision == expected and f"a matrix product in bf16 is {speedups[speedup]} in fp32 here" in why
+    monkeypatch.setattr(hardware, "bf16_speedup", lambda: 3.0)
+
+    def cannot(precision):
+        raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
+
+    lacking = "this CPU cannot compute the network in bf16"
+    assert hardware.choose_precision("auto", False, cannot) == ("fp32", lacking)
+    with pytest.raises(UserError, match=f"^--precision=bf16: {lacking}; use --precision=fp32$"):
+        hardware.choose_precision("bf16", False, cannot)
+    assert hardware.choose_precision("fp32", False, cannot) == ("fp32", "asked for")
     for fast, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, fast=fast: fast)
         assert hardware.choose_precision("auto", gpu=True)[0] == expected
@@ -183,6 +193,33 @@ def test_named_tensors():
         ('batch["y"][0]', 2),
         ('batch["y"][1]["z"][0]', 3),
     ]
+
+
+class Root(nn.Module):
+    """Of 0 the root is 0 and its derivative infinite."""
+
+    def forward(self, x):
+        return (0 * x).sqrt()
+
+
+def test_the_layer_where_a_bad_gradient_begins():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), Root(), nn.Linear(2, 1))
+
+    def forward():
+        return {"objective": net(torch.ones(1, 2)).sum()}
+
+    forward()["objective"].backward()
+    assert all(p.grad.isnan().all() for p in net[:2].parameters())  # it has spread from there to the first layer
+    begins = "the gradient that layer 2 (Root) gives layer 1 (Linear)"
+    assert first_bad_tensor(net, {}, forward, backward=True) == begins
+    net.zero_grad()
+
+    def of_the_loss():
+        return {"objective": (net[0](torch.ones(1, 2)) * 0).square().sum().sqrt()}
+
+    assert first_bad_tensor(net, {}, of_the_loss, backward=True) == "the gradient that the loss gives layer 0 (Linear)"
+    assert not any(m._forward_hooks for m in net.modules())
+    assert not any(p._backward_hooks for p in net.parameters())
 
 
 def test_first_bad_tensor_in_order():

@@ -59,7 +59,7 @@ def _main(argv: list[str], out: str, environment: dict[str, str]) -> None:
         sys.stdin = open(0)  # multiprocessing has closed it
     os.dup2(target, 1)
     os.dup2(target, 2)
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", 1)))
     import main
 
     sys.exit(main.main(argv))

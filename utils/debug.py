@@ -25,10 +25,14 @@ def _is_bad(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
 
 
-def first_bad_tensor(model: nn.Module, batch: dict[str, Any], forward: Callable[[], Any]) -> str:
+def first_bad_tensor(
+    model: nn.Module, batch: dict[str, Any], forward: Callable[[], dict[str, Tensor]], backward: bool = False
+) -> str:
     """Names the first tensor with NaN or infinity: in batch, parameters, a layer's output, the loss, a gradient.
 
-    `forward` repeats the step's forward pass; each layer's output is looked at in the order of computation.
+    `forward` repeats the step's forward pass and gives its "objective"; each layer's output is looked at in the order
+    of computation. With `backward`, where the loss was good, so is each gradient, in the order of the backward pass.
+    What is not bad this time (an earlier batch of the step was) is named by the parameter whose gradient is.
     """
     for name, tensor in named_tensors(batch, "batch"):
         if _is_bad(tensor):
@@ -37,26 +41,47 @@ def first_bad_tensor(model: nn.Module, batch: dict[str, Any], forward: Callable[
         if _is_bad(tensor.detach()):
             return f"parameter {name}"
     bad: list[str] = []
+    before = [name for name, p in model.named_parameters() if p.grad is not None and _is_bad(p.grad)]
 
-    def look(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for where, tensor in named_tensors(output, "output"):
-                if not bad and _is_bad(tensor.detach()):
-                    bad.append(f"{where} of layer {name} ({type(module).__name__})")
+    def look(name: str) -> Callable[[Tensor], None]:
+        def hook(tensor: Tensor) -> None:
+            if not bad and _is_bad(tensor.detach()):
+                bad.append(name)
 
         return hook
 
-    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
+    giver = "the loss"  # the layer whose output's gradient was looked at last, and was good
+
+    def look_at_gradient(layer: str) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            nonlocal giver
+            look(f"the gradient that {giver} gives {layer}")(gradient)
+            giver = layer
+
+        return hook
+
+    def look_at_layer(name: str) -> Callable:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            layer = f"layer {name} ({type(module).__name__})"
+            for where, tensor in named_tensors(output, "output"):
+                look(f"{where} of {layer}")(tensor)
+                if tensor.requires_grad:
+                    tensor.register_hook(look_at_gradient(layer))
+
+        return hook
+
+    hooks = [module.register_forward_hook(look_at_layer(name)) for name, module in model.named_modules() if name]
+    hooks += [p.register_hook(look(f"gradient of {name}")) for name, p in model.named_parameters() if p.requires_grad]
     try:
-        with torch.no_grad():
-            result = forward()
+        result = forward()
+        for name, tensor in named_tensors(result, "output"):
+            look(name)(tensor)
+        if backward and not bad:
+            result["objective"].backward()
     finally:
         for hook in hooks:
             hook.remove()
-    bad += [name for name, tensor in named_tensors(result, "output") if _is_bad(tensor)]
-    bad += [
-        f"gradient of {name}" for name, p in model.named_parameters() if p.grad is not None and _is_bad(p.grad.detach())
-    ]
+    bad += [f"gradient of {name}" for name in before]
     return bad[0] if bad else "the loss (not reproduced by a second forward pass)"
 
 

@@ -1,16 +1,22 @@
-"""What the machine can do: the CPU's features, the precision that is fastest on it, memory that is used again."""
+"""What the machine can do: the CPU's features, the precision that is fastest on it, its cores, memory used again."""
 
 import ctypes
+import os
+import re
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from utils.errors import UserError
 from utils.text import times_as_fast
 
 MOST = 2**31 - 1  # bytes: the most that the C library can be told
+OUT_OF_MEMORY = "out of memory|(can't|cannot) allocate memory|not enough memory"  # what torch says on each device
+WORKERS_A_CORE = 4
 
 
 def cpu_features() -> list[str]:
@@ -46,16 +52,64 @@ def pick_device(use_gpu: bool) -> str:
     return "cuda" if use_gpu and torch.cuda.is_available() else "cpu"
 
 
-def choose_precision(wanted: str, gpu: bool) -> tuple[str, str]:
-    """(precision, why). `wanted` is "auto", which becomes "fp32" or "bf16", or the precision itself."""
-    if wanted != "auto":
-        return wanted, "asked for"
+def choose_precision(wanted: str, gpu: bool, attempt: Callable[[str], object] | None = None) -> tuple[str, str]:
+    """(precision, why). `wanted` is "auto", which becomes "fp32" or "bf16", or the precision itself.
+
+    `attempt(precision)` computes something tiny with the network at hand. What torch cannot do here, auto never picks:
+    an LSTM in bf16, for one, on a CPU without AVX-512. Raises UserError if it was asked for.
+    """
+    precision, why = _fastest(gpu) if wanted == "auto" else (wanted, "asked for")
+    if precision == "fp32" or attempt is None:
+        return precision, why
+    try:
+        attempt(precision)
+    except RuntimeError as error:
+        if re.search(OUT_OF_MEMORY, str(error), re.IGNORECASE):
+            raise
+        lacking = f"this {'GPU' if gpu else 'CPU'} cannot compute the network in {precision}"
+        if wanted != "auto":
+            raise UserError(f"--precision={wanted}: {lacking}; use --precision=fp32") from error
+        return "fp32", lacking
+    return precision, why
+
+
+def _fastest(gpu: bool) -> tuple[str, str]:
     if gpu:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "this GPU has bf16 units") if fast else ("fp32", "this GPU has no bf16 units")
     speedup = bf16_speedup()
     reason = f"a matrix product in bf16 is {times_as_fast(speedup)} in fp32 here"
     return ("bf16" if speedup > 1.5 else "fp32"), reason
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_workers(workers: int) -> None:
+    """Raises UserError for more processes that read data than make sense here."""
+    most = WORKERS_A_CORE * cores()
+    if workers > most:
+        raise UserError(f"--num_workers={workers}: this machine has {cores()} cores, for {most} such processes at most")
+
+
+def free_memory() -> float:
+    """Bytes of memory that can be had without taking them from others; infinity where the system does not say."""
+    info, limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if not info.exists():
+        return float("inf")
+    free = 1024 * int(info.read_text().split("MemAvailable:")[1].split()[0])
+    if limit.exists() and (most := limit.read_text().strip()).isdecimal():  # a container's own; else "max"
+        free = min(free, int(most) - int(limit.with_name("memory.current").read_text()))
+    return free
+
+
+def check_memory(needed: float, what: str, advice: str) -> None:
+    """Raises UserError if so many bytes cannot be had."""
+    if needed > (free := free_memory()):
+        sizes = f"some {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free"
+        raise UserError(f"{what} needs {sizes}: {advice}")
 
 
 def keep_freed_memory(block: int = 128 << 20, free: int = 512 << 20) -> None:

@@ -13,7 +13,7 @@ from utils.errors import UserError
 from utils.files import refuse_overwriting, remove_temporaries
 from utils.recorder import LOG_NAME
 
-STATE_VERSION = 4  # of last.pt
+STATE_VERSION = 5  # of last.pt
 
 
 def run_folder(cfg: DefaultConfig) -> Path:
@@ -29,20 +29,30 @@ def run_folder(cfg: DefaultConfig) -> Path:
 
 
 def resumed_options(overrides: dict[str, Any]) -> dict[str, Any]:
-    """The options of the run that --resume names (without a value: the latest), changed by the others given."""
+    """The options of the run that --resume names, changed by the others given.
+
+    Without a value: of the latest run that is not finished, or, if all are, of the latest.
+    """
     name, save_path = overrides["resume"], overrides.get("save_path", DefaultConfig.save_path)
     name, save_path = os.path.expanduser(str(name)), Path(save_path).expanduser()
     if name.lower() == "true":
-        states = save_path.glob("*/last.pt")
-        states = sorted(states, key=lambda p: p.stat().st_mtime)
-        if not states:
+        found = sorted(save_path.glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+        if not found:
             raise UserError("--resume: there is no run to go on with; start one with python main.py train")
-        name = str(states[-1].parent)
+        name = str(next(filter(_unfinished, found), found[0]).parent)
     folder = Path(name).parent if name.endswith("last.pt") else Path(name)
     if not folder.exists():  # the bare name of a run
         folder = save_path / folder
     stored = read_state(folder / "last.pt")["config"]
     return {**stored, **overrides, "resume": str(folder)}
+
+
+def _unfinished(path: Path) -> bool:
+    try:
+        state = read_state(path)
+    except UserError:  # of another version, or damaged: said if it is named
+        return False
+    return state["progress"]["epoch"] < state["config"]["max_epoch"]
 
 
 def read_state(path: Path) -> dict[str, Any]:

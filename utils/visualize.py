@@ -246,8 +246,9 @@ def replay(folder: str | Path, port: int = 8097, timeout: float = 60.0) -> None:
 def show(run: str | Path | None = None, port: int = 8097) -> None:
     """The command `visdom [RUN]`: starts the server unless it runs, and shows the run while its log grows.
 
-    Returns after Ctrl-C or SIGTERM; at once if the server runs already and there is nothing to follow. Raises UserError
-    if the run has no log, another program has the port, or the files of visdom's page cannot be had.
+    Returns after SIGTERM (Ctrl-C is a KeyboardInterrupt); at once if the server runs already and there is nothing to
+    follow. Raises UserError if the run has no log, another program has the port, or the files of visdom's page cannot
+    be had.
     """
     if not 0 < port < 65536:
         raise UserError(f"--port={port}: choose one from 1 to 65535")
@@ -264,8 +265,10 @@ def show(run: str | Path | None = None, port: int = 8097) -> None:
         return
     follower = _follow(folder, port)
     _say("the run is followed; Ctrl-C ends it")
-    asyncio.run(_until_signal())
-    follower.close()
+    try:
+        asyncio.run(_until_sigterm())
+    finally:  # of Ctrl-C, too
+        follower.close()
 
 
 def serve(port: int = 8097, folder: Path | None = None) -> None:
@@ -304,10 +307,12 @@ async def _serve(port: int, folder: Path | None) -> None:
         application.state.setdefault(_env_of(folder), {"jsons": {}, "reload": {}})
     _say(f"visdom: {_address(port, folder)}  (Ctrl-C ends it)")
     follower = _follow(folder, port) if folder is not None else None
-    await _until_signal()
-    if follower is not None:
-        await asyncio.to_thread(follower.close)
-    server.stop()
+    try:
+        await _until_sigterm()
+    finally:  # of Ctrl-C, too
+        if follower is not None:
+            await asyncio.to_thread(follower.close)
+        server.stop()
 
 
 def is_foreign(host: str, origin: str | None) -> bool:
@@ -318,10 +323,9 @@ def is_foreign(host: str, origin: str | None) -> bool:
     return urlsplit(f"//{host}").hostname not in OURS or (origin is not None and urlsplit(origin).netloc != host)
 
 
-async def _until_signal() -> None:
+async def _until_sigterm() -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
 
 
