@@ -76,7 +76,7 @@ class Options:
 class DefaultConfig(Options):
     """Options of train, val and test for every task."""
 
-    task: str = option("poet", "what is learnt: poet, style or dogcat")
+    task: str = option("poet", "what is learnt: poet, style or dogcat; without it, what --load holds")
     # data
     data_root: str = option(
         "",
@@ -485,6 +485,7 @@ class DownloadConfig(Options):
 
 
 TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}
+TASK_OF = {"Poet": "poet", "TransformerNet": "style"}  # class of a network -> its task; the rest are classifiers
 
 
 SHIPPED = (GenerateConfig.load, StylizeConfig.load, ClassifyConfig.load)
@@ -530,16 +531,51 @@ OTHER_NAMES = {
 PICTURES = "content content_image input input_image image img photo picture source".split()
 
 
-def task_config(overrides: Mapping[str, Any]) -> DefaultConfig:
-    """The checked config of the task that `--task` names (poet without it)."""
-    name = overrides.get("task", DefaultConfig.task)
+# Options of tasks that not every command of tasks (train, find_lr, val, test, summary) has a use for.
+ONLY_FOR = {
+    name: tuple(commands.split())
+    for commands, names in {
+        "train": "max_epoch lr lr_schedule lr_epochs lr_decay warmup unfreeze_epoch ema monitor patience clip_value l1"
+        " accumulate checkpoint_layers devices num_nodes compile sync_bn deterministic fast_dev_run overfit_batches"
+        " profile save_path run resume save_every env use_visdom vis_port tensorboard debug_file samples",
+        "train find_lr": "batch_size optimizer momentum weight_decay lr_scale freeze grad_clip seed"
+        " styles_per_photo epoch_batches identity_epochs identity_weight temporal_weight"
+        " label_smoothing mixup jitter shuffle_blocks views others cache",
+        "train find_lr summary": "init rhymes backbone dropout min_count row_length width identity pretrained",
+        "val test": "split lpips squeezenet optimize_steps tta out",
+        "val test find_lr": "json",
+    }.items()
+    for name in names.split()
+}
+
+
+def is_for(name: str, command: str) -> bool:
+    """Whether a command of tasks has a use for an option."""
+    return command in ONLY_FOR.get(name, (command,))
+
+
+def task_config(
+    overrides: Mapping[str, Any], command: str = "", stored: Mapping[str, Any] | None = None
+) -> DefaultConfig:
+    """The checked config of the task that `--task` names (poet without it).
+
+    `stored` are the options of a run, which `overrides` changes. Raises UserError as `parse` does, and for options that
+    are another task's, or that `command` has no use for.
+    """
+    values = {**(stored or {}), **overrides}
+    name = values.get("task", DefaultConfig.task)
     if name not in TASKS:
         raise UserError(f"--task={name}: choose one of {', '.join(TASKS)}{did_you_mean(str(name), TASKS)}")
     for given in overrides:
         tasks = [task for task, cls in TASKS.items() if given in option_names(cls)]
         if tasks and name not in tasks:
             raise UserError(f"--{given} is an option of --task={' and '.join(tasks)}, not of --task={name}")
-    return parse(TASKS[name], overrides)
+    cfg = parse(TASKS[name], values)
+    for given in overrides if command else ():
+        given = given if hasattr(cfg, given) else given.removeprefix("no").lstrip("_")  # --nocompile
+        if not is_for(given, command):
+            raise UserError(f"--{given} is for {' and '.join(ONLY_FOR[given])}; {command} has no use for it")
+    return cfg
 
 
 def option_names(cls: type[Options]) -> set[str]:
@@ -562,11 +598,16 @@ def find_inputs(cfg: Config, given: Iterable[str]) -> Config:
     for f in dataclasses.fields(cfg):
         path = getattr(cfg, f.name)
         if f.metadata["reads"] and path and path not in f.metadata["words"] and is_missing(path):
-            if path in SHIPPED and (ROOT / path).exists():
-                found[f.name] = str(ROOT / path)
+            if not is_missing(place := shipped(path)):
+                found[f.name] = place
             elif f.name in given:
                 raise UserError(f"--{f.name}={path} does not exist: give {f.metadata['reads']}")
     return dataclasses.replace(cfg, **found)
+
+
+def shipped(path: str) -> str:
+    """`path`, or where it is in the project: `checkpoints/poet.safetensors` is found from any folder."""
+    return str(ROOT / path) if path in SHIPPED and is_missing(path) else path
 
 
 def is_missing(path: str) -> bool:

@@ -32,8 +32,6 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
     Returns {"lr": [...], "loss": [...] (smoothed), "suggestion": see `steepest`}. Raises UserError if the loss never
     falls, and where this machine cannot do what cfg asks for.
     """
-    if (cfg.devices, cfg.num_nodes) != ("1", 1):
-        raise UserError("find_lr uses one device: leave --devices and --num_nodes out")
     check_machine(cfg)
     seed_everything(cfg.seed)
     task = make_task(cfg)

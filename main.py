@@ -36,12 +36,7 @@ class Incomplete(Exception):
 def train(*args: str, **options: Option) -> None:
     """train a network; after each epoch: validation, a checkpoint, examples"""
     _no_arguments("train", args)
-    stored = options
-    if "resume" in options:
-        from utils.runs import resumed_options
-
-        stored = resumed_options(options)
-    cfg = config.find_inputs(config.task_config(stored), options)
+    cfg = _task_options("train", options)
     from trainer import train as run
 
     run(cfg)
@@ -59,7 +54,7 @@ def test(*args: str, **options: Option) -> None:
 
 def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> None:
     _no_arguments(command, args)
-    cfg = config.find_inputs(config.task_config(options), options)
+    cfg = _task_options(command, options)
     if not cfg.load:
         raise UserError(
             f"{command} needs a model file: --load=checkpoints/{cfg.task}.safetensors, or a run's best.safetensors"
@@ -414,7 +409,7 @@ def find_lr(*args: str, **options: Option) -> None:
     """the learning rate at which the loss of a task falls fastest: a short training with a rising one"""
     _no_arguments("find_lr", args)
     own = {name: options.pop(name) for name in ("steps",) if name in options}
-    cfg = config.find_inputs(config.task_config(options), options)
+    cfg = _task_options("find_lr", options)
     steps = config.parse(config.FindLrConfig, own).steps
     from lr_finder import chart
     from lr_finder import find_lr as search
@@ -509,7 +504,7 @@ def summary(*args: str, **options: Option) -> None:
     _no_arguments("summary", args)
     own = {name: options.pop(name) for name in ("graph",) if name in options}
     graph = config.parse(config.SummaryConfig, own).graph
-    cfg = config.find_inputs(config.task_config(options), options)
+    cfg = _task_options("summary", options)
     from utils.files import refuse_overwriting
 
     refuse_overwriting(filter(None, [graph]), cfg.inputs(), "graph")
@@ -564,7 +559,7 @@ def help(*args: str, **options: Option) -> None:  # noqa: A001  the command's na
         print(f"usage: python main.py COMMAND [--option=value …]\n\n{commands}")
         option_sets = dict.fromkeys(cls for sets in OPTIONS.values() for cls in sets)
     for cls in option_sets:
-        print(f"\n{_options_text(cls)}")
+        print(f"\n{_options_text(cls, args[0] if args else '')}")
 
 
 # A new command is a function above, its name here, and its options (classes of config.py) in OPTIONS, for help.
@@ -611,12 +606,13 @@ OPTIONS = {
 }
 
 
-def _options_text(cls: type[config.Options]) -> str:
-    """The options that `cls` adds to its base, or gives another default."""
+def _options_text(cls: type[config.Options], command: str) -> str:
+    """The options that `cls` adds to its base, or gives another default; of a command those that it has a use for."""
+    all_of_them = not command or not issubclass(cls, config.DefaultConfig)
     inherited = {(f.name, f.default) for f in dataclasses.fields(cls.__mro__[1])}
     lines = [cls.__doc__]
     for f in dataclasses.fields(cls):
-        if (f.name, f.default) not in inherited:
+        if (f.name, f.default) not in inherited and (all_of_them or config.is_for(f.name, command)):
             default = "" if f.default == "" else f"={f.default}"
             choices = ", ".join(filter(None, f.metadata["choices"]))
             lines.append(f"  {'--' + f.name + default:24} {f.metadata['help']}{choices and f' ({choices})'}")
@@ -632,6 +628,22 @@ def _check_command(name: str) -> None:
 def _options(cls: type[config.Config], options: dict[str, Option]) -> config.Config:
     """The checked options of a command, its files found."""
     return config.find_inputs(config.parse(cls, options), options)
+
+
+def _task_options(command: str, options: dict[str, Option]) -> config.DefaultConfig:
+    """The same of a command of tasks. Without --task, the model file says of which it is, or the resumed run."""
+    stored = {}
+    if command == "train" and "resume" in options:
+        from utils.runs import resumed_options
+
+        stored = resumed_options(options)
+        options = {**options, "resume": stored["resume"]}
+    elif "task" not in options and isinstance(options.get("load"), str):
+        from utils.files import class_in
+
+        if found := class_in(config.shipped(os.path.expanduser(options["load"]))):
+            options = {**options, "task": config.TASK_OF.get(found, "dogcat")}
+    return config.find_inputs(config.task_config(options, command, stored), options)
 
 
 def _model_file(path: str, option: str = "load") -> str:

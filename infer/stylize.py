@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -166,22 +166,23 @@ def style_label(shares: Mapping[str, float]) -> str:
     return re.sub(r"[^\w.+-]", "_", "+".join(shares))
 
 
-def read_style(path: str | Path, max_side: int) -> Tensor:
+def read_style(source: str | Path | BinaryIO, max_side: int, name: str = "") -> Tensor:
     """The picture of a style (1, 3, H, W) in 0..1, its longer side reduced to `max_side` pixels.
 
-    Raises UserError if it cannot be read, or is too small for a loss network.
+    Raises UserError, in which `name` is the picture (empty: its path), if it cannot be read, or is too small for a loss
+    network.
     """
-    rgb = _read(path, max_side=max_side).rgb
+    rgb = _read(source, max_side=max_side, name=name).rgb
     height, width = rgb.shape[:2]
     if min(height, width) < SMALLEST:
         size = f"{width} x {height} pixels (--style_size={max_side})"
-        raise UserError(f"{path} has {size}: the picture of a style needs {SMALLEST} a side at least")
+        raise UserError(f"{name or source} has {size}: the picture of a style needs {SMALLEST} a side at least")
     return to_tensor(rgb)
 
 
-def _read(path: str | Path, max_megapixels: float = 0, max_side: int = 0) -> Picture:
+def _read(source: str | Path | BinaryIO, max_megapixels: float = 0, max_side: int = 0, name: str = "") -> Picture:
     """A picture that is not painted; what else is in its file is said at once."""
-    picture = read_image(path, max_megapixels, max_side)
+    picture = read_image(source, max_megapixels, max_side, name)
     if picture.note:
         tqdm.write(picture.note, file=sys.stderr)
     return picture

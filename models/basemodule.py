@@ -16,9 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.files import MODEL_FORMAT as FORMAT
 from utils.files import atomic_save
-
-FORMAT = "shihua-1"
 
 
 class BaseModule(nn.Module):

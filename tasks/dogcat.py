@@ -68,6 +68,9 @@ class DogCatTask(Task):
             self.model = network(**arguments)
         elif cfg.load:
             self.model = Classifier.load(cfg.load)
+            if "backbone" in cfg.changed() and BACKBONES[cfg.backbone] is not type(self.model):
+                kind = type(self.model).__name__
+                raise UserError(f"--backbone={cfg.backbone}: {cfg.load} holds a {kind}; leave --backbone out")
         else:
             self.model = self._new_model(class_names(choose_split(self.samples, "train")))
         self.model.to(memory_format=torch.channels_last)

@@ -1,11 +1,14 @@
 """The painter's task: photographs to paintings, judged by a frozen network (Johnson et al. 2016)."""
 
+import base64
 import dataclasses
+import io
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -14,25 +17,31 @@ from config import StyleConfig
 from data.photos import EMBEDDED, PhotoDataset, choose_split, collate, list_pictures
 from infer.optimize import optimize
 from infer.stylize import read_style
-from models.basemodule import BaseModule
+from models.basemodule import BaseModule, read_metadata
 from models.lpips import LPIPS
 from models.perceptual import PerceptualLoss, total_variation
 from models.transformer_net import TransformerNet
 from models.vgg import choose_network
 from tasks.base import Task
 from utils.errors import UserError
-from utils.images import grid, save_image, to_uint8
+from utils.images import grid, read_image, save_image, to_uint8
 from utils.recorder import Recorder
 
 EMBEDDED_STYLES = EMBEDDED.parent / "styles"
 CLASSIFIER = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
 CHANNELS = (32, 64, 128)  # at width 1
 SHEET_SIDE = 256  # pixels, of a cell of the sheet: strokes are not to be judged on less
+STORED_SIDE = 576  # pixels, the longer side of a style's picture in a model file
+# Of the JPEG: colours of half the resolution would change the style's statistics more than a quality of 60.
+STORED_AS = {"quality": 75, "subsampling": 0, "optimize": True, "progressive": True}
 SHIFT, NOISE = 4, 0.02  # of the photograph for the temporal loss: pixels, standard deviation
 
 
 class StyleTask(Task):
-    """Trains a TransformerNet on the photographs under cfg.data_root, one style for each picture of cfg.style_image."""
+    """Trains a TransformerNet on the photographs under cfg.data_root, one style for each picture of cfg.style_image.
+
+    A small picture of each style goes into the model file, so that it can be judged, and trained further, by itself.
+    """
 
     monitors = {"loss": "min", "content": "min", "style": "min"}
     size_option = "image_size"
@@ -45,27 +54,44 @@ class StyleTask(Task):
         network = choose_network(cfg.loss_network, cfg.vgg, str(CLASSIFIER))
         self.loss_network, self.loss_file, self.why = network
         self.cfg = dataclasses.replace(cfg, loss_network=self.loss_network)
-        pictures = _style_pictures(cfg)
         if arguments:
             self.model = TransformerNet(**arguments)
         elif cfg.load:
             self.model = TransformerNet.load(cfg.load)
+            _refuse_other_network(cfg, self.model)
         else:
-            channels = tuple(max(1, round(c * cfg.width)) for c in CHANNELS)
-            self.model = TransformerNet(list(pictures), channels, identity=cfg.identity)
+            names = list(_style_pictures(cfg.style_image))
+            self.model = TransformerNet(names, _channels(cfg.width), identity=cfg.identity)
         if cfg.identity_epochs and "identity_epochs" in cfg.changed() and not self.model.identity:
             raise UserError("--identity_epochs needs --identity: a network without it cannot learn it")
-        if missing := [name for name in self.model.styles if name not in pictures]:
-            raise UserError(f"{cfg.load} paints {missing[0]} too: give its picture in the folder --style_image")
-        self.pictures = [pictures[name] for name in self.model.styles]
         # Channels last is the order that convolutions are fastest in, and the normalisation far faster (InstanceNorm).
         self.model.to(memory_format=torch.channels_last)
         self.identity_only = False
 
     @cached_property
+    def pictures(self) -> dict[str, Path | bytes]:
+        """The picture of each style of the network: a file of --style_image, or what the file of --load brings along.
+
+        Raises UserError if there is neither of one of them.
+        """
+        cfg = self.cfg
+        stored = read_metadata(cfg.load).get("style_pictures", {}) if cfg.load and Path(cfg.load).exists() else {}
+        found = {name: base64.b85decode(text) for name, text in stored.items()}
+        if cfg.style_image or not found:
+            found |= _style_pictures(cfg.style_image)
+        if missing := [name for name in self.model.styles if name not in found]:
+            raise UserError(f"{cfg.load} paints {missing[0]} too: give its picture in the folder --style_image")
+        return {name: found[name] for name in self.model.styles}
+
+    @cached_property
     def loss(self) -> PerceptualLoss:
         """Read when it is needed: the command summary does without."""
-        images = [read_style(path, self.cfg.style_size) for path in self.pictures]
+        images = [
+            read_style(io.BytesIO(picture), self.cfg.style_size, f"the picture of {name} in {self.cfg.load}")
+            if isinstance(picture, bytes)
+            else read_style(picture, self.cfg.style_size)
+            for name, picture in self.pictures.items()
+        ]
         return PerceptualLoss(self.loss_network, images, self.loss_file)
 
     def to(self, device: str | torch.device) -> None:
@@ -253,7 +279,21 @@ class StyleTask(Task):
         return {"image": torch.zeros(1, 3, size, size), "style": torch.eye(rows)[:1]}
 
     def model_metadata(self) -> dict[str, Any]:
-        return {"loss_network": self.loss_network}
+        """What the paintings are judged by: the network, and a small picture of each style."""
+        return {"loss_network": self.loss_network, "style_pictures": self._stored_pictures}
+
+    @cached_property
+    def _stored_pictures(self) -> dict[str, str]:
+        """{style: its picture in base 85}; those of a model file as they are, others as JPEG of STORED_SIDE pixels."""
+        stored = {}
+        for name, picture in self.pictures.items():
+            if not isinstance(picture, bytes):
+                buffer = io.BytesIO()
+                small = Image.fromarray(read_image(picture, max_side=STORED_SIDE).rgb)
+                small.save(buffer, "JPEG", **STORED_AS)
+                picture = buffer.getvalue()
+            stored[name] = base64.b85encode(picture).decode()
+        return stored
 
 
 def in_8_bits(picture: Tensor) -> Tensor:
@@ -268,9 +308,21 @@ def _only_identity(shares: Tensor) -> Tensor:
     return result
 
 
-def _style_pictures(cfg: StyleConfig) -> dict[str, Path]:
-    """{name of the style: its picture}."""
-    place = Path(cfg.style_image or EMBEDDED_STYLES)
+def _channels(width: float) -> tuple[int, int, int]:
+    return tuple(max(1, round(c * width)) for c in CHANNELS)
+
+
+def _refuse_other_network(cfg: StyleConfig, model: TransformerNet) -> None:
+    channels = model.arguments["channels"]
+    if "width" in cfg.changed() and list(_channels(cfg.width)) != channels:
+        raise UserError(f"--width={cfg.width}: {cfg.load} has channels {channels}; leave --width out")
+    if "identity" in cfg.changed() and cfg.identity != model.identity:
+        raise UserError(f"--identity={cfg.identity}: {cfg.load} has it; leave --identity out")
+
+
+def _style_pictures(style_image: str) -> dict[str, Path]:
+    """{name of the style: its picture} of the option --style_image."""
+    place = Path(style_image or EMBEDDED_STYLES)
     if not place.exists():
         raise UserError(f"--style_image={place} does not exist: give a picture, or a folder of pictures")
     found = (

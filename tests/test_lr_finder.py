@@ -16,7 +16,7 @@ from config import DogCatConfig, PoetConfig, StyleConfig, parse
 from lr_finder import chart, find_lr, steepest
 from tests.test_task_style import options as painting
 from tests.test_task_style import write_pictures as write_photographs
-from tests.training import log_of, options, write_corpus
+from tests.training import arguments, log_of, options, write_corpus
 from utils.errors import UserError
 
 HUES = {"cat": (200, 70, 60), "dog": (60, 80, 200)}
@@ -45,7 +45,8 @@ def dogcat(folder: Path, data: Path, **more) -> dict:
 
 
 def words(command: str, given: dict) -> list[str]:
-    return [command, *(f"--{name}={value}" for name, value in given.items())]
+    """A command line with those of the options that the command has a use for."""
+    return arguments(command, **given)
 
 
 def test_steepest_by_hand():
@@ -192,8 +193,6 @@ def test_the_command(pictures, tmp_path, capfd):
 @pytest.mark.parametrize(
     "more, line",
     [
-        ({"devices": 2}, "find_lr uses one device"),
-        ({"num_nodes": 2}, "find_lr uses one device"),
         ({"steps": 5}, "--steps=5: must be at least 10"),
         ({"freeze": "nothing.*"}, "--freeze=nothing.* fits no parameter"),
         ({"data_root": "nowhere"}, "--data_root=nowhere does not exist"),

@@ -18,6 +18,7 @@ import main
 from data.poetry import SPECIALS
 from data.verse import FORMS, verses
 from models.poet import Poet
+from utils.files import class_in
 
 MAIN = Path(main.__file__)
 ALL_OPTIONS = {cls for sets in main.OPTIONS.values() for cls in sets}
@@ -210,6 +211,16 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("test --load=", ["test needs a model file: --load="]),
     ("val --load=missing", ["missing"]),
     ("val --load=missing --data_root=nowhere", ["does not exist"]),
+    ("val --lr=5", ["--lr is for train; val has no use for it"]),
+    ("test --resume=x", ["--resume is for train; test has no use for it"]),
+    ("test --nouse_visdom", ["--use_visdom is for train; test has no use for it"]),
+    ("summary --max-epoch=3", ["--max_epoch is for train; summary"]),
+    ("summary --seed=3", ["--seed is for train and find_lr; summary"]),
+    ("find_lr --lr=5", ["--lr is for train; find_lr has no use for it"]),
+    ("find_lr --devices=2", ["--devices is for train; find_lr"]),
+    ("val --task=style --width=1", ["--width is for train and find_lr and summary; val"]),
+    ("train --task=dogcat --tta=2", ["--tta is for val and test; train"]),
+    ("train --split=test", ["--split is for val and test; train"]),
     ("train --data_root=nowhere", ["--data_root=nowhere does not exist"]),
     ("generate --load=missing", ["--load=missing does not exist"]),
     ("generate --load=.", ["cannot read ."]),
@@ -338,9 +349,9 @@ def test_bytes_that_are_no_text_are_no_traceback(tmp_path):
         ("--env=a=b", {"env": "a=b"}),
         ("--max-epoch 3", {"max_epoch": 3}),
         ("--max_epoch=3 --max_epoch=4", {"max_epoch": 4}),
-        ("--json --seed 3", {"json": True, "seed": 3}),
-        ("--seed 3 --json", {"json": True, "seed": 3}),
-        ("--json TRUE --use_gpu No", {"json": True, "use_gpu": False}),
+        ("--compile --seed 3", {"compile": True, "seed": 3}),
+        ("--seed 3 --compile", {"compile": True, "seed": 3}),
+        ("--compile TRUE --use_gpu No", {"compile": True, "use_gpu": False}),
     ],
 )
 def test_train_gets_what_was_written(monkeypatch, typed, expected):
@@ -357,10 +368,10 @@ def test_resume_without_a_value_reaches_the_trainer(monkeypatch):
     import utils.runs
 
     given = []
-    monkeypatch.setattr(utils.runs, "resumed_options", lambda options: given.append(options) or {})
+    monkeypatch.setattr(utils.runs, "resumed_options", lambda options: given.append(dict(options)) or {"resume": "x"})
     monkeypatch.setattr(trainer, "train", given.append)
     assert main.main(["train", "--resume", "--lr=1"]) == 0
-    assert given == [{"resume": True, "lr": "1"}, config.PoetConfig()]
+    assert given == [{"resume": True, "lr": "1"}, config.PoetConfig(lr=1.0, resume="x")]
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -523,6 +534,21 @@ def test_shipped_files_are_found_from_another_folder(monkeypatch, tmp_path):
     (tmp_path / shipped).parent.mkdir()
     (tmp_path / shipped).touch()
     assert found(config.GenerateConfig) == shipped
+
+
+@pytest.mark.parametrize("name, layer", [("poet", "LSTM"), ("style", "ReflectConv"), ("dogcat", "BatchNorm2d")])
+def test_summary_finds_a_shipped_file_and_its_task_from_any_folder(capsys, monkeypatch, tmp_path, name, layer):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = called(capsys, "summary", f"--load=checkpoints/{name}.safetensors")
+    assert code == 0 and layer in out and list(tmp_path.iterdir()) == []
+
+
+def test_the_class_in_a_file_is_read_without_torch(poet_file, tmp_path):
+    assert class_in(poet_file) == "Poet"
+    for name, content in {"a": b"", "b": b"\xff" * 99, "c": b"\x02" + b"\0" * 7 + b"[]", "d": b"{}"}.items():
+        (tmp_path / name).write_bytes(content)
+        assert class_in(str(tmp_path / name)) == ""
+    assert class_in(str(tmp_path)) == class_in("nowhere") == ""
 
 
 MISSING = [  # commands that read a file which is not there

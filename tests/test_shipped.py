@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 import main
-from config import PoetConfig, parse
+from config import PoetConfig, StyleConfig, parse
 from data.dogcat import list_samples
 from data.poetry import SPECIALS
 from data.verse import FORMS, verses
@@ -194,6 +194,22 @@ def test_stylize_paints_from_the_shipped_file_in_any_folder(tmp_path):
     assert told["ok"] and told["out"] == "cat_starry_night.png"
     assert read_image(tmp_path / told["out"]).rgb.shape == (101, 150, 3)
     assert sorted(os.listdir(tmp_path)) == ["cat.png", "cat_starry_night.png"]
+
+
+def test_the_painter_is_judged_as_shipped_from_any_folder(tmp_path, monkeypatch, capsys):
+    """By the pictures of its styles in the file: a painting in a style is nearer to it than the photograph is."""
+    assert STYLE.stat().st_size < 1.6e6
+    monkeypatch.chdir(tmp_path)
+    options = ["--image_size=64", "--val_photos=1", "--style_size=128", "--loss_network=classifier", "--json"]
+    assert main.main(["val", "--load=checkpoints/style.safetensors", *options]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    task = make_task(
+        parse(StyleConfig, {"task": "style", "load": STYLE, "style_size": 128, "loss_network": "classifier"})
+    )
+    photo = torch.from_numpy(photographs()[0][None]).permute(0, 3, 1, 2) / 255
+    for number, name in enumerate(task.model.styles):
+        unpainted = task.loss(photo, task.loss.content(photo), torch.tensor([number]))["style"].item()
+        assert figures[f"{name}_style"] < unpainted, name
 
 
 # ------------------------------------------------------------------------------------------------ the classifier

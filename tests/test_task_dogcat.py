@@ -589,7 +589,7 @@ PLACES = ("data_root", "load", "pretrained", "labels", "others", "cache", "out")
         ("train", {"data_root": "nowhere"}, "--data_root=nowhere does not exist"),
         ("train", {"data_root": "EMPTY"}, "--data_root=EMPTY: no pictures in it"),
         ("train", {"data_root": "one"}, "a classifier needs two classes, here is only cat"),
-        ("train", {"load": "nowhere"}, "cannot read nowhere"),
+        ("train", {"load": "nowhere"}, "--load=nowhere does not exist"),
         ("train", {"load": "EMPTY"}, "cannot read EMPTY: Is a directory"),
         ("train", {"load": "text"}, "text is not a model file"),
         ("train", {"load": "poet.safetensors"}, "poet.safetensors holds a Poet, not a Classifier"),

@@ -3,6 +3,9 @@
 What judges is a SqueezeNet of random weights; what it says is as good as any to compute with.
 """
 
+import base64
+import io
+import json
 import random
 import time
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 import torchvision
 from PIL import Image
 
+import main
 from config import StyleConfig, parse
 from data.photos import choose_split, list_pictures
 from models.transformer_net import ConditionalInstanceNorm, TransformerNet
@@ -431,3 +435,36 @@ def test_the_loaded_network_needs_a_picture_of_each_of_its_styles(folder):
     only = folder / "styles" / "oil.png"
     told = run(folder, code=2, **options(folder, run="a", load=folder / "two.safetensors", style_image=only))
     assert "two.safetensors paints ink too: give its picture" in told.splitlines()[-1]
+
+
+def test_a_model_file_brings_the_pictures_of_its_styles_along(folder, capfd, monkeypatch):
+    """So it is judged, and trained further, without them; a picture that is given comes first."""
+    task = task_of(folder)
+    differing(task.model)
+    stored = task.model_metadata()["style_pictures"]
+    for name, picture in stored.items():
+        small = read_image(io.BytesIO(base64.b85decode(picture))).rgb.astype(int)
+        assert np.abs(small - read_image(folder / "styles" / f"{name}.png").rgb).mean() < 8
+    task.model.save(folder / "two.safetensors", **task.model_metadata())
+    given = {"load": folder / "two.safetensors", "data_root": folder / "photos", "loss_network": "squeezenet"}
+    given |= {"vgg": folder / "squeezenet.pth", "image_size": 32, "val_photos": 1, "use_gpu": False, "json": True}
+    (folder / "styles" / "ink.png").rename(folder / "ink.png")
+    figures = []
+    for more in ({}, {"style_image": folder / "styles"}, {"style_image": folder / "ink.png"}):
+        assert main.main(arguments("val", **given, **more)) == 0  # the file says which task it is of
+        figures.append(json.loads(capfd.readouterr().out))
+    assert {"ink_style", "oil_style", "mean_style"} <= figures[0].keys()
+    for name, other in (("ink", 1), ("oil", 2)):  # the same file's picture judges; the real one judges much alike
+        assert figures[0][f"{name}_style"] == figures[other][f"{name}_style"]
+        assert figures[0][f"{name}_style"] == pytest.approx(figures[3 - other][f"{name}_style"], rel=0.3)
+    again = task_of(folder, load=folder / "two.safetensors", style_image="")
+    assert again.model_metadata()["style_pictures"] == stored
+    monkeypatch.chdir(folder)  # and summary needs no pictures
+    assert main.main(["summary", "--load=two.safetensors"]) == 0 and "ReflectConv" in capfd.readouterr().out
+
+
+def test_a_network_that_is_loaded_has_its_width(folder, capfd):
+    task_of(folder).model.save(folder / "two.safetensors")
+    for name, value in {"width": 0.2, "identity": False}.items():
+        assert main.main(arguments(**options(folder, load=folder / "two.safetensors", **{name: value}))) == 2
+        assert f"--{name}={value}: two.safetensors has" in capfd.readouterr().err.replace(f"{folder}/", "")

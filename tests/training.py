@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from config import is_for
 from utils.recorder import read_log
 from utils.runs import read_state
 
@@ -46,7 +47,8 @@ def options(folder: Path, **more: Any) -> dict[str, Any]:
 
 
 def arguments(command: str = "train", **given: Any) -> list[str]:
-    return [command, *(f"--{name}={value}" for name, value in given.items())]
+    """The words of a command line, with those of the options that the command has a use for."""
+    return [command, *(f"--{name}={value}" for name, value in given.items() if not command or is_for(name, command))]
 
 
 def _main(argv: list[str], out: str, environment: dict[str, str]) -> None:

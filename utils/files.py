@@ -1,5 +1,6 @@
 """Files that are never half-written: whoever reads `path` sees the old content or the new one, nothing between."""
 
+import json
 import os
 import stat
 import tempfile
@@ -9,6 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from utils.errors import UserError
+
+MODEL_FORMAT = "shihua-1"  # in the header of our own model files
 
 
 def atomic_save(path: str | Path, write: Callable[[str], object]) -> None:
@@ -78,3 +81,14 @@ def remove_temporaries(folder: str | Path) -> None:
     """Removes what killed processes left of `atomic_save`, at any depth of a folder that nobody else writes to now."""
     for path in Path(folder).rglob(".*.part"):
         path.unlink()
+
+
+def class_in(path: str) -> str:
+    """The class of the network in a model file of this project, without reading the network; empty: it is none."""
+    try:
+        with open(path, "rb") as file:  # 8 bytes of the header's length, then JSON
+            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 10**8)))
+        metadata = header["__metadata__"]
+        return metadata["class"] if metadata["format"] == MODEL_FORMAT else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
