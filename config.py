@@ -536,9 +536,10 @@ ONLY_FOR = {
     name: tuple(commands.split())
     for commands, names in {
         "train": "max_epoch lr lr_schedule lr_epochs lr_decay warmup unfreeze_epoch ema monitor patience clip_value l1"
-        " accumulate checkpoint_layers devices num_nodes compile sync_bn deterministic fast_dev_run overfit_batches"
+        " accumulate checkpoint_layers devices num_nodes compile sync_bn deterministic overfit_batches"
         " profile save_path run resume save_every env use_visdom vis_port tensorboard debug_file samples",
-        "train find_lr": "batch_size optimizer momentum weight_decay lr_scale freeze grad_clip seed"
+        "train val test": "fast_dev_run",
+        "train find_lr": "precision batch_size optimizer momentum weight_decay lr_scale freeze grad_clip seed"
         " styles_per_photo epoch_batches identity_epochs identity_weight temporal_weight"
         " label_smoothing mixup jitter shuffle_blocks views others cache",
         "train find_lr summary": "init rhymes backbone dropout min_count row_length width identity pretrained",

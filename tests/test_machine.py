@@ -11,7 +11,7 @@ import infer.paint
 import main
 import trainer
 import utils.trial
-from config import DogCatConfig, PoetConfig, StyleConfig, parse
+from config import TASKS, DogCatConfig, PoetConfig, StyleConfig, parse
 from infer.paint import Painter, painting_precision
 from models import BACKBONES
 from models.transformer_net import TransformerNet
@@ -125,9 +125,15 @@ def test_a_trial_changes_nothing(name):
 def test_a_trial_judges_one_batch_and_leaves_nothing(name, samples, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     model = ROOT / "checkpoints" / f"{name}.safetensors"
-    words = ["val", f"--task={name}", f"--load={model}", "--fast_dev_run", "--batch_size=3", "--json"]
+    words = ["val", f"--task={name}", f"--load={model}", "--fast_dev_run", "--json"]
     assert main.main(words) == 0
-    assert 1 < json.loads(capsys.readouterr().out)[samples] <= 3 and not list(tmp_path.iterdir())
+    assert 1 < json.loads(capsys.readouterr().out)[samples] <= TASKS[name].batch_size
+    assert not list(tmp_path.iterdir())
+
+
+def test_judging_is_in_float32_and_says_so(capfd):
+    words = ["val", "--load=checkpoints/poet.safetensors", "--precision=bf16"]
+    assert cli(capfd, *words) == (2, "error: --precision is for train and find_lr; val has no use for it\n")
 
 
 # ---------------------------------------------------------------------------------------------------------- memory

@@ -27,7 +27,8 @@ from utils.visualize import HOST, Visualizer, env_name, replay, show, visdom_ans
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOW = (
-    "import sys, pathlib, utils.visualize as v; from utils.errors import UserError\n"
+    "import pathlib, signal, sys, utils.visualize as v; from utils.errors import UserError\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
     "v.DATA_FOLDER = pathlib.Path(sys.argv[1])\n"
     "try: v.show(sys.argv[3] if len(sys.argv) > 3 else None, int(sys.argv[2]))\n"
     "except UserError as error: print(error, file=sys.stderr); sys.exit(2)\n"
