@@ -14,8 +14,10 @@ import pytest
 
 from models import BACKBONES
 from models.transformer_net import TransformerNet
+from tests.test_visualize import free_port, lacking
 from tests.training import CONTEXT
 from utils.images import save_image
+from utils.visdom_frontend import missing_files, static_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 AT_IMPORT = """
@@ -52,6 +54,17 @@ def test_while_a_module_is_imported(module, words):
     command = [sys.executable, "-c", AT_IMPORT, module, *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("command", ["demo", "visdom"])
+def test_while_a_page_is_served(command):
+    if command == "visdom" and missing_files(static_folder()):
+        lacking("visdom's page is not there: python main.py download visdom")
+    words = [sys.executable, "-c", AT_IMPORT, "no module", command, f"--port={free_port()}"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "ends it" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate() == ("", "") and process.returncode == 130
 
 
 def _interrupted(argv: list[str], out: Path, at_call: int) -> None:
