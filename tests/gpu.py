@@ -23,7 +23,7 @@ class AverageValueMeter:
     def __init__(self):
         self.sum = self.n = 0.0
     def add(self, value, n=1):
-        self.sum += value * n
+        self.sum += value
         self.n += n
     def value(self):
         return self.sum / self.n if self.n else float("nan"), 0.0
