@@ -256,6 +256,8 @@ class Run:
                     self.show()
                 self.finish_epoch(figures)
             self.recorder.final(progress.step, progress.epoch, {**progress.best, "best_epoch": progress.best_epoch})
+            if self.fabric.is_global_zero and (self.folder / "best.safetensors").exists():
+                self.task.finish(self.folder / "best.safetensors", self.limit)
         if progress.best:
             self.say(
                 f"best {self.monitor} {short(progress.best[self.monitor], 4)} in epoch {progress.best_epoch + 1}: "

@@ -19,13 +19,14 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from config import DemoConfig, GenerateConfig
+from config import ClassifyConfig, DemoConfig, GenerateConfig
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "dataset" / "sample" / "photos"
 THUMBNAIL = 144  # pixels
 LAYERS = 250  # MB for the layers of a painting; more go to a temporary file
+VIEWS = ClassifyConfig.tta  # of a photograph that is classified
 CANDIDATES = 4  # poems to choose from
 LENGTHS = {"title": 30, "keywords": 40, "acrostic": 16, "poem": 300, "seal": 4, "style": 200}  # characters at most
 
@@ -248,18 +249,18 @@ class Workshop:
 
     def classify(self, photo: Photo, explain: bool = True) -> tuple[str, dict[str, float], np.ndarray | None]:
         """(the class, or neither; the probability of each class; the picture with what speaks for its likeliest)."""
-        from infer.classify import EXPLAINED, Pictures, explained, predict, probabilities, read_rgb
+        from infer.classify import EXPLAINED, Pictures, calibration, explained, predict, probabilities, read_rgb
 
         model = self._network("classifier")
-        pictures = Pictures([photo], int(model.metadata.get("image_size", 160)), 2, self.cfg.max_megapixels)
+        pictures = Pictures([photo], int(model.metadata.get("image_size", 160)), VIEWS, self.cfg.max_megapixels)
         with self._cores.shared():
             with self._decoding:
                 ((_, logits, fault),) = predict(model, pictures)
             if logits is None:
                 raise UserError(fault)
-            chances = probabilities(model, logits)  # (K)
+            chances = probabilities(model, logits, VIEWS)  # (K)
             best = int(chances.argmax())
-            sure = chances[best] >= model.metadata.get("threshold", 0.0)
+            sure = chances[best] >= calibration(model, VIEWS)[1]
             heat = None
             if explain:
                 with self._decoding:

@@ -121,10 +121,18 @@ def _read(source: Source, side: int, max_megapixels: float) -> Picture:
 def predict(
     model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
 ) -> Iterator[tuple[int, Tensor | None, str]]:
-    """(index, logits (K), note) of each picture, in order; (index, None, what is wrong) of those that cannot be read.
+    """(index, logits (K), "") of each picture, in order; (index, None, what is wrong) of those that cannot be read.
 
     The logits are means over the views of a picture. They are not calibrated: see `probabilities`.
     """
+    for index, logits, fault in predict_views(model, pictures, precision, batch, workers):
+        yield index, None if logits is None else logits.mean(0), fault
+
+
+def predict_views(
+    model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
+) -> Iterator[tuple[int, Tensor | None, str]]:
+    """The same with the logits (V, K) of each view."""
     keep_freed_memory()
     loader = DataLoader(
         pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
@@ -134,10 +142,10 @@ def predict(
         logits: dict[int, Tensor] = {}
         if good:
             views = torch.cat([sample["views"] for sample in good]).to(model.device)  # (B * V, 3, S, S)
-            found = logits_of(model, views, precision).unflatten(0, (len(good), -1)).mean(1)  # (B, K)
+            found = logits_of(model, views, precision).unflatten(0, (len(good), -1))  # (B, V, K)
             logits = {sample["index"]: row for sample, row in zip(good, found.cpu(), strict=True)}
         for sample in samples:
-            yield sample["index"], logits.get(sample["index"]), sample.get("fault") or sample["note"]
+            yield sample["index"], logits.get(sample["index"]), sample.get("fault", "")
 
 
 @torch.inference_mode()
@@ -172,9 +180,33 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     return 1 / low, confidence.quantile(UNSURE).item()
 
 
-def probabilities(model: Classifier, logits: Tensor) -> Tensor:
-    """(…, K) logits -> calibrated probabilities, with the temperature that the model's file holds."""
-    return (logits / model.metadata.get("temperature", 1.0)).softmax(-1)
+def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, workers: int = 0) -> dict[str, list[float]]:
+    """{number of views: [temperature, threshold]}, from the views, up to those of `pictures`, that answers are made of.
+
+    `labels` (N) are those of the pictures, which were not trained on; what cannot be read is left out. Empty if
+    nothing can.
+    """
+    found = [
+        (index, logits) for index, logits, _ in predict_views(model, pictures, workers=workers) if logits is not None
+    ]
+    if not found:
+        return {}
+    known = labels[[index for index, _ in found]]  # (N)
+    logits = torch.stack([row for _, row in found])  # (N, V, K)
+    return {str(views): list(calibrate(logits[:, :views].mean(1), known)) for views in VIEWS if views <= pictures.views}
+
+
+def calibration(model: Classifier, views: int) -> tuple[float, float]:
+    """(temperature, threshold) for answers from so many views; where the file has none for them, those of one view."""
+    metadata = model.metadata
+    plain = metadata.get("temperature", 1.0), metadata.get("threshold", 0.0)
+    temperature, threshold = metadata.get("calibration", {}).get(str(views), plain)
+    return temperature, threshold
+
+
+def probabilities(model: Classifier, logits: Tensor, views: int) -> Tensor:
+    """(…, K) logits, means over so many views -> calibrated probabilities."""
+    return (logits / calibration(model, views)[0]).softmax(-1)
 
 
 # ----------------------------------------------------------------------------------------------------------- files
@@ -245,7 +277,7 @@ def classify(
         share: numbers of the sources to look at, where several processes have a part each; None: all.
     """
     size = int(model.metadata.get("image_size", 160))
-    threshold = float(model.metadata.get("threshold", 0.0)) if threshold < 0 else threshold
+    threshold = calibration(model, views)[1] if threshold < 0 else threshold
     share = range(len(sources)) if share is None else share
     pictures = Pictures([sources[i] for i in share], size, views, max_megapixels)
     overlays = _overlays(sources, out) if explain else []
@@ -254,7 +286,7 @@ def classify(
         if logits is None:
             yield Answer(source.name, error=remark)
             continue
-        chances = probabilities(model, logits)  # (K)
+        chances = probabilities(model, logits, views)  # (K)
         best = int(chances.argmax())
         label = model.classes[best] if chances[best] >= threshold else "neither"
         where = ""

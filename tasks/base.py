@@ -1,6 +1,7 @@
 """What the trainer asks of a task. To add a task, fill this in and name it in tasks/__init__.py and config.py."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,6 +94,9 @@ class Task:
         """The samples to judge: all, or of --fast_dev_run as many as a batch has, from everywhere among them."""
         every = -(-len(samples) // self.cfg.batch_size) if self.cfg.fast_dev_run else 1
         return samples[::every]
+
+    def finish(self, path: Path, batches: int | None = None) -> None:
+        """What is left to do, once a training is over, to the file of its best model; with so many batches at most."""
 
     def report(self, split: str) -> dict[str, Any]:
         """All figures of the model on a split; for the commands val and test."""

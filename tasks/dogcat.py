@@ -23,7 +23,17 @@ from data.dogcat import DogCatDataset, Sample, choose_split, class_names, list_s
 from data.dogcat import collate as collate_pictures
 from data.photos import choose_split as choose_photos
 from data.photos import list_pictures
-from infer.classify import Pictures, calibrate, explained, predict, probabilities, read_rgb
+from infer.classify import (
+    VIEWS,
+    Pictures,
+    calibrate,
+    calibrate_views,
+    explained,
+    open_model,
+    predict,
+    probabilities,
+    read_rgb,
+)
 from models import BACKBONES, Classifier
 from models.basemodule import BaseModule
 from models.classifier import fold_batchnorm
@@ -245,6 +255,20 @@ class DogCatTask(Task):
             names = ", ".join(self.pictures.samples[index].source.name for index in indices)
             recorder.text(step, epoch, name, f"loss {loss:.4f}: {names}")
 
+    def finish(self, path: Path, batches: int | None = None) -> None:
+        """Calibrates the best model for all numbers of views that answers are made of, and as these are made.
+
+        Until then its file has what validation has found, with one view.
+        """
+        known = [i for i, number in enumerate(self.val_pictures.labels) if number >= 0]
+        known = known[: None if batches is None else batches * VAL_BATCH]
+        sources = [self.val_pictures.samples[i].source for i in known]
+        labels = torch.tensor([self.val_pictures.labels[i] for i in known])
+        pictures = Pictures(sources, self.cfg.image_size, max(VIEWS))
+        found = calibrate_views(open_model(path, self.model.device), pictures, labels, self.cfg.num_workers)
+        if found:
+            Classifier.load(path).save(path, calibration=found)
+
     def report(self, split: str) -> dict[str, Any]:
         """Judges a split with cfg.tta views of each picture, and writes a report about it into cfg.out.
 
@@ -274,7 +298,7 @@ class DogCatTask(Task):
                 if logits is None:
                     faults.append(fault)
                 else:
-                    found[index] = probabilities(model, logits).numpy()
+                    found[index] = probabilities(model, logits, cfg.tta).numpy()
                 bar.update()
         for fault in faults:
             tqdm.write(f"left out: {fault}", file=sys.stderr)
@@ -283,10 +307,10 @@ class DogCatTask(Task):
         kept = [samples[index] for index in found]
         chances = np.stack(list(found.values()))  # (N, K)
         label = np.array([numbers[index] for index in found])  # (N)
-        if unknown := int((label < 0).sum()):
-            if unknown < len(label):
-                tqdm.write(f"{unknown} of {len(label)} pictures have no label: there are no figures", file=sys.stderr)
-            label = None
+        unknown = int((label < 0).sum())
+        if 0 < unknown < len(label):
+            told = f"{unknown} of {len(label)} pictures have no label: the figures are those of the others"
+            tqdm.write(told, file=sys.stderr)
 
         def picture(number: int) -> np.ndarray:
             return read_rgb(kept[number].source, size)
@@ -298,7 +322,8 @@ class DogCatTask(Task):
         notes |= {"views of each": str(cfg.tta), "left out": str(len(faults))}
         names = [sample.source.name for sample in kept]
         figures = write_report(out, "Dogs vs. Cats", names, label, chances, model.classes, picture, explain, notes)
-        result = {"data": notes["pictures"], "split": split, "pictures": len(kept), "broken": len(faults), **figures}
+        result = {"data": notes["pictures"], "split": split, "pictures": len(kept), "broken": len(faults)}
+        result |= ({"unlabelled": unknown} if unknown else {}) | figures
         asked = [i for i, sample in enumerate(samples) if sample.label is None or sample.listed]
         if split == "test" and asked:
             as_likely = np.full(len(model.classes), 1 / len(model.classes))  # Kaggle wants a line for the broken, too

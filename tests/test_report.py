@@ -330,6 +330,27 @@ def test_samples_are_the_right_ones(three):
         assert (np.asarray(Image.open(folder / f"samples/suspect_{rank}.png")) == suspect.index).all()
 
 
+def test_pictures_without_a_label_change_no_figure(tmp_path):
+    """The report of some labelled pictures among others is that of the labelled ones, but for the predictions."""
+    labels = np.array([-1, 0, 1, -1, 1, 0, 1, -1])
+    chances = guesses(np.abs(labels), 2, strength=2)
+    known, names, shown = labels >= 0, [f"picture {i}" for i in range(8)], []
+
+    def seen(number: int) -> np.ndarray:
+        shown.append(number)
+        return picture(number)
+
+    classes = ["cat", "dog"]
+    found = write_report(tmp_path / "all", "t", names, labels, chances, classes, seen, explain, {})
+    some = [name for name, there in zip(names, known, strict=True) if there]
+    alone = write_report(tmp_path / "some", "t", some, labels[known], chances[known], classes, picture, None, {})
+    assert found == alone and set(shown) <= set(np.flatnonzero(known).tolist())
+    for name in ("confusion.csv", "per_class.csv", "suspects.csv", "figures.json"):
+        assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "some" / name).read_bytes()
+    rows = table(tmp_path / "all" / "predictions.csv")
+    assert [row["label"] for row in rows] == ["", "cat", "dog", "", "dog", "cat", "dog", ""]
+
+
 def test_one_picture_and_then_unlabelled_ones_in_the_same_folder(tmp_path):
     keep = tmp_path / "samples" / "mine.png"
     keep.parent.mkdir()
@@ -340,7 +361,8 @@ def test_one_picture_and_then_unlabelled_ones_in_the_same_folder(tmp_path):
     assert "∞" in Page(tmp_path / "report.html").text and (tmp_path / "samples" / "worst_1.png").exists()
     json.loads((tmp_path / "figures.json").read_text(), parse_constant=pytest.fail)
 
-    found = write_report(tmp_path, "t", ["a", "b"], None, np.eye(2), ["cat", "dog"], picture, explain, {})
+    unknown = np.array([-1, -1])
+    found = write_report(tmp_path, "t", ["a", "b"], unknown, np.eye(2), ["cat", "dog"], picture, explain, {})
     assert found == {}
     there = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert there == ["distribution.png", "predictions.csv", "report.html", "samples/mine.png"]

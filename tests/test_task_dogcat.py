@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from sklearn import metrics
 
 import main
 from config import DogCatConfig, parse
+from data.dogcat import choose_split, list_samples
+from infer.classify import Pictures, calibrate, calibration, classify, open_model, predict
 from models import BACKBONES, Classifier
 from models.poet import Poet
 from tasks import dogcat, make_task
@@ -521,7 +524,7 @@ def test_kaggles_file_without_labels(kaggle, tmp_path, capfd):
 
 
 def test_test_with_labels(kaggle, tmp_path, capfd):
-    """Figures, samples and Kaggle's file; all of it again with one label missing, and then no figures."""
+    """Figures, samples and Kaggle's file; all of it again with labels missing, and then the figures of the others."""
     (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{i},{int(i % 2)}\n" for i in range(1, 13)))
     given = {"task": "dogcat", "data_root": kaggle, "load": save_model(tmp_path / "lenet.safetensors"), "json": True}
     given |= {"use_gpu": False, "precision": "fp32", "labels": tmp_path / "labels.csv", "out": tmp_path / "report"}
@@ -530,10 +533,39 @@ def test_test_with_labels(kaggle, tmp_path, capfd):
     assert figures["pictures"] == 11 and list((tmp_path / "report" / "samples").glob("worst_*.png"))
     first = submission(tmp_path / "report" / "submission.csv")
     (tmp_path / "labels.csv").write_text("id,label\n1,1\n2,0\n")
+    labels = {row[0]: row[2] for row in predictions(tmp_path / "report")}
     out, err = cli(capfd, "test", **given)
-    assert "9 of 11 pictures have no label" in err and "accuracy" not in json.loads(out)
+    assert "9 of 11 pictures have no label: the figures are those of the others" in err
+    told = json.loads(out)
+    assert told["pictures"] == 11 and told["unlabelled"] == 9
+    assert told["accuracy"] == ((labels["1.png"] == "dog") + (labels["2.png"] == "cat")) / 2
     again = submission(tmp_path / "report" / "submission.csv")
     assert again[1] == first[1] and (again[2] == first[2]).all()
+
+
+def predictions(report: Path) -> list[list[str]]:
+    with open(report / "predictions.csv", encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(hard, tmp_path):
+    """Each number of views by what `classify` sees of the validation pictures; what cannot be read is left out."""
+    data = shutil.copytree(hard, tmp_path / "data")
+    next((data / "val").iterdir()).write_bytes(b"")
+    run(tmp_path, **options(tmp_path, data, run="a", max_epoch=1))
+    model = open_model(tmp_path / "a" / "best.safetensors")
+    samples = [s for s in choose_split(list_samples(data), "val") if s.source.path.stat().st_size]
+    label = torch.tensor([["cat", "dog"].index(sample.label) for sample in samples])
+    found = {}
+    for views in (1, 2, 4, 6):
+        pictures = Pictures([sample.source for sample in samples], 32, views)
+        logits = torch.stack([row for _, row, _ in predict(model, pictures)])
+        found[views] = calibrate(logits, label)
+        assert calibration(model, views) == pytest.approx(found[views], rel=1e-3)
+    assert len({temperature for temperature, _ in found.values()}) == 4
+    (answer,) = classify(model, [samples[0].source], views=2)
+    chances = (next(predict(model, Pictures([samples[0].source], 32, 2)))[1] / found[2][0]).softmax(0)
+    assert list(answer.probabilities.values()) == pytest.approx(chances.tolist(), abs=1e-4)
 
 
 def test_labelled_by_name_there_is_nothing_to_submit(tmp_path, capfd, monkeypatch):

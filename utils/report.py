@@ -13,7 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,16 +104,23 @@ def figures(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str
     return _figures(_results([""] * len(labels), labels, probabilities, classes))
 
 
-def _results(
-    names: Sequence[str], labels: np.ndarray | None, probabilities: np.ndarray, classes: Sequence[str]
-) -> Results:
+def _results(names: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]) -> Results:
     chances = np.asarray(probabilities, np.float64)
     chances = chances / chances.sum(1, keepdims=True)  # float32 leaves them 1e-7 off, which scikit-learn minds
     if not np.isfinite(chances).all():
         name = names[int(np.isfinite(chances).all(1).argmin())]
         raise UserError(f"{name}: the probabilities are not finite numbers; give a network whose training did not fail")
-    labels = None if labels is None else np.asarray(labels).astype(int)
-    return Results([_plain(name) for name in names], labels, chances, [_plain(name) for name in classes])
+    return Results(
+        [_plain(name) for name in names], np.asarray(labels).astype(int), chances, [_plain(name) for name in classes]
+    )
+
+
+def _part(results: Results, known: np.ndarray) -> Results:
+    """The pictures of these numbers; all of them, as unlabelled ones, if there are none."""
+    if not len(known):
+        return replace(results, labels=None)
+    names = [results.names[i] for i in known]
+    return replace(results, names=names, labels=results.labels[known], probabilities=results.probabilities[known])
 
 
 def _figures(results: Results) -> dict[str, float]:
@@ -211,7 +218,7 @@ def write_report(
     folder: str | Path,
     title: str,
     names: Sequence[str],
-    labels: np.ndarray | None,
+    labels: np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
     picture: Callable[[int], np.ndarray],
@@ -220,13 +227,14 @@ def write_report(
 ) -> dict[str, float]:
     """Writes report.html and all that it shows, in files of its own, into `folder`.
 
-    What an earlier report left there is removed. Unlabelled pictures have predictions.csv and distribution.png only.
+    What an earlier report left there is removed. Pictures without a label are in predictions.csv only; where none has
+    one, the distribution is theirs.
 
     Args:
         folder: made if missing.
         title: of the page.
         names: N names of pictures, for people; anybody's, so they are escaped.
-        labels: (N) numbers of classes; None: unknown.
+        labels: (N) numbers of classes; -1: unknown.
         probabilities: (N, K); rows are scaled to sum to 1.
         classes: K names.
         picture: number of a picture -> (H, W, 3) uint8.
@@ -237,6 +245,8 @@ def write_report(
     for probabilities that are not finite.
     """
     results = _results(names, labels, probabilities, classes)
+    everything, known = results, np.flatnonzero(results.labels >= 0)  # (N')
+    results = _part(results, known)
     folder = Path(folder)
     _remove_old(folder)
     found: dict[str, float] = {}
@@ -249,8 +259,16 @@ def write_report(
         _write_csv(folder / "per_class.csv", _per_class_header(), _per_class_rows(results))
         header = ["name", "label", "suggestion", "label_probability", "suggestion_probability", "margin"]
         _write_csv(folder / "suspects.csv", header, _suspect_rows(results, doubtful))
-        rows = _sample_rows(folder, results, doubtful, picture, explain)
-    _write_csv(folder / "predictions.csv", ["name", "label", "prediction", *results.classes], _prediction_rows(results))
+        numbers = known.tolist()  # of the labelled among all
+
+        def explain_known(indices: list[int], targets: list[int]) -> list[np.ndarray]:
+            return explain([numbers[i] for i in indices], targets)
+
+        rows = _sample_rows(
+            folder, results, doubtful, lambda i: picture(numbers[i]), explain_known if explain else None
+        )
+    header = ["name", "label", "prediction", *results.classes]
+    _write_csv(folder / "predictions.csv", header, _prediction_rows(everything))
     charts = _write_charts(folder, results)
     atomic_write(folder / "report.html", _page(title, notes, results, found, charts, rows, folder))
     return found
@@ -285,10 +303,9 @@ def _write_csv(path: Path, header: list[str], rows: Iterator[list[Any]]) -> None
 
 
 def _prediction_rows(results: Results) -> Iterator[list[Any]]:
-    known = results.labels is not None
     predictions = results.predictions
     for i, name in enumerate(results.names):
-        label = results.classes[results.labels[i]] if known else ""
+        label = results.classes[results.labels[i]] if results.labels[i] >= 0 else ""
         yield [name, label, results.classes[predictions[i]], *results.probabilities[i].tolist()]
 
 
