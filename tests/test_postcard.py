@@ -488,6 +488,15 @@ def test_the_command_for_programs(capsys, photo, face, tmp_path):
     assert facts["contrast"] >= 4.5 and facts["width"] > 160 and facts["font"] == "Test Kai"
 
 
+def test_of_an_animation_the_first_frame_is_the_postcard_and_that_is_said(capsys, face, tmp_path):
+    frames = [Image.new("RGB", (160, 120), color) for color in ("white", "black")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    words = ("--poem=白日依山尽", "--strength=0", "--seal=", f"--font={face.path}", "--place=picture")
+    code, out, err = called(capsys, str(tmp_path / "a.gif"), *words)
+    assert code == 0 and f"{tmp_path / 'a.gif'} is an animation: only its first frame is used" in err
+    assert read_image(out.strip()).rgb.mean() > 200
+
+
 SLIPS = [
     ([], "postcard needs a photograph"),
     ([""], "postcard needs a photograph"),
