@@ -288,6 +288,9 @@ class DogCatTask(Task):
         if not cfg.data_root and split == "test":
             labels = labels or str(EMBEDDED / "test_labels.csv")
         samples = self.some(choose_split(list_samples(root, labels), split))
+        if split == "test" and not any(s.split == "test" or s.label is None or s.listed for s in samples):
+            told = "nothing here is for the test alone: all pictures are judged, those of a training, too"
+            tqdm.write(told, file=sys.stderr)
         size = model.metadata["image_size"]
         numbers = DogCatDataset(samples, model.classes, size).labels  # -1: unknown
         pictures = Pictures([sample.source for sample in samples], size, cfg.tta)

@@ -576,8 +576,10 @@ def test_labelled_by_name_there_is_nothing_to_submit(tmp_path, capfd, monkeypatc
         write_picture(tmp_path / "data" / "DOG" / f"{i}.png", HUES["dog"], i)
     load = save_model(tmp_path / "lenet.safetensors")
     given = {"task": "dogcat", "data_root": tmp_path / "data", "load": load, "out": tmp_path / "report"}
-    figures = json.loads(cli(capfd, "test", **given, json=True, use_gpu=False)[0])
+    out, err = cli(capfd, "test", **given, json=True, use_gpu=False)
+    figures = json.loads(out)
     assert figures["pictures"] == 6 and "submission" not in figures and not (tmp_path / "report").exists()
+    assert "nothing here is for the test alone: all pictures are judged" in err
 
 
 def test_three_classes_have_a_column_each(tmp_path):
