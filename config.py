@@ -327,7 +327,7 @@ class StylizeConfig(Options):
     precision: str = option("auto", "auto: bf16 if that is faster here, else fp32", choices=("auto", "fp32", "bf16"))
     use_gpu: bool = option(False, "paint on the GPU if there is one")
     memory_limit: int = option(1000, "MB that the layers of a picture may take; more go to a temporary file", minimum=1)
-    tile: int = option(-1, "side of the tiles in pixels; 0: never tile; -1: fast in little memory", minimum=-1)
+    tile: int = option(-1, "side of the tiles in pixels; 0: never tile; -1: as --memory_limit allows", minimum=-1)
     method: str = option(
         "network", "optimize: without a network, some minutes a picture (Gatys et al.)", choices=("network", "optimize")
     )

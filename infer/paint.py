@@ -167,9 +167,11 @@ class _Painting:
         # Bytes for a pixel of a quarter of the resolution:
         limit = 1e6 * painter.memory_limit / (self.n * self.quarter[0] * self.quarter[1])
         self.in_file = max(3 * quarter, quarter + 4 * half) * painter.dtype.itemsize > limit
-        # The most are two layers, of full and of half resolution, in float32; in one piece, three of full resolution.
+        # The most are two layers, of full and of half resolution, in float32.
         self.keep_full = 4 * (16 * full + 4 * half) <= limit
-        self.tile = painter.tile if painter.tile >= 0 else TILE if 4 * 3 * 16 * full > limit else 0
+        # In one piece it is eight of full resolution, with all that is copied on the way and freed memory that waits.
+        in_one = max(self.height, self.width) <= TILE or 8 * 4 * 16 * full <= limit
+        self.tile = painter.tile if painter.tile >= 0 else 0 if in_one else TILE
         self.kept = torch.float32 if self.keep_full else painter.kept
         self.passes_done = 0
         self.passes = 6 + 2 * len(painter.trunk)
@@ -198,7 +200,10 @@ class _Painting:
         for box in self.boxes(full):
             top, bottom, left, right = box
             x = full.read(_around(box, 4), "reflect")
-            x = _conv(x, p.last) if len(p.last) == 3 else _unfold(_conv(x, p.last, 2))  # (N, 3, h, w)
+            if len(p.last) == 3:  # NNPACK's Fourier transforms take much memory: some rows at a time
+                x = torch.cat([_conv(x[:, :, row : row + 136], p.last) for row in range(0, bottom - top, 128)], 2)
+            else:
+                x = _unfold(_conv(x, p.last, 2))  # (N, 3, h, w)
             pixels = torch.addcmul(shift, x.float(), scale).clamp_(0, 255).byte().permute(0, 2, 3, 1)  # (N, h, w, 3)
             place = painting[:, top:bottom, left:right]
             place[:] = pixels[:, : place.shape[1], : place.shape[2]].cpu().numpy()  # without what rounding up has added
