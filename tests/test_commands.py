@@ -31,7 +31,7 @@ GIVEN = {
     "dogcat": "--data_root=DATA/pets",
 }
 SMALL = {  # a network to begin with
-    "poet": "--hidden=16 --embed=12 --layers=1",
+    "poet": "--hidden=16 --embed=12 --layers=1 --row_length=64",
     "style": "--width=0.1",
     "dogcat": "--backbone=lenet --pretrained=none --image_size=32",
 }
@@ -74,7 +74,8 @@ def words_of(command: str, task: str, model: str, place: Path) -> list[str]:
         network = SMALL[task] if model == "own" and command in ("train", "find_lr") else "--load=MODEL"
         words = f"--task={task} {GIVEN[task]} {network} {SHORT}".split()
         words = " ".join(word for word in words if config.is_for(word[2:].partition("=")[0], command))
-        words += " --steps=20" if command == "find_lr" else ""
+        steps = 100 if (task, model) == ("poet", "own") else 20  # the smallest poet is slow to learn
+        words += f" --steps={steps}" if command == "find_lr" else ""
     else:
         has_json = any(field.name == "json" for cls in main.OPTIONS[command] for field in dataclasses.fields(cls))
         words = WORDS[command] + (" --json" if has_json else "")
