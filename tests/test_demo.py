@@ -260,7 +260,7 @@ def cpu_seconds_when_quiet(demo: Demo, page) -> float:
     for _ in range(100):
         before = cpu_seconds(demo)
         page.wait_for_timeout(1000)
-        if cpu_seconds(demo) - before <= 0.03:
+        if cpu_seconds(demo) - before <= 0.07:  # it answers the pages all the time
             break
     return before
 
