@@ -183,16 +183,22 @@ class StyleConfig(DefaultConfig):
         "", "file with the weights of the loss network; empty: torchvision's download", reads="a file of weights"
     )
     image_size: int = option(128, "side of the crops of photographs to train on, in pixels", minimum=32)
-    style_size: int = option(512, "longer side of the style pictures, in pixels: larger, larger strokes", minimum=32)
+    style_size: int = option(
+        0, "longer side of the style pictures, in pixels: larger, finer strokes; 0: 1.45 times --image_size"
+    )
+    styles: str = option("", "styles to train or to judge, such as ink,oil; the others stay as they are; empty: all")
+    grade: str = option("", "dull scans: stretch the brightness, multiply the colours, as in ink:1,mountains:1.7")
     batch_size: int = option(1, "photographs in a batch (of all devices together)", minimum=1)
     styles_per_photo: int = option(4, "styles that a photograph of a batch is painted in", minimum=1)
     epoch_batches: int = option(0, "batches after which an epoch ends; 0: when all photographs have been seen")
     val_photos: int = option(8, "photographs to validate with after each epoch", minimum=1)
     width: float = option(0.5, "width of the network; 1: the 32, 64, 128 channels of Johnson et al.", minimum=0.1)
+    blocks: int = option(4, "residual blocks of the network", minimum=1)
+    own_blocks: int = option(4, "of these, the last ones that each style has for itself; 0: all share everything")
     identity: bool = option(True, "learn to paint the photograph as it is, too: needed for a strength below 1")
     identity_epochs: int = option(8, "epochs at the start that learn the identity only; the styles then start from it")
     content_weight: float = option(1.0, "weight of the content loss")
-    style_weight: float = option(5.0, "weight of the style loss")
+    style_weight: str = option("4", "weight of the style loss; of single styles, too, as in 4,ink:1.5")
     tv_weight: float = option(1.0, "weight of the total variation: larger, smoother")
     identity_weight: float = option(30.0, "weight of the identity's squared error")
     temporal_weight: float = option(0.0, "weight of the difference between paintings of a shifted, noisy photograph")
@@ -343,7 +349,7 @@ class StylizeConfig(Options):
         "", "optimize: file with the loss network's weights; empty: torchvision's download", reads="a file of weights"
     )
     content_weight: float = option(StyleConfig.content_weight, "optimize: weight of the content loss")
-    style_weight: float = option(StyleConfig.style_weight, "optimize: weight of the style loss")
+    style_weight: float = option(4.0, "optimize: weight of the style loss")
     tv_weight: float = option(StyleConfig.tv_weight, "optimize: weight of the total variation: larger, smoother")
 
 

@@ -349,6 +349,10 @@ class Run:
         self.step_weight = 0.0
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
+        if self.fabric.world_size > 1 and self.task.in_parts:  # what no process has used is left out, as by one alone
+            for parameter in self.task.model.parameters():
+                if parameter.grad is not None and not parameter.grad.any():
+                    parameter.grad = None
         precision = self.fabric.strategy.precision
         precision.unscale_gradients(self.raw_optimizer)  # fp16 only
         parameters = list(self.task.model.parameters())

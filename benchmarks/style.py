@@ -261,7 +261,8 @@ def timed_training(recipe: str, precision: str, photos: Path, folder: Path) -> C
     one = styles / f"{PHOTOGRAPHS[0]}.png"
     options = {"data_root": photos, "style_image": styles, "vgg": vgg, "image_size": CROP}
     if recipe == "same network":
-        options |= {"style_image": one, "width": 1, "identity": False, "batch_size": BATCH}
+        same = {"width": 1, "blocks": 5, "own_blocks": 0, "identity": False}
+        options |= {"style_image": one, "batch_size": BATCH, **same}
     training = plain_training(photos, one, vgg) if recipe == "plain" else our_training(options, precision)
 
     def answer(seconds: float) -> tuple[float, None]:

@@ -23,6 +23,7 @@ from utils.errors import UserError
 from utils.images import IMAGE_SUFFIXES, open_image, read_image
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "photos"
+NEAREST = 0.38  # of the photograph's shorter side: the smallest crop
 HELD_OUT = 20  # one of so many photographs is for validation, another one for the test
 
 
@@ -166,8 +167,8 @@ class PhotoDataset(Dataset):
         short = min(width, height)
         if random is None:
             side, x, y, flip = short, (width - short) / 2, (height - short) / 2, False
-        else:  # near and far: from pixels as they are (half of a large photograph) to all of its width or height
-            side = random.uniform(min(self.size, short), short)
+        else:  # near and far: near, a crop is enlarged, so that smooth places are seen as well
+            side = random.uniform(NEAREST * short, short)
             x, y, flip = random.uniform(0, width - side), random.uniform(0, height - side), random.random() < 0.5
         box = (x, y, min(x + side, width), min(y + side, height))  # rounding must not lead out of the picture
         image = Image.fromarray(rgb).resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3)

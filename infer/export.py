@@ -22,9 +22,10 @@ def export_onnx(model: TransformerNet, path: str | Path) -> None:
     """Writes the network to `path`, in float32.
 
     Inputs: `image` (batch, 3, height, width) in 0..1, sides of at least SMALLEST, and `style` (batch, S), the shares
-    of the rows as from `model.mixture`. Output: `painting` (batch, 3, height, width), clamped to 0..1. Batch, height
-    and width are free. Metadata, as JSON: `styles`, the names in the order of the rows, and `identity`, whether one
-    more row follows them that paints the photograph as it is. Raises UserError if the place cannot be written.
+    of the rows as from `model.mixture`; where each row has layers of its own, the first picture's are for all of the
+    batch. Output: `painting` (batch, 3, height, width), clamped to 0..1. Batch, height and width are free. Metadata, as
+    JSON: `styles`, the names in the order of the rows, and `identity`, whether one more row follows them that paints
+    the photograph as it is. Raises UserError if the place cannot be written.
     """
     painter = copy.deepcopy(model).float().cpu().eval()
     # Nothing is computed with it; but equal sizes, and a size of 1, would be taken for constants.

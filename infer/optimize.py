@@ -23,7 +23,7 @@ def optimize(
     style: int,
     steps: int = 300,
     content_weight: float = 1.0,
-    style_weight: float = 5.0,
+    style_weight: float = 4.0,
     tv_weight: float = 1.0,
     precision: str = "fp32",
     progress: Callable[[float], object] | None = None,

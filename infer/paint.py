@@ -35,7 +35,7 @@ from models.transformer_net import (
     in_blocks,
 )
 from utils.errors import UserError
-from utils.hardware import check_memory, choose_precision, keep_freed_memory
+from utils.hardware import check_memory, choose_precision, keep_freed_memory, nnpack_is_faster
 
 TILE = 512  # pixels: side of a tile at full resolution
 SMALLEST = 16  # pixels: what is smaller is continued at its edges before it is painted
@@ -86,25 +86,26 @@ class Painter:
             self.conv2, self.conv3 = (_weight(c.conv2d.weight, torch.float32) for c in (model.conv2, model.conv3))
             self.trunk = [
                 [
-                    (_weight(c.conv2d.weight, self.dtype, layout), _row(n, style))
+                    (_weight(c.mixture(style[0])["weight"], self.dtype, layout), _row(n, style))
                     for c, n in ((b.conv1, b.in1), (b.conv2, b.in2))
                 ]
                 for b in model.blocks
             ]
             self.up1, self.up2 = (
                 _weight(upsampled(w, 3 if fast and w.shape[1] >= MANY else 2), self.dtype, layout)
-                for w in (model.deconv1.conv2d.weight, model.deconv2.conv2d.weight)
+                for w in (d.mixture(style[0])["weight"] for d in (model.deconv1, model.deconv2))
             )
-            last = model.deconv3.conv2d.weight
+            mixed = model.deconv3.mixture(model.within(style)[0])
+            last = mixed["weight"]
             self.last = _weight(last if fast else in_blocks(last), self.dtype, layout)
-            self.last_bias = model.deconv3.conv2d.bias.float()  # (3), added in float32
+            self.last_bias = mixed["bias"].float()  # (3), added in float32
             self.in1, self.in2, self.in3, self.in4 = (
                 _row(layer, style) for layer in (model.in1, model.in2, model.in3, model.in4)
             )
             self.in5 = _row(model.in5, model.within(style))
             # A picture of one colour has no contrast to normalise but that of rounding, which would become a pattern.
             # Without rounding its normalisations give nothing but their shifts; this, (3), is what they end in.
-            even = model.deconv3.conv2d.weight.float().sum((2, 3)) @ F.relu(self.in5[1]) + self.last_bias
+            even = last.float().sum((2, 3)) @ F.relu(self.in5.shift) + self.last_bias
             self.even = 255 * even.cpu().numpy()
         if self.tile > 0:
             self.check_tile(self.tile, self.tile)
@@ -281,7 +282,7 @@ class _Painting:
                     mean, var = torch.batch_norm_update_stats(band[i : i + 1], *unused, 0.0)
                     moments[i, 0, number], moments[i, 1, number] = mean, var
                 number += 1
-        layer.norm = Norm([_of_all(pixels, *tiles) for tiles in moments], *row)
+        layer.norm = Norm([_of_all(pixels, *tiles) for tiles in moments], row)
         self.passes_done += 1
         self.progress(self.passes_done / self.passes)
 
@@ -292,7 +293,14 @@ class _Painting:
                 yield top, min(top + side, layer.height), left, min(left + side, layer.width)
 
 
-Row = tuple[Tensor, Tensor]  # scale and shift (C) of a normalisation
+@dataclass
+class Row:
+    """A normalisation of one setting of the styles: scale and shift (C), and bounds of their result, if it has any."""
+
+    scale: Tensor
+    shift: Tensor
+    low: Tensor | None = None
+    high: Tensor | None = None
 
 
 @dataclass
@@ -300,8 +308,7 @@ class Norm:
     """What a layer's values become: (x - mean) / sqrt(var + EPS) * scale + shift, for each picture and channel."""
 
     moments: list[tuple[Tensor, Tensor]]  # N times mean and var (C)
-    scale: Tensor  # (C)
-    shift: Tensor  # (C)
+    row: Row
 
 
 def _of_all(pixels: list[int], means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
@@ -313,17 +320,26 @@ def _of_all(pixels: list[int], means: Tensor, variances: Tensor) -> tuple[Tensor
     return mean.float(), (share * (variances + (means - mean).square())).sum(0).float()
 
 
-def _normalise(x: Tensor, norm: Norm) -> Tensor:
+def _normalise(x: Tensor, norm: Norm, relu: bool) -> Tensor:
     """(N, C, h, w), dense -> a new (N, C, h, w); computed in float32 in one pass, whatever the type of x."""
+    row = norm.row
     pictures = [
-        F.batch_norm(x[i : i + 1], *moments, norm.scale, norm.shift, eps=EPS) for i, moments in enumerate(norm.moments)
+        F.batch_norm(x[i : i + 1], *moments, row.scale, row.shift, eps=EPS) for i, moments in enumerate(norm.moments)
     ]
-    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+    return _limit_(pictures[0] if len(pictures) == 1 else torch.cat(pictures), row, relu)
+
+
+def _limit_(x: Tensor, row: "Row", relu: bool) -> Tensor:
+    """In place: the bounds of the normalisation, if it has any, and then a ReLU, if there is one."""
+    if row.low is None:
+        return _relu_(x) if relu else x
+    low, high = ((limit.clamp(min=0) if relu else limit).to(x.dtype) for limit in (row.low, row.high))
+    return torch.clamp(x, low, high, out=x)
 
 
 def _relu_(x: Tensor) -> Tensor:
-    """Of 16 bits, in place. They have the same sign as an integer, whose kernel is 5 times faster."""
-    x.view(torch.int16).clamp_(min=0)
+    """In place. 16 bits have the same sign as an integer, whose kernel is 5 times faster."""
+    (x if x.dtype == torch.float32 else x.view(torch.int16)).clamp_(min=0)
     return x
 
 
@@ -337,11 +353,10 @@ def _normalise_float(
     y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
     inside = y[..., top : top + height, left : left + width]
     for one, result, (mean, var) in zip(x, inside, norm.moments, strict=True):
-        scale = norm.scale * (var + EPS).rsqrt()
-        shift = norm.shift - mean * scale
+        scale = norm.row.scale * (var + EPS).rsqrt()
+        shift = norm.row.shift - mean * scale
         torch.addcmul(shift[:, None, None], one, scale[:, None, None], out=result)
-    if relu:
-        y.clamp_(min=0)
+    _limit_(y, norm.row, relu)
     for dim, before, after in ((2, top, bottom), (3, left, right)):
         size = y.shape[dim]
         skip = edge == "reflect"  # the outermost pixel itself is not repeated
@@ -429,8 +444,7 @@ class Layer:
             x = _normalise_float(x, self.norm, self.relu, pad, edge, self.layout)
         else:
             if self.norm is not None:
-                x = _normalise(x.contiguous(memory_format=self.layout), self.norm)
-                x = _relu_(x) if self.relu else x
+                x = _normalise(x.contiguous(memory_format=self.layout), self.norm, self.relu)
             if any(pad):
                 x = F.pad(x, pad, mode=edge)
         self._release()
@@ -482,12 +496,6 @@ def upsampled(weight: Tensor, size: int = 2) -> Tensor:
     return torch.einsum("pyr,qxs,oirs->pqoiyx", rows, rows, weight.float()).flatten(0, 2)
 
 
-def nnpack_is_faster() -> bool:
-    """Whether NNPACK computes convolutions in float32 faster than oneDNN: where there is AVX2 and no AVX-512."""
-    # That it is asked whether it is there also sets it up.
-    return torch.backends.cpu.get_cpu_capability() == "AVX2" and torch.backends.nnpack.is_available()
-
-
 def _weight(weight: Tensor, dtype: torch.dtype, layout: torch.memory_format = LAST) -> Tensor:
     return weight.detach().to(dtype).contiguous(memory_format=layout)
 
@@ -503,8 +511,11 @@ def _conv(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
 
 
 def _row(layer: ConditionalInstanceNorm, style: Tensor) -> Row:
-    scale, shift = layer.affine(style)
-    return scale[0], shift[0]
+    scale, shift = (values[0] for values in layer.affine(style))
+    if not layer.bound:
+        return Row(scale, shift)
+    reach = (layer.bound * scale.abs()).view(-1, 1, 1)
+    return Row(scale, shift, shift.view(-1, 1, 1) - reach, shift.view(-1, 1, 1) + reach)
 
 
 def _around(box: Box, margin: int, stride: int = 1) -> Box:

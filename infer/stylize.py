@@ -46,6 +46,7 @@ from utils.signatures import HEAD, VIDEO, recognize
 # (N, H, W, 3) uint8 -> the same, painted; it tells the callback, if there is one, the share of the work that is done.
 Paint = Callable[[np.ndarray, Callable[[float], object] | None], np.ndarray]
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B (ITU-R BT.601, the Y of JPEG)
+GRADED = 0.06, 0.95  # brightness of the darkest and the lightest places of a graded picture
 OPTIMIZE_PIXELS = 3 << 19  # optimising with VGG-16 needs 3 GB of memory for a million pixels
 STRIP = 1 << 20  # pixels to work on at a time
 # Notes, and what phones, cameras and file managers put beside pictures: nobody wants these painted.
@@ -186,6 +187,18 @@ def _read(source: str | Path | BinaryIO, max_megapixels: float = 0, max_side: in
     if picture.note:
         tqdm.write(picture.note, file=sys.stderr)
     return picture
+
+
+def grade(picture: Tensor, chroma: float = 1.0) -> Tensor:
+    """(1, 3, H, W) in 0..1 -> the same, brightness stretched to GRADED, colours `chroma` times as strong.
+
+    For dull scans: what has little contrast itself teaches a painter grey on grey.
+    """
+    brightness = (picture * picture.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    low, high = brightness.quantile(picture.new_tensor([0.01, 0.99]))
+    (darkest, lightest), colours = GRADED, picture - brightness
+    stretch = (lightest - darkest) / (high - low).clamp(min=1e-3)
+    return (darkest + (brightness - low) * stretch + chroma * colours).clamp(0, 1)
 
 
 def optimizing(loss: PerceptualLoss, **settings: Any) -> Paint:

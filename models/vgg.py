@@ -12,12 +12,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from models.basemodule import read_state_dict, unwrap
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD, download, kept_download
 from utils.errors import UserError, did_you_mean
+from utils.hardware import nnpack_is_faster
 from utils.tensors import check_shape
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block
@@ -29,6 +31,7 @@ DOWNLOADS = {
     "squeezenet": "SqueezeNet1_1_Weights",
     "classifier": "MobileNet_V2_Weights",
 }
+LARGE = 32  # pixels: maps of which NNPACK is faster
 SMALLEST = 17  # pixels: of a shorter side the pooling leaves nothing
 
 
@@ -103,7 +106,11 @@ class FeatureNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
-        self.to(memory_format=torch.channels_last)
+        self.layout = torch.channels_last
+        if network in CONVOLUTIONS and nnpack_is_faster():
+            self.layout = torch.contiguous_format
+            self.features = nn.Sequential(*map(_by_nnpack, self.features))
+        self.to(memory_format=self.layout)
 
     def _load(self, network: str, path: str) -> None:
         path = path or str(download(network, DOWNLOADS[network], "--vgg=FILE"))
@@ -136,7 +143,7 @@ class FeatureNetwork(nn.Module):
             # Its first convolution looks at every other pixel, and what is made to please it gets a pattern of that
             # width. Of the enlarged picture it looks at all of them.
             x = F.interpolate(x, scale_factor=2, mode="bilinear")  # (B, 3, 2 H, 2 W)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=self.layout)
         result = {}
         for index, layer in enumerate(self.features):
             before, x = x, layer(x)
@@ -146,6 +153,46 @@ class FeatureNetwork(nn.Module):
                 if name == last:
                     break
         return result
+
+
+class NNPackConv2d(nn.Conv2d):
+    """A frozen 3 x 3 convolution that large maps in float32 get by Winograd's algorithm, and so their gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        if plain or min(x.shape[2:]) < LARGE:
+            return super().forward(x)
+        if not hasattr(self, "turned"):
+            self.turned = self.weight.flip(2, 3).transpose(0, 1).contiguous()
+        return _NNPack.apply(x, self.weight, self.bias, self.turned)
+
+
+class _NNPack(torch.autograd.Function):
+    """NNPACK's convolution with one pixel of padding; `turned` is the kernel of its gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, turned: Tensor) -> Tensor:
+        ctx.turned = turned
+        return _nnpack(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _nnpack(grad, ctx.turned, None), None, None, None
+
+
+def _nnpack(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    pictures = [torch._nnpack_spatial_convolution(one, weight, bias, 1) for one in x.contiguous().split(1)]
+    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)  # of more at once it is slower
+
+
+def _by_nnpack(layer: nn.Module) -> nn.Module:
+    """The layer, or the same convolution as NNPackConv2d if it is one with enough channels."""
+    if not isinstance(layer, nn.Conv2d) or layer.in_channels < 16:
+        return layer
+    result = NNPackConv2d(layer.in_channels, layer.out_channels, 3, padding=1, device="meta")
+    result.weight, result.bias = layer.weight, layer.bias
+    return result
 
 
 def _features(network: str) -> nn.Sequential:

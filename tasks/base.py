@@ -32,6 +32,7 @@ class Task:
     model: BaseModule
     monitors: dict[str, str] = {"loss": "min"}
     size_option: str = ""
+    in_parts: bool = False  # whether a batch may need a part of the network only
     paths: tuple[str, ...] = ("data_root", "load")
     train_set: Dataset
     collate: Callable[[list], dict[str, Any]]

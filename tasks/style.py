@@ -16,21 +16,35 @@ from tqdm import tqdm
 from config import StyleConfig
 from data.photos import EMBEDDED, PhotoDataset, choose_split, collate, list_pictures
 from infer.optimize import optimize
-from infer.stylize import read_style
+from infer.stylize import grade, read_style
 from models.basemodule import BaseModule, read_metadata
 from models.lpips import LPIPS
 from models.perceptual import PerceptualLoss, total_variation
+from models.strokes import (
+    BANDS,
+    band,
+    calm_places,
+    flicker,
+    largest_normalised,
+    likeness,
+    same_texture,
+    strokes,
+)
 from models.transformer_net import TransformerNet
 from models.vgg import choose_network
 from tasks.base import Task
-from utils.errors import UserError
-from utils.images import grid, read_image, save_image, to_uint8
+from utils.errors import UserError, did_you_mean
+from utils.images import grid, save_image, to_uint8
 from utils.recorder import Recorder
 
 EMBEDDED_STYLES = EMBEDDED.parent / "styles"
 CLASSIFIER = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
 CHANNELS = (32, 64, 128)  # at width 1
+BOUND = 8.0  # standard deviations: of normalised values
+EXCESS_WEIGHT = 10.0  # of the mean square by which they come near the bound
+STYLE_SIDE = 1.45  # by what the style pictures are larger than the crops: larger gives finer strokes, smaller no forms
 SHEET_SIDE = 256  # pixels, of a cell of the sheet: strokes are not to be judged on less
+REPORT_SIDE = 512  # pixels, of the photographs that val and test judge by
 STORED_SIDE = 576  # pixels, the longer side of a style's picture in a model file
 # Of the JPEG: colours of half the resolution would change the style's statistics more than a quality of 60.
 STORED_AS = {"quality": 75, "subsampling": 0, "optimize": True, "progressive": True}
@@ -45,6 +59,7 @@ class StyleTask(Task):
 
     monitors = {"loss": "min", "content": "min", "style": "min"}
     size_option = "image_size"
+    in_parts = True  # each style has layers of its own
     collate = staticmethod(collate)
     paths = ("data_root", "load", "style_image", "vgg", "lpips", "squeezenet")
 
@@ -61,9 +76,17 @@ class StyleTask(Task):
             _refuse_other_network(cfg, self.model)
         else:
             names = list(_style_pictures(cfg.style_image))
-            self.model = TransformerNet(names, _channels(cfg.width), identity=cfg.identity)
+            own = min(cfg.own_blocks, cfg.blocks)
+            self.model = TransformerNet(names, _channels(cfg.width), cfg.blocks, cfg.identity, own, BOUND)
         if cfg.identity_epochs and "identity_epochs" in cfg.changed() and not self.model.identity:
             raise UserError("--identity_epochs needs --identity: a network without it cannot learn it")
+        self.styles = _chosen(cfg.styles, self.model.styles)
+        self.others_stay = self.styles != self.model.styles
+        if self.others_stay:
+            patterns = [*cfg.freeze.split(","), *(f"{name}.*" for name in self.model.shared_convolutions)]
+            self.cfg = dataclasses.replace(self.cfg, freeze=",".join(filter(None, dict.fromkeys(patterns))))
+        self.style_weights = torch.tensor(by_style("style_weight", cfg.style_weight, self.model.styles, self.styles))
+        by_style("grade", cfg.grade, self.model.styles)
         # Channels last is the order that convolutions are fastest in, and the normalisation far faster (InstanceNorm).
         self.model.to(memory_format=torch.channels_last)
         self.identity_only = False
@@ -86,32 +109,45 @@ class StyleTask(Task):
     @cached_property
     def loss(self) -> PerceptualLoss:
         """Read when it is needed: the command summary does without."""
-        images = [
-            read_style(io.BytesIO(picture), self.cfg.style_size, f"the picture of {name} in {self.cfg.load}")
-            if isinstance(picture, bytes)
-            else read_style(picture, self.cfg.style_size)
-            for name, picture in self.pictures.items()
-        ]
-        return PerceptualLoss(self.loss_network, images, self.loss_file)
+        return PerceptualLoss(self.loss_network, self.training_images, self.loss_file)
+
+    @cached_property
+    def training_images(self) -> list[Tensor]:
+        """The pictures of the styles that learn, at the size that the training sees."""
+        side = self.cfg.style_size or round(STYLE_SIDE * self.cfg.image_size)
+        return [self._style_image(name, side) for name in self.styles]
+
+    def _style_image(self, name: str, side: int) -> Tensor:
+        """The picture of a style (1, 3, H, W), its longer side reduced to `side` pixels.
+
+        A file of --style_image is graded as --grade says; what a model file has has been.
+        """
+        picture = self.pictures[name]
+        if isinstance(picture, bytes):
+            return read_style(io.BytesIO(picture), side, f"the picture of {name} in {self.cfg.load}")
+        [chroma] = by_style("grade", self.cfg.grade, self.model.styles, [name])
+        image = read_style(picture, side)
+        return grade(image, chroma) if chroma else image
 
     def to(self, device: str | torch.device) -> None:
         super().to(device)
         self.loss.to(device)
+        self.style_weights = self.style_weights.to(device)
 
     @cached_property
     def train_set(self) -> PhotoDataset:
         cfg, photos = self.cfg, choose_split(self.photos, "train")
-        return PhotoDataset(photos, cfg.image_size, len(self.model.styles), cfg.styles_per_photo, cfg.seed)
+        return PhotoDataset(photos, cfg.image_size, len(self.styles), cfg.styles_per_photo, cfg.seed)
 
     @cached_property
     def val_set(self) -> PhotoDataset:
         photos = choose_split(self.photos, "val")[: self.cfg.val_photos]
-        return PhotoDataset(photos, self.cfg.image_size, len(self.model.styles))
+        return PhotoDataset(photos, self.cfg.image_size, len(self.styles))
 
     def __str__(self) -> str:
         return (
             f"{len(self.photos):,} photographs from {self.cfg.data_root or 'the embedded sample'}, "
-            f"{len(self.model.styles)} styles: {', '.join(self.model.styles)}; "
+            f"{len(self.styles)} styles: {', '.join(self.styles)}; "
             f"judged by {self.loss_network} ({self.why}); "
             f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
         )
@@ -131,38 +167,65 @@ class StyleTask(Task):
         return self.val_set, [[i] for i in range(len(self.val_set))]
 
     def step(self, model: BaseModule, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Each photograph painted in each of its styles, and as the identity.
+        """Each photograph painted in each of its styles, and as the identity, unless that is to stay as it is.
 
-        All means are over photographs; a photograph's losses are means over its styles.
+        All means are over photographs; a photograph's losses are means over its styles. In validation there are also
+        the strokes and the likeness (models/strokes.py).
         """
         photo = (batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
         objective, figures = torch.zeros((), device=photo.device), {}
         if not (model.training and self.identity_only):
             objective, figures = self._paint(model, photo, batch["style"])
-        if self.model.identity:
+        if self.model.identity and not self.others_stay:
             identity = _only_identity(photo.new_empty(len(photo), len(self.model.styles) + 1))  # (B, S)
-            error = F.mse_loss(model(photo, identity)["image"], photo)
-            objective = objective + self.cfg.identity_weight * error
+            output = model(photo, identity)
+            error = F.mse_loss(output["image"], photo)
+            objective = objective + self.cfg.identity_weight * error + EXCESS_WEIGHT * _excess(output)
             figures["identity"] = error.detach()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Processes average all gradients: styles that none of their photographs is painted in need one, too.
+            objective = objective + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
         return {"objective": objective, "count": torch.tensor(len(photo)), **figures}
 
     def _paint(self, model: BaseModule, photo: Tensor, styles: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(objective, figures) of photographs (B, 3, H, W), each painted in its styles (B, E)."""
         cfg, each = self.cfg, styles.shape[1]
         photos, styles = photo.repeat_interleave(each, 0), styles.flatten()  # (B * E, 3, H, W), (B * E)
-        shares = F.one_hot(styles, len(self.model.styles) + self.model.identity).to(photo.dtype)  # (B * E, S)
+        shares = self._rows.to(photo.device)[styles]  # (B * E, S)
         if self.identity_only:  # in validation: a style that has not begun yet paints what the identity paints
             shares = _only_identity(shares)
-        painting = model(photos, shares)["image"]  # (B * E, 3, H, W)
+        output = model(photos, shares)
+        painting = output["image"]  # (B * E, 3, H, W)
         content = self.loss.content(photo).repeat_interleave(each, 0)
-        figures = {name: value.mean() for name, value in self.loss(painting, content, styles).items()}
-        loss = cfg.content_weight * figures["content"] + cfg.style_weight * figures["style"]
+        losses = self.loss(painting, content, styles)  # (B * E) each
+        loss = (cfg.content_weight * losses["content"] + self.style_weights[styles] * losses["style"]).mean()
+        figures = {name: value.mean() for name, value in losses.items()}
         figures = {"loss": loss, **figures, "tv": total_variation(painting).mean()}
-        objective = loss + cfg.tv_weight * figures["tv"]
+        objective = loss + cfg.tv_weight * figures["tv"] + EXCESS_WEIGHT * _excess(output)
+        if not model.training:
+            figures |= self._seen(painting.clamp(0, 1), photos, styles)
         if cfg.temporal_weight:
             figures["temporal"] = self._temporal(model, photos, shares, painting)
             objective = objective + cfg.temporal_weight * figures["temporal"]
         return objective, {name: value.detach() for name, value in figures.items()}
+
+    @property
+    def _rows(self) -> Tensor:
+        """Shares (styles that learn, S) of each alone."""
+        numbers = torch.tensor([self.model.styles.index(name) for name in self.styles])
+        return F.one_hot(numbers, len(self.model.styles) + self.model.identity).float()
+
+    def _seen(self, paintings: Tensor, photos: Tensor, styles: Tensor) -> dict[str, Tensor]:
+        """Means of strokes and likeness over paintings (B, 3, H, W) of photographs in these styles (B).
+
+        Strokes are those of 2 to 8 pixels, by those of the style pictures as the training sees them.
+        """
+        seen = []
+        for painting, photo, style in zip(paintings.split(1), photos.split(1), styles.tolist(), strict=True):
+            by_size = strokes(painting, calm_places(photo), self.training_images[style].to(photo.device))
+            seen.append((sum(by_size[1:3]) / 2, likeness(painting, photo)))
+        by_name = torch.tensor(seen).mean(0)
+        return {"strokes": by_name[0], "likeness": by_name[1]}
 
     def _temporal(self, model: BaseModule, photos: Tensor, shares: Tensor, painting: Tensor) -> Tensor:
         """What flickers in a film: the painting of the moved and noisy photograph against the moved painting."""
@@ -180,7 +243,7 @@ class StyleTask(Task):
         shares = torch.eye(len(self.model.styles) + self.model.identity, device=self.model.device)
         if self.identity_only:  # no style has begun yet
             shares = _only_identity(shares)[:1]
-        photos = PhotoDataset(self.val_set.sources, max(SHEET_SIDE, self.cfg.image_size), len(self.model.styles))
+        photos = PhotoDataset(self.val_set.sources, max(SHEET_SIDE, self.cfg.image_size), len(self.styles))
         rows = []
         for index in range(min(self.cfg.samples, len(photos))):
             photo = photos[index]["image"][None] / 255  # (1, 3, H, W)
@@ -205,74 +268,82 @@ class StyleTask(Task):
     def report(self, split: str) -> dict[str, Any]:
         """Figures of each style, and their means over the styles, on cfg.val_photos photographs of a split.
 
-        They are means over the photographs, in float32, of paintings of 8 bits as users get them. STYLE_content,
-        STYLE_style and their weighted sum STYLE_loss are those of the training; STYLE_temporal is by how many grey
-        levels the painting changes where the film does not. With cfg.lpips, STYLE_lpips is the distance between
-        painting and photograph; with cfg.optimize_steps, STYLE_optimized is the loss of the picture that `optimize`
-        makes of the photograph, and STYLE_ratio that of the network divided by it.
+        They are means over the photographs, in float32, of paintings of 8 bits as users get them; the photographs are
+        squares of 512 pixels, or of --image_size. What they mean is in docs/painter.md: STYLE_strokes_FINE_COARSE (1 as
+        strong as in the style's picture), STYLE_likeness, STYLE_content, STYLE_covariance (of the painting, of its half
+        and of its quarter), STYLE_largest normalised value, STYLE_flicker in grey levels and STYLE_flicker_to_strokes,
+        STYLE_same_texture as the other styles. With cfg.lpips, STYLE_lpips is the distance between painting and
+        photograph; with cfg.optimize_steps, STYLE_loss is that of the training, STYLE_optimized the loss of the picture
+        that `optimize` makes of the photograph, and STYLE_ratio one by the other.
         """
-        cfg, styles = self.cfg, self.model.styles
+        cfg, styles = self.cfg, self.styles
+        side = cfg.image_size if "image_size" in cfg.changed() else REPORT_SIDE
         photos = self.some(choose_split(self.photos, split)[: cfg.val_photos])
-        dataset = PhotoDataset(photos, cfg.image_size, len(styles))
+        dataset = PhotoDataset(photos, side, len(styles))
         samples = [dataset[i] for i in range(len(dataset))]
         # What stands in for a broken photograph is another one of them.
         photos = [sample["image"][None] for sample in samples if not sample["broken"]]  # (1, 3, H, W) each
         lpips = LPIPS(cfg.lpips, cfg.squeezenet).to(self.model.device) if cfg.lpips else None
+        pictures = [self._style_image(name, side).to(self.model.device) for name in styles]
         self.model.eval()
         source = cfg.data_root or "the embedded sample"
         result = {"data": source, "split": split, "photos": len(photos), "broken": len(samples) - len(photos)}
         means: dict[str, list[float]] = {}
-        total = len(styles) * len(photos) * (1 + cfg.optimize_steps)
-        with tqdm(desc="judging", total=total, unit="step", leave=False) as bar:
-            for style, name in enumerate(styles):
-                rows = [self._judge(photo, number, style, lpips, bar) for number, photo in enumerate(photos)]
-                figures = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-                if cfg.optimize_steps:
-                    figures["ratio"] = figures["loss"] / figures["optimized"]
-                for key, value in figures.items():
-                    result[f"{name}_{key}"] = value
-                    means.setdefault(key, []).append(value)
+        rows: list[list[dict[str, float]]] = [[] for _ in styles]
+        with tqdm(desc="judging", total=len(styles) * len(photos), unit="painting", leave=False) as bar:
+            for photo in photos:
+                photo = photo.to(self.model.device) / 255
+                shares = self._rows.to(photo.device)
+                paintings = [in_8_bits(self.model(photo, row[None])["image"]) for row in shares]
+                textures = same_texture(paintings, calm_places(photo))
+                for style, painting in enumerate(paintings):
+                    row = self._judge(photo, painting, style, pictures[style], shares[style : style + 1])
+                    others = [abs(value) for i, value in enumerate(textures[style]) if i != style]
+                    if others:
+                        row["same_texture"] = sum(others) / len(others)
+                    if lpips is not None:
+                        row["lpips"] = lpips(painting, photo).item()
+                    if cfg.optimize_steps:
+                        row |= self._compare(photo, painting, style)
+                    rows[style].append(row)
+                    bar.update()
+        for name, judged in zip(styles, rows, strict=True):
+            figures = {key: sum(row[key] for row in judged) / len(judged) for key in judged[0]}
+            if cfg.optimize_steps:
+                figures["ratio"] = figures["loss"] / figures["optimized"]
+            for key, value in figures.items():
+                result[f"{name}_{key}"] = value
+                means.setdefault(key, []).append(value)
         return result | {f"mean_{key}": sum(values) / len(values) for key, values in means.items()}
 
-    def _judge(self, photo: Tensor, number: int, style: int, lpips: LPIPS | None, bar: tqdm) -> dict[str, float]:
-        """The figures of one painting: of the photograph (1, 3, H, W) uint8 with this number, in this style."""
-        cfg = self.cfg
-        photo = photo.to(self.model.device) / 255
-        shares = torch.eye(len(self.model.styles) + self.model.identity, device=photo.device)[style : style + 1]
-        painting = in_8_bits(self.model(photo, shares)["image"])
-        figures = self._losses(painting, photo, style)
-        figures["temporal"] = self._change(photo, number, shares, painting)
-        if lpips is not None:
-            figures["lpips"] = lpips(painting, photo).item()
-        bar.update()
-        if cfg.optimize_steps:
-            weights = cfg.content_weight, cfg.style_weight, cfg.tv_weight
-            best = optimize(photo, self.loss, style, cfg.optimize_steps, *weights, progress=lambda share: bar.update())
-            figures["optimized"] = self._losses(in_8_bits(best), photo, style)["loss"]
+    def _judge(self, photo: Tensor, painting: Tensor, style: int, picture: Tensor, shares: Tensor) -> dict[str, float]:
+        """The figures of a painting of a photograph, both (1, 3, H, W), beside the picture of its style."""
+        by_size = strokes(painting, calm_places(photo), picture)
+        figures = {f"strokes_{a}_{b}": value for (a, b), value in zip(BANDS, by_size, strict=True)}
+        number = torch.tensor([style], device=photo.device)
+        figures["likeness"] = likeness(painting, photo)
+        figures["content"] = self.loss(painting, self.loss.content(photo), number)["content"].item()
+        for factor in (1, 2, 4):
+            figures[f"covariance_{factor}"] = self.loss.covariance_distance(painting, picture, factor).item()
+        figures["largest"] = largest_normalised(self.model, photo, shares)
+        figures["flicker"] = flicker(self.model, photo, shares, painting)
+        painted = band(painting, BANDS[0][0], BANDS[-1][1]).square().mean().sqrt().item()
+        figures["flicker_to_strokes"] = figures["flicker"] / max(255 * painted, 1e-6)
         return figures
 
-    def _losses(self, picture: Tensor, photo: Tensor, style: int) -> dict[str, float]:
-        values = self.loss(picture, self.loss.content(photo), torch.tensor([style], device=photo.device))
-        figures = {name: value.item() for name, value in values.items()}
-        loss = self.cfg.content_weight * figures["content"] + self.cfg.style_weight * figures["style"]
-        return {"loss": loss, **figures}
-
-    def _change(self, photo: Tensor, number: int, shares: Tensor, painting: Tensor) -> float:
-        """Mean difference, in grey levels, of the moved and noisy photograph's painting and the moved painting.
-
-        As in `_temporal`, but movement and noise depend on the photograph's number alone.
-        """
-        random = torch.Generator().manual_seed(number)
-        x, y = torch.randint(SHIFT + 1, (2,), generator=random).tolist()
-        height, width = (side - SHIFT for side in photo.shape[2:])
-        moved = photo[:, :, y : y + height, x : x + width]
-        noise = NOISE * torch.randn(moved.shape, generator=random)
-        again = in_8_bits(self.model(in_8_bits(moved + noise.to(photo.device)), shares)["image"])
-        return 255 * (again - painting[:, :, y : y + height, x : x + width]).abs().mean().item()
+    def _compare(self, photo: Tensor, painting: Tensor, style: int) -> dict[str, float]:
+        """The training's loss of a painting, and that of the picture that is optimised for it alone."""
+        cfg = self.cfg
+        weights = cfg.content_weight, float(self.style_weights[style]), cfg.tv_weight
+        best = optimize(photo, self.loss, style, cfg.optimize_steps, *weights)
+        content, number = self.loss.content(photo), torch.tensor([style], device=photo.device)
+        losses = [self.loss(picture, content, number) for picture in (painting, in_8_bits(best))]
+        values = [(weights[0] * loss["content"] + weights[1] * loss["style"]).item() for loss in losses]
+        return dict(zip(("loss", "optimized"), values, strict=True))
 
     def trial_batch(self, size: int) -> dict[str, Tensor]:
         image = torch.randint(256, (1, 3, size, size), dtype=torch.uint8)
-        return {"image": image, "style": torch.arange(min(self.cfg.styles_per_photo, len(self.model.styles)))[None]}
+        return {"image": image, "style": torch.arange(min(self.cfg.styles_per_photo, len(self.styles)))[None]}
 
     def example(self) -> dict[str, Tensor]:
         size, rows = self.cfg.image_size, len(self.model.styles) + self.model.identity
@@ -289,7 +360,7 @@ class StyleTask(Task):
         for name, picture in self.pictures.items():
             if not isinstance(picture, bytes):
                 buffer = io.BytesIO()
-                small = Image.fromarray(read_image(picture, max_side=STORED_SIDE).rgb)
+                small = Image.fromarray(to_uint8(self._style_image(name, STORED_SIDE)))
                 small.save(buffer, "JPEG", **STORED_AS)
                 picture = buffer.getvalue()
             stored[name] = base64.b85encode(picture).decode()
@@ -301,11 +372,49 @@ def in_8_bits(picture: Tensor) -> Tensor:
     return picture.mul(255).add(0.5).clamp(0, 255).floor() / 255
 
 
+def _excess(output: dict[str, Tensor]) -> Tensor | float:
+    """Mean over the pictures of what a bounded network says of its normalised values."""
+    return output["excess"].mean() if "excess" in output else 0.0
+
+
+def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None = None) -> list[float]:
+    """A number for each of the styles (or of those wanted) from such as `4,ink:1.5`: one for all (0 without), others by
+    name.
+
+    Raises UserError for what is no number, or no style.
+    """
+    default, numbers = 0.0, {}
+    for part in filter(None, text.split(",")):
+        name, _, number = part.rpartition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < float("inf"):
+            raise UserError(f"--{option}={part}: expected a number, or STYLE:NUMBER, as in --{option}=4,ink:1.5")
+        if name and name not in styles:
+            raise UserError(f"--{option}={part}: the styles are {', '.join(styles)}{did_you_mean(name, styles)}")
+        if name:
+            numbers[name] = value
+        else:
+            default = value
+    return [numbers.get(name, default) for name in wanted or styles]
+
+
 def _only_identity(shares: Tensor) -> Tensor:
     """(B, S) with 1 for the identity and 0 for every style."""
     result = torch.zeros_like(shares)
     result[:, -1] = 1
     return result
+
+
+def _chosen(text: str, styles: list[str]) -> list[str]:
+    """The styles that --styles names, in the network's order; all of them if it names none."""
+    names = [name for name in text.split(",") if name]
+    if unknown := [name for name in names if name not in styles]:
+        near = did_you_mean(unknown[0], styles)
+        raise UserError(f"--styles={unknown[0]}: this network has {', '.join(styles)}{near}")
+    return [name for name in styles if name in names] or styles
 
 
 def _channels(width: float) -> tuple[int, int, int]:
@@ -316,6 +425,10 @@ def _refuse_other_network(cfg: StyleConfig, model: TransformerNet) -> None:
     channels = model.arguments["channels"]
     if "width" in cfg.changed() and list(_channels(cfg.width)) != channels:
         raise UserError(f"--width={cfg.width}: {cfg.load} has channels {channels}; leave --width out")
+    for option, argument in (("blocks", "blocks"), ("own_blocks", "own")):
+        if option in cfg.changed() and getattr(cfg, option) != model.arguments[argument]:
+            value = f"--{option}={getattr(cfg, option)}"
+            raise UserError(f"{value}: {cfg.load} has {model.arguments[argument]}; leave --{option} out")
     if "identity" in cfg.changed() and cfg.identity != model.identity:
         raise UserError(f"--identity={cfg.identity}: {cfg.load} has it; leave --identity out")
 

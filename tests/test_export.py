@@ -133,3 +133,19 @@ def test_weights_of_examples_can_be_exported(tmp_path):
     assert np.abs(run(tmp_path / "candy.onnx", image, torch.ones(2, 1)) - expected.numpy()).max() <= 1e-3
     metadata = {entry.key: json.loads(entry.value) for entry in onnx.load(tmp_path / "candy.onnx").metadata_props}
     assert metadata == {"styles": ["糖"], "identity": False}
+
+
+@torch.no_grad()
+def test_layers_of_their_own_are_exported_too(tmp_path):
+    """All pictures of a batch are then painted in the style of the first; normalised values are bounded."""
+    torch.manual_seed(0)
+    model = TransformerNet(["wave", "水墨"], (4, 6, 8), blocks=2, own=1, bound=1.5).eval()
+    for kernel in model.deconv3.kernels:
+        kernel.weight.mul_(40)
+    model.save(tmp_path / "own.safetensors")
+    python("-c", EXPORT, tmp_path / "own.safetensors", tmp_path / "own.onnx")
+    image = torch.rand(2, 3, 33, 42)
+    for shares in ({"wave": 1}, {"wave": 1, "水墨": 2}):
+        row = model.mixture(shares, 0.7).expand(2, -1)
+        expected = model(image, row)["image"].clamp(0, 1).numpy()
+        assert expected.std() > 0.05 and np.abs(run(tmp_path / "own.onnx", image, row) - expected).max() <= 1e-3

@@ -716,8 +716,8 @@ WRITERS = [
 READERS = "find_lr generate check visdom demo download runs info help".split()  # they write over nothing
 # Texts that name no file that is read, and the painter's val and test, which write nothing.
 WORDS = """
-    style title keywords signature seal shares task lr_epochs lr_scale freeze monitor devices checkpoint_layers env
-    debug_file lpips squeezenet
+    style styles grade style_weight title keywords signature seal shares task lr_epochs lr_scale freeze monitor devices
+    checkpoint_layers env debug_file lpips squeezenet
 """.split()
 
 

@@ -19,14 +19,15 @@ from utils.errors import UserError
 ROOT = Path(__file__).parents[1]
 
 
-def network(channels=(8, 12, 16), blocks=2, identity=True) -> TransformerNet:
+def network(channels=(8, 12, 16), blocks=2, identity=True, **more) -> TransformerNet:
     """Random, with different scales and shifts for each style, some of them negative, and full contrast."""
     torch.manual_seed(0)
-    model = TransformerNet(["one", "two"], channels, blocks, identity).eval()
-    for parameter in model.parameters():
+    model = TransformerNet(["one", "two"], channels, blocks, identity, **more).eval()
+    for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             parameter.data += 0.5 * torch.randn_like(parameter)
-    model.deconv3.conv2d.weight.data *= 5
+        elif name.startswith("deconv3") and parameter.ndim == 4:
+            parameter.data *= 5
     return model
 
 
@@ -99,6 +100,20 @@ def test_a_network_without_identity():
     model, rgb = network(identity=False), pictures(48, 60)
     style = model.mixture({"one": 1})
     assert difference(Painter(model, style).paint(rgb), plain(model, rgb, style)).max() <= 1
+
+
+@pytest.mark.parametrize("more", [{"own": 1}, {"bound": 1.0}, {"own": 2, "bound": 1.5}], ids=str)
+@pytest.mark.parametrize("strength", [0.4, 1.0, 1.5])
+def test_layers_of_their_own_and_bounded_values(more, strength):
+    model, rgb = network(**more), pictures(70, 50, 2)
+    style = model.mixture({"one": 0.3, "two": 0.7}, strength)
+    expected = plain(model, rgb, style)
+    assert expected.std() > 20
+    if "bound" in more:
+        unbounded = network(**more | {"bound": 0.0})
+        assert difference(plain(unbounded, rgb, style), expected).max() > 20  # the bound does something
+    for tile in (0, 24):
+        assert difference(Painter(model, style, tile=tile).paint(rgb), expected).max() <= 1
 
 
 def test_layers_in_a_file_change_nothing():

@@ -57,7 +57,9 @@ def test_both_languages_show_the_same_commands():
     assert both[0] == both[1]
 
 
-@pytest.mark.parametrize("name", [*READMES, "docs/decisions.md", "benchmarks/README.md", "checkpoints/README.md"])
+@pytest.mark.parametrize(
+    "name", [*READMES, "docs/decisions.md", "docs/painter.md", "benchmarks/README.md", "checkpoints/README.md"]
+)
 def test_links_lead_somewhere(name):
     text = (ROOT / name).read_text()
     assert "@@" not in text, "a place that was left to fill in"

@@ -220,7 +220,7 @@ def test_the_painter_is_judged_as_shipped_from_any_folder(tmp_path, monkeypatch,
             task.loss(image, task.loss.content(image), torch.tensor([n]))["style"].item()
             for n in (number, (number + 1) % 8)
         )
-        assert own < 0.01 * other and figures[f"{name}_style"] > own, name
+        assert own < 0.01 * other and figures[f"{name}_covariance_1"] > own, name
 
 
 # ------------------------------------------------------------------------------------------------ the classifier

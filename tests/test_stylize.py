@@ -843,7 +843,7 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
     given = []
 
     def optimize(picture: torch.Tensor, loss: torch.nn.Module, style: int, **settings: object) -> torch.Tensor:
-        given.append((loss.gram_relu1_2.shape, style, settings))
+        given.append((loss.covariance_relu1_2.shape, style, settings))
         return 1 - picture
 
     monkeypatch.setattr(infer.stylize, "optimize", optimize)
@@ -868,7 +868,10 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
     assert np.array_equal(pixels(tmp_path / "a_sea.png"), 255 - pixels(path))
     *_, (shape, style, settings) = given  # before it, where bf16 is fast, a trial of one step
     assert shape == (1, 64, 64) and style == 0 and settings.pop("progress")
-    weights = {name: getattr(config.StyleConfig, name) for name in ("content_weight", "style_weight", "tv_weight")}
+    weights = {name: getattr(config.StylizeConfig, name) for name in ("content_weight", "style_weight", "tv_weight")}
+    assert {name: str(weight) for name, weight in weights.items()} == {  # as in training
+        name: str(float(getattr(config.StyleConfig, name))) for name in weights
+    }
     assert settings.pop("precision") in ("fp32", "bf16") and settings == {"steps": 2, **weights}
 
 

@@ -98,31 +98,39 @@ def change_identity(model: TransformerNet) -> None:
 
 @torch.no_grad()
 def test_the_figures_are_those_of_every_painting_by_itself(folder):
-    task = task_of(folder, temporal_weight=3)
+    task = task_of(folder, temporal_weight=3, style_weight="4,ink:1.5")
     differing(task.model)
     task.model.train()
     batch = task.collate([task.train_set[i] for i in range(3)])
     assert sorted(batch["style"][0].tolist()) == [0, 1]
     output = task.step(task.model, batch)
     one_by_one: dict[str, list[torch.Tensor]] = {"content": [], "style": [], "tv": [], "identity": []}
+    excess, weights = {"paintings": [], "identity": []}, []
     for image, numbers in zip(batch["image"], batch["style"], strict=True):
         photo = image[None] / 255  # (1, 3, H, W)
         for number in numbers:
-            painting = task.model(photo, torch.eye(3)[number][None])["image"]
+            output_of_one = task.model(photo, torch.eye(3)[number][None])
+            painting = output_of_one["image"]
+            excess["paintings"].append(output_of_one["excess"].mean())
+            weights.append((1.5, 4.0)[number])
             losses = task.loss(painting, task.loss.content(photo), number[None])
             down, right = painting.diff(dim=2).square().mean(), painting.diff(dim=3).square().mean()
             for name, value in {**losses, "tv": down + right}.items():
                 one_by_one[name].append(value.squeeze())
-        error = (task.model(photo, torch.tensor([[0.0, 0, 1]]))["image"] - photo).square().mean()
-        one_by_one["identity"].append(error)
+        copy = task.model(photo, torch.tensor([[0.0, 0, 1]]))
+        one_by_one["identity"].append((copy["image"] - photo).square().mean())
+        excess["identity"].append(copy["excess"].mean())
     expected = {name: torch.stack(values).mean() for name, values in one_by_one.items()}
     cfg = task.cfg
-    expected["loss"] = cfg.content_weight * expected["content"] + cfg.style_weight * expected["style"]
+    # --style_weight=4,ink:1.5
+    weighted = [w * s.squeeze() for w, s in zip(weights, one_by_one["style"], strict=True)]
+    expected["loss"] = cfg.content_weight * expected["content"] + torch.stack(weighted).mean()
     expected["objective"] = (
         expected["loss"]
         + cfg.tv_weight * expected["tv"]
         + cfg.identity_weight * expected["identity"]
         + cfg.temporal_weight * output["temporal"]
+        + style.EXCESS_WEIGHT * sum(torch.stack(values).mean() for values in excess.values())
     )
     assert set(output) == {*expected, "temporal", "count"} and int(output["count"]) == 3
     for name, value in expected.items():
@@ -139,7 +147,7 @@ def test_the_objective_is_a_mean_over_photographs(folder):
         task.model.zero_grad()
         for part in parts:
             (task.step(task.model, task.collate(part))["objective"] * len(part) / 5).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in task.model.parameters()]))
+        gradients.append(torch.cat([p.grad.flatten() for p in task.model.parameters() if p.grad is not None]))
     whole, parts = gradients
     assert (whole - parts).norm() < 1e-4 * whole.norm()
 
@@ -218,6 +226,8 @@ def test_styles_start_from_the_identity_once_it_is_learnt(folder):
     task.train_batches(2)
     assert set(task.step(task.model, batch)) > {"loss", "content", "style", "identity"}
     assert all((row == rows[-1]).all() for rows in rows_of(task.model) for row in rows)
+    kernels = task.model.deconv1.kernels
+    assert all(torch.equal(kernel.weight, kernels[-1].weight) for kernel in kernels)
     with torch.no_grad():
         task.model.in1.weight[0, 0] += 1  # a style that has learnt something
         task.model.in3.bias[-1] += 1
@@ -386,11 +396,14 @@ def test_summary_needs_neither_pictures_nor_a_loss_network(folder):
         ({"data_root": "nowhere"}, "--data_root=nowhere does not exist"),
         ({"data_root": "EMPTY"}, "--data_root=EMPTY: no pictures in it"),
         ({"data_root": "styles"}, "2 photographs are too few"),
-        ({"vgg": "nowhere"}, "cannot read nowhere"),
+        ({"vgg": "nowhere"}, "--vgg=nowhere does not exist"),
         ({"vgg": "styles/ink.png"}, "styles/ink.png"),
         ({"loss_network": "vgg19"}, "squeezenet.pth does not hold vgg19"),
         ({"loss_network": "vgg"}, "--loss_network=vgg: choose one of auto, vgg16, vgg19, squeezenet, classifier"),
         ({"identity": False, "identity_epochs": 1}, "--identity_epochs needs --identity"),
+        ({"style_weight": "4,inc:1"}, "--style_weight=inc:1: the styles are ink, oil; did you mean ink?"),
+        ({"styles": "ink,sea"}, "--styles=sea: this network has ink, oil"),
+        ({"style_weight": "much"}, "--style_weight=much: expected a number, or STYLE:NUMBER"),
         ({"image_size": 16}, "--image_size=16: must be at least 32"),
     ],
 )
@@ -430,7 +443,6 @@ def test_a_loss_that_explodes_ends_the_run(folder):
 
 
 def test_the_loaded_network_needs_a_picture_of_each_of_its_styles(folder):
-    run(folder, **options(folder, run="first", max_epoch=0))
     task_of(folder).model.save(folder / "two.safetensors")
     only = folder / "styles" / "oil.png"
     told = run(folder, code=2, **options(folder, run="a", load=folder / "two.safetensors", style_image=only))
@@ -453,10 +465,10 @@ def test_a_model_file_brings_the_pictures_of_its_styles_along(folder, capfd, mon
     for more in ({}, {"style_image": folder / "styles"}, {"style_image": folder / "ink.png"}):
         assert main.main(arguments("val", **given, **more)) == 0  # the file says which task it is of
         figures.append(json.loads(capfd.readouterr().out))
-    assert {"ink_style", "oil_style", "mean_style"} <= figures[0].keys()
+    assert {"ink_covariance_1", "oil_covariance_1", "mean_covariance_1"} <= figures[0].keys()
     for name, other in (("ink", 1), ("oil", 2)):  # the same file's picture judges; the real one judges much alike
-        assert figures[0][f"{name}_style"] == figures[other][f"{name}_style"]
-        assert figures[0][f"{name}_style"] == pytest.approx(figures[3 - other][f"{name}_style"], rel=0.3)
+        assert figures[0][f"{name}_covariance_1"] == figures[other][f"{name}_covariance_1"]
+        assert figures[0][f"{name}_covariance_1"] == pytest.approx(figures[3 - other][f"{name}_covariance_1"], rel=0.3)
     again = task_of(folder, load=folder / "two.safetensors", style_image="")
     assert again.model_metadata()["style_pictures"] == stored
     monkeypatch.chdir(folder)  # and summary needs no pictures
@@ -465,6 +477,41 @@ def test_a_model_file_brings_the_pictures_of_its_styles_along(folder, capfd, mon
 
 def test_a_network_that_is_loaded_has_its_width(folder, capfd):
     task_of(folder).model.save(folder / "two.safetensors")
-    for name, value in {"width": 0.2, "identity": False}.items():
+    for name, value in {"width": 0.2, "identity": False, "blocks": 3, "own_blocks": 0}.items():
         assert main.main(arguments(**options(folder, load=folder / "two.safetensors", **{name: value}))) == 2
         assert f"--{name}={value}: two.safetensors has" in capfd.readouterr().err.replace(f"{folder}/", "")
+
+
+@pytest.mark.parametrize("own", [0, 2])
+def test_styles_that_do_not_learn_stay_as_they_are(folder, own):
+    model = task_of(folder, own_blocks=own).model
+    differing(model)  # else they would start from the identity
+    model.save(folder / "two.safetensors")
+    told = run(folder, **options(folder, run="a", load=folder / "two.safetensors", styles="oil", max_epoch=1))
+    assert "1 styles: oil" in told
+    before = TransformerNet.load(folder / "two.safetensors")
+    after = TransformerNet.load(folder / "a" / "best.safetensors")
+    photo = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        same = [torch.equal(before(photo, row)["image"], after(photo, row)["image"]) for row in torch.eye(3)[:, None]]
+    assert same == [True, False, True]  # ink, oil, the identity
+
+
+def test_numbers_by_style():
+    assert style.by_style("style_weight", "4", ["ink", "oil"]) == [4, 4]
+    assert style.by_style("style_weight", "4,ink:1.5", ["ink", "oil"]) == [1.5, 4]
+    assert style.by_style("grade", "oil:1.7", ["ink", "oil"]) == [0, 1.7]
+    assert style.by_style("grade", "", ["ink"]) == [0]
+
+
+def test_a_graded_picture_has_all_the_brightness_and_stronger_colours():
+    dull = 0.4 + 0.1 * torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    for chroma in (0.0, 1.7):
+        graded = style.grade(dull, chroma)
+        grey, before = (graded * luma).sum(1), (dull * luma).sum(1)
+        assert grey.quantile(0.01).item() == pytest.approx(0.06, abs=0.01)
+        assert grey.quantile(0.99).item() == pytest.approx(0.95, abs=0.01)
+        inside = ((graded > 0) & (graded < 1)).all(1)
+        colours = (graded - grey[:, None]).abs().sum(1)[inside], (dull - before[:, None]).abs().sum(1)[inside]
+        torch.testing.assert_close(colours[0], chroma * colours[1], atol=1e-4, rtol=1e-3)

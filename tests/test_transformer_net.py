@@ -16,6 +16,7 @@ from models.transformer_net import (
     EPS,
     STANDARD_MEAN,
     STANDARD_STD,
+    BoundedInstanceNorm,
     ConditionalInstanceNorm,
     InstanceNorm,
     ReflectConv,
@@ -46,9 +47,9 @@ def norm(rows: int, channels: int) -> ConditionalInstanceNorm:
     return randomise(nn.ModuleDict({"in": ConditionalInstanceNorm(rows, channels)}))["in"]
 
 
-def tiny(styles: int = 2, identity: bool = True) -> TransformerNet:
+def tiny(styles: int = 2, identity: bool = True, own: int = 0, bound: float = 0.0) -> TransformerNet:
     names = ["wave", "starry", "ink", "scream"][:styles]
-    return randomise(TransformerNet(names, (4, 6, 8), blocks=2, identity=identity)).eval()
+    return randomise(TransformerNet(names, (4, 6, 8), blocks=2, identity=identity, own=own, bound=bound)).eval()
 
 
 # -------------------------------------------------------------------------------------------------- convolutions
@@ -108,6 +109,40 @@ def test_instance_norm_forward_and_backward_equal_torchs(layout, size):
 def test_instance_norm_passes_gradcheck_in_double():
     inputs = [random(2, 3, 4, 5).double(), random(2, 3, seed=1).double(), random(2, 3, seed=2).double()]
     assert torch.autograd.gradcheck(InstanceNorm.apply, [x.requires_grad_() for x in inputs])
+
+
+def spiked(*shape: int) -> torch.Tensor:
+    """Noise with a spot in two channels that is far beyond the rest."""
+    x = random(*shape).double()
+    x[0, 0, 2, 3], x[-1, 1, 1, 1] = 20, -15
+    return x
+
+
+@pytest.mark.parametrize("bound", [2.5, 50.0])
+def test_bounded_norm_passes_gradcheck_in_double(bound):
+    inputs = [spiked(2, 3, 6, 5), random(2, 3, seed=1).double() - 0.5, random(2, 3, seed=2).double()]
+    assert torch.autograd.gradcheck(
+        lambda *values: BoundedInstanceNorm.apply(*values, bound), [x.requires_grad_() for x in inputs]
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bounded_norm_clamps_what_is_normalised_and_says_by_how_much_it_is_beyond(layout):
+    x, scale, shift = spiked(2, 3, 9, 8).float(), random(2, 3, seed=1) - 0.5, random(2, 3, seed=2)
+    y, excess = BoundedInstanceNorm.apply(x.contiguous(memory_format=LAYOUTS[layout]), scale, shift, 4.0)
+    z = F.instance_norm(x, eps=EPS)
+    assert z.abs().amax() > 6
+    expected = z.clamp(-4, 4) * scale[:, :, None, None] + shift[:, :, None, None]
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+    beyond = (z.abs() - 3).clamp(min=0).square().mean((1, 2, 3))  # from a margin of 1 below the bound on
+    torch.testing.assert_close(excess, beyond, atol=1e-5, rtol=1e-4)
+
+
+def test_a_bounded_network_tells_its_excess_in_training_alone():
+    model = tiny(bound=1.2)
+    assert set(model(random(2, 3, 16, 16), torch.eye(3)[:2])) == {"image"}
+    excess = model.train()(random(2, 3, 16, 16), torch.eye(3)[:2])["excess"]
+    assert excess.shape == (2,) and (excess > 0).all()
 
 
 def test_instance_norm_refuses_a_second_derivative_rather_than_giving_a_wrong_one():
@@ -193,6 +228,48 @@ def test_every_parameter_gets_a_gradient():
     assert [n for n in dead if not n.endswith("conv2d.bias")] == []
 
 
+def test_styles_with_layers_of_their_own():
+    """Each has its kernels, of which a mixture is one of kernels; what it does not use gets no gradient."""
+    model, image = tiny(own=1), random(3, 3, 16, 17)
+    assert model.shared_convolutions == ["conv1", "conv2", "conv3", "res1.conv1", "res1.conv2"]
+    style = torch.tensor([[1.0, 0, 0], [0.25, 0.5, 0.25], [0, 1.5, -0.5]])
+    together = model(image, style)["image"]
+    for i, row in enumerate(style):
+        plain = tiny()  # all kernels shared: those that the row comes to
+        state = {k: v for k, v in model.state_dict().items() if ".kernels." not in k}
+        for name, conv in model.named_modules():
+            if isinstance(conv, ReflectConv) and conv.rows:
+                shares = model.within(row[None])[0] if name == "deconv3" else row
+                for part in ("weight", "bias"):
+                    kernels = torch.stack([getattr(kernel, part) for kernel in conv.kernels])
+                    state[f"{name}.conv2d.{part}"] = torch.einsum("s,s...->...", shares, kernels)
+        plain.load_state_dict(state)
+        expected = plain(image[i : i + 1], row[None])["image"]
+        torch.testing.assert_close(together[i : i + 1], expected, atol=1e-5, rtol=1e-5)
+    model(image[:1], torch.eye(3)[1:2])["image"].sum().backward()
+    touched = [name for name, p in model.named_parameters() if ".kernels." in name and p.grad is not None]
+    assert {name.split(".kernels.")[1].split(".")[0] for name in touched} == {"1"}
+
+
+def test_a_new_style_starts_as_the_identity_with_its_kernels():
+    model, image = TransformerNet(["wave", "ink"], (4, 6, 8), blocks=2, own=1), random(1, 3, 16, 16)
+    for norm_ in model.norms:
+        norm_.weight.data[-1] += 0.2
+    assert model.untrained_styles() == [0, 1]
+    model.styles_from_identity()
+    ink, identity = (model.res2(model.conv3(model.conv2(model.conv1(image))), row) for row in torch.eye(3)[1:, None])
+    torch.testing.assert_close(ink, identity)
+
+
+def test_files_of_before_there_were_own_layers_load(tmp_path):
+    model = tiny()
+    model.arguments = {k: v for k, v in model.arguments.items() if k not in ("own", "bound")}
+    model.save(tmp_path / "old.safetensors")
+    again = TransformerNet.load(tmp_path / "old.safetensors")
+    image, style = random(1, 3, 16, 16), torch.eye(3)[:1]
+    assert torch.equal(again(image, style)["image"], model(image, style)["image"])
+
+
 def test_each_style_depends_on_its_own_rows_alone():
     model, image = tiny(), random(1, 3, 16, 16)
     changed = copy.deepcopy(model)
@@ -222,7 +299,7 @@ class Standardised(nn.Module):
         std, mean = torch.std_mean(photo, (2, 3), keepdim=True, correction=0)
         self.picture = (photo - mean) / std * STANDARD_STD + STANDARD_MEAN
 
-    def forward(self, x):
+    def forward(self, x, style):
         return self.picture
 
 

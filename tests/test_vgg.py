@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import models.vgg
 from models import MobileNetV2
 from models.vgg import (
     IMAGENET_MEAN,
@@ -19,6 +20,7 @@ from models.vgg import (
     NETWORKS,
     SMALLEST,
     FeatureNetwork,
+    NNPackConv2d,
     choose_network,
     layer_names,
 )
@@ -391,3 +393,21 @@ def test_real_weights(network, file, layer):
     with torch.no_grad():
         ours, expectation = features(image)[layer], expected(theirs, image, network)[layer]
     torch.testing.assert_close(ours, expectation, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="NNPACK knows no such processor")
+def test_nnpack_gives_the_same_features_and_gradients(tmp_path, monkeypatch):
+    path, _ = weight_file(tmp_path, "vgg16")
+    results = []
+    for faster in (True, False):
+        monkeypatch.setattr(models.vgg, "nnpack_is_faster", lambda faster=faster: faster)
+        network = FeatureNetwork("vgg16", ["relu1_2", "relu2_1"], str(path))
+        assert sum(isinstance(layer, NNPackConv2d) for layer in network.features) == 2 * faster
+        for size in ((64, 40), (32, 20)):  # the second is left to oneDNN
+            image = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+            features = network(image)
+            loss = sum((f * torch.linspace(-1, 1, f.numel()).view(f.shape)).sum() for f in features.values())
+            results.append((*features.values(), torch.autograd.grad(loss, image)[0]))
+    for ours, theirs in zip(results[:2], results[2:], strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
