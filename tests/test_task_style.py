@@ -211,7 +211,7 @@ def test_the_temporal_term_is_what_a_moved_and_noisy_photograph_changes(folder, 
 
 
 def test_styles_start_from_the_identity_once_it_is_learnt(folder):
-    task = task_of(folder, identity_epochs=2)
+    task = task_of(folder, identity_epochs=2, own_blocks=2)
     task.model.train()
     batch = task.collate([task.train_set[i] for i in range(2)])
     for epoch in (0, 1):
@@ -358,7 +358,7 @@ def test_two_processes_are_one(folder):
     ]
     assert len(curves[0]) == len(curves[1]) == 6
     for one, two in zip(*curves, strict=True):
-        assert one == pytest.approx(two, rel=1e-4 if one[0] == 1 else 0.02)  # the step; rounding grows
+        assert one == pytest.approx(two, rel={1: 1e-4, 2: 1e-4, 3: 1e-4, 4: 1e-3}.get(one[0], 0.05))  # rounding grows
 
 
 def test_training_goes_on_from_a_model_file(folder):
@@ -477,7 +477,7 @@ def test_a_model_file_brings_the_pictures_of_its_styles_along(folder, capfd, mon
 
 def test_a_network_that_is_loaded_has_its_width(folder, capfd):
     task_of(folder).model.save(folder / "two.safetensors")
-    for name, value in {"width": 0.2, "identity": False, "blocks": 3, "own_blocks": 0}.items():
+    for name, value in {"width": 0.2, "identity": False, "blocks": 3, "own_blocks": 2}.items():
         assert main.main(arguments(**options(folder, load=folder / "two.safetensors", **{name: value}))) == 2
         assert f"--{name}={value}: two.safetensors has" in capfd.readouterr().err.replace(f"{folder}/", "")
 
