@@ -121,12 +121,12 @@ def _read(source: Source, side: int, max_megapixels: float) -> Picture:
 def predict(
     model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
 ) -> Iterator[tuple[int, Tensor | None, str]]:
-    """(index, logits (K), "") of each picture, in order; (index, None, what is wrong) of those that cannot be read.
+    """(index, logits (K), note) of each picture, in order; (index, None, what is wrong) of those that cannot be read.
 
     The logits are means over the views of a picture. They are not calibrated: see `probabilities`.
     """
-    for index, logits, fault in predict_views(model, pictures, precision, batch, workers):
-        yield index, None if logits is None else logits.mean(0), fault
+    for index, logits, remark in predict_views(model, pictures, precision, batch, workers):
+        yield index, None if logits is None else logits.mean(0), remark
 
 
 def predict_views(
@@ -145,7 +145,7 @@ def predict_views(
             found = logits_of(model, views, precision).unflatten(0, (len(good), -1))  # (B, V, K)
             logits = {sample["index"]: row for sample, row in zip(good, found.cpu(), strict=True)}
         for sample in samples:
-            yield sample["index"], logits.get(sample["index"]), sample.get("fault", "")
+            yield sample["index"], logits.get(sample["index"]), sample.get("fault") or sample["note"]
 
 
 @torch.inference_mode()

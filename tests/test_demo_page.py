@@ -158,6 +158,21 @@ def test_stop_ends_the_works_of_its_visitor_and_its_tab(tmp_path, tab, who, wher
     assert page.stops == {}
 
 
+def test_a_painting_that_is_stopped_is_not_computed_to_its_end(tmp_path):
+    page, me, shares = page_of(Workshop(DemoConfig()), tmp_path), event(session_hash="me"), []
+
+    def see(share: float, desc: str) -> None:
+        shares.append(share)
+        if share > 0:
+            page.stopper("paint")(me)
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)).save(buffer, "PNG")
+    with pytest.raises(Stopped):
+        page.paint(Photo("photo.png", buffer.getvalue()), "great_wave", "", 0, 1, False, me, see)
+    assert len(shares) == 2 and shares[0] == 0 < shares[1] < 0.5
+
+
 def test_the_buttons_stop_their_own_tab(tmp_path, monkeypatch):
     """Each Stop is bound to the tab whose work it cancels."""
     monkeypatch.setattr(Idle, "styles", ["great_wave"])
