@@ -74,8 +74,12 @@ def words_of(command: str, task: str, model: str, place: Path) -> list[str]:
         network = SMALL[task] if model == "own" and command in ("train", "find_lr") else "--load=MODEL"
         words = f"--task={task} {GIVEN[task]} {network} {SHORT}".split()
         words = " ".join(word for word in words if config.is_for(word[2:].partition("=")[0], command))
-        steps = 100 if (task, model) == ("poet", "own") else 20  # the smallest poet is slow to learn
-        words += f" --steps={steps}" if command == "find_lr" else ""
+        if command == "find_lr":
+            more = {  # the smallest poet is slow to learn; losses of eight styles differ more than those of a step
+                ("poet", "own"): "--steps=100",
+                ("style", "shipped"): "--steps=100 --styles=great_wave",
+            }
+            words += " " + more.get((task, model), "--steps=20")
     else:
         has_json = any(field.name == "json" for cls in main.OPTIONS[command] for field in dataclasses.fields(cls))
         words = WORDS[command] + (" --json" if has_json else "")
