@@ -117,7 +117,7 @@ def test_poems_are_written_chosen_and_rewritten(phone):
     page.locator(f".card[data-index='0'][aria-pressed=true]:has-text('{verses[1][-1]}')").wait_for()
     until(lambda: page.locator(".scroll p").all_inner_texts() != verses)
     again = page.locator(".scroll p").all_inner_texts()
-    assert again[1] == verses[1] and again[0] != verses[0]
+    assert again[1] == verses[1] and again != verses  # by chance one of the other verses may come again
     phone.press("题到画上")
     assert page.get_by_label("诗 Poem").locator("visible=true").input_value().startswith(again[0])
 
