@@ -87,6 +87,9 @@ class StyleTask(Task):
             self.cfg = dataclasses.replace(self.cfg, freeze=",".join(filter(None, dict.fromkeys(patterns))))
         self.style_weights = torch.tensor(by_style("style_weight", cfg.style_weight, self.model.styles, self.styles))
         by_style("grade", cfg.grade, self.model.styles)
+        if cfg.style_size > STORED_SIDE and cfg.load and not cfg.style_image:
+            stored = f"{cfg.load} holds its styles' pictures at {STORED_SIDE} pixels"
+            raise UserError(f"--style_size={cfg.style_size}: {stored}; give larger ones with --style_image")
         # Channels last is the order that convolutions are fastest in, and the normalisation far faster (InstanceNorm).
         self.model.to(memory_format=torch.channels_last)
         self.identity_only = False

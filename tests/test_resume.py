@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,7 +160,12 @@ def test_without_a_value_the_latest_unfinished_run_goes_on(folder):
         state = read_state(folder / name / "last.pt")
         state["config"]["max_epoch"] = 2  # as if it had been stopped after the first
         torch.save(state, folder / name / "last.pt")
-    for number, name in enumerate(("older", "stopped", "latest")):
+    shutil.copytree(folder / "stopped", folder / "patient")
+    state = read_state(folder / "patient" / "last.pt")
+    state["config"] |= {"max_epoch": 9, "patience": 1}
+    state["progress"] |= {"epoch": 2, "best_epoch": 0}  # it gave up: no better in the second epoch
+    torch.save(state, folder / "patient" / "last.pt")
+    for number, name in enumerate(("older", "stopped", "patient", "latest")):
         os.utime(folder / name / "last.pt", (number, number))
     assert resumed_options({"resume": "True", "save_path": str(folder)})["resume"] == str(folder / "stopped")
 

@@ -469,6 +469,8 @@ def test_a_model_file_brings_the_pictures_of_its_styles_along(folder, capfd, mon
     for name, other in (("ink", 1), ("oil", 2)):  # the same file's picture judges; the real one judges much alike
         assert figures[0][f"{name}_covariance_1"] == figures[other][f"{name}_covariance_1"]
         assert figures[0][f"{name}_covariance_1"] == pytest.approx(figures[3 - other][f"{name}_covariance_1"], rel=0.3)
+    assert main.main(arguments("val", **given, style_size=600)) == 2  # more than the file's pictures have
+    assert "two.safetensors holds its styles' pictures at 576 pixels" in capfd.readouterr().err
     again = task_of(folder, load=folder / "two.safetensors", style_image="")
     assert again.model_metadata()["style_pictures"] == stored
     monkeypatch.chdir(folder)  # and summary needs no pictures

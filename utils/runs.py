@@ -52,7 +52,9 @@ def _unfinished(path: Path) -> bool:
         state = read_state(path)
     except UserError:  # of another version, or damaged: said if it is named
         return False
-    return state["progress"]["epoch"] < state["config"]["max_epoch"]
+    progress, cfg = state["progress"], state["config"]
+    waited = progress["epoch"] - 1 - progress["best_epoch"]
+    return progress["epoch"] < cfg["max_epoch"] and not 0 < cfg["patience"] <= waited
 
 
 def read_state(path: Path) -> dict[str, Any]:
