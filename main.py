@@ -86,10 +86,10 @@ def generate(*args: str, **options: Option) -> None:
     import secrets
 
     from data.poetry import Vocabulary
-    from infer.compose import compose, locked, split_words
-    from infer.poets import load_poet
-    from infer.prosody import RhymeTable
-    from infer.prosody import check as judge
+    from infer.verse.compose import compose, locked, split_words
+    from infer.verse.load import load_poet
+    from infer.verse.prosody import RhymeTable
+    from infer.verse.prosody import check as judge
     from utils.hardware import pick_device
 
     model = load_poet(path, pick_device(cfg.use_gpu))
@@ -138,9 +138,9 @@ def check(*args: str, **options: Option) -> None:
         raise UserError("check needs one poem, or file of poems: python main.py check 白日依山尽，黄河入海流。…")
     path = _model_file(cfg.load)
     poems = given_poems(args[0], "")
-    from infer.poets import load_poet
-    from infer.prosody import RhymeTable
-    from infer.prosody import check as judge
+    from infer.verse.load import load_poet
+    from infer.verse.prosody import RhymeTable
+    from infer.verse.prosody import check as judge
 
     table = RhymeTable.of(load_poet(path).metadata)
     if not table:
@@ -163,7 +163,7 @@ def stylize(*args: str, **options: Option) -> None:
     rank, world = rank_and_world()
     paint, label, how = _optimizer(cfg) if cfg.method == "optimize" else _painter(cfg)
 
-    from infer.stylize import paint_files, plan
+    from infer.painting.files import paint_files, plan
 
     jobs, remarks = plan(args, cfg.out, label, cfg.inputs())
     jobs = jobs[rank::world]
@@ -202,8 +202,8 @@ def _painter(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
         if name in OPTIMIZE_ONLY:
             raise UserError(f"--{name} is for --method=optimize; a network has its styles: --style=NAME")
     path = _model_file(cfg.load)
-    from infer.paint import Painter, painting_precision
-    from infer.stylize import choose_styles, load_network, style_label
+    from infer.painting.files import choose_styles, load_network, style_label
+    from infer.painting.tiles import Painter, painting_precision
     from utils.hardware import pick_device
 
     model = load_network(path, pick_device(cfg.use_gpu))
@@ -224,7 +224,7 @@ def _optimizer(cfg: config.StylizeConfig) -> tuple[Callable, str, str]:
         raise UserError("--method=optimize needs the picture of a style: --style_image=FILE")
     import numpy as np
 
-    from infer.stylize import optimizing, read_style, style_label
+    from infer.painting.files import optimizing, read_style, style_label
     from models.perceptual import PerceptualLoss
     from models.vgg import choose_network
     from utils.hardware import choose_precision, pick_device
@@ -260,9 +260,9 @@ def postcard(*args: str, **options: Option) -> None:
     if cfg.style != "none" and cfg.strength > 0:
         _model_file(cfg.load)
     poem = one_poem(cfg.poem, "--poem=") if cfg.poem else ""
-    from infer.postcard import check_words, destination, on_paper, read_poem, save_postcard
-    from infer.postcard import postcard as set_poem
-    from utils.fonts import choose_face
+    from infer.postcard.fonts import choose_face
+    from infer.postcard.layout import check_words, destination, on_paper, read_poem, save_postcard
+    from infer.postcard.layout import postcard as set_poem
 
     out = destination(args[0], cfg.out, cfg.inputs())
     given = read_poem(poem, "--poem") if poem else Poem([])
@@ -301,9 +301,9 @@ def _written(cfg: config.PostcardConfig) -> tuple[list[str], int]:
     path = _model_file(cfg.poet, "poet")
     import secrets
 
-    from infer.compose import compose, split_words
-    from infer.poets import load_poet
-    from infer.postcard import read_poem
+    from infer.postcard.layout import read_poem
+    from infer.verse.compose import compose, split_words
+    from infer.verse.load import load_poet
     from utils.hardware import pick_device
 
     model = load_poet(path, pick_device(cfg.use_gpu))
@@ -318,7 +318,7 @@ def _painted(cfg: config.PostcardConfig, picture):
     paint, _, how = _painter(config.StylizeConfig(**{name: getattr(cfg, name) for name in names}))
     from tqdm import tqdm
 
-    from infer.stylize import stylized
+    from infer.painting.files import stylized
 
     _say(how)
     form = "painting: {percentage:3.0f}%|{bar}|"
@@ -342,8 +342,8 @@ def classify(*args: str, **options: Option) -> None:
     import torch
     from tqdm import tqdm
 
-    from infer.classify import classify as answers
-    from infer.classify import find_pictures, logits_of, open_model
+    from infer.photo.classify import classify as answers
+    from infer.photo.classify import find_pictures, logits_of, open_model
     from utils.files import atomic_write, refuse_overwriting
     from utils.hardware import check_workers, choose_precision, pick_device
     from utils.ranks import rank_and_world
@@ -411,8 +411,8 @@ def find_lr(*args: str, **options: Option) -> None:
     own = {name: options.pop(name) for name in ("steps",) if name in options}
     cfg = _task_options("find_lr", options)
     steps = config.parse(config.FindLrConfig, own).steps
-    from lr_finder import chart
-    from lr_finder import find_lr as search
+    from training.lr_finder import chart
+    from training.lr_finder import find_lr as search
 
     found = search(cfg, steps)
     if cfg.json:
@@ -431,8 +431,8 @@ def export(*args: str, **options: Option) -> None:
     from utils.files import refuse_overwriting
 
     refuse_overwriting([out], [path])
-    from infer.export import export_onnx
-    from infer.stylize import load_network
+    from infer.painting.files import load_network
+    from models.onnx import export_onnx
 
     export_onnx(load_network(path), out)
     print(out)
@@ -488,8 +488,8 @@ def download(*args: str, **options: Option) -> None:
     """[NAME]  get real data; without a name: what there is; visdom: the files of its page, by npm"""
     cfg = _options(config.DownloadConfig, options)
     _no_arguments("download", args[1:])
+    from board.frontend import fetch_frontend
     from data.download import download, listing
-    from utils.visdom_frontend import fetch_frontend
 
     if not args:
         print(listing())
@@ -516,7 +516,7 @@ def summary(*args: str, **options: Option) -> None:
     columns = ("input_size", "output_size", "num_params", "mult_adds")
     print(torchinfo.summary(task.model, input_data=task.example(), col_names=columns, verbose=0))
     if graph:
-        from utils.graph import draw_graph
+        from board.graph import draw_graph
 
         draw_graph(graph, task.model, task.example())
         _say(f"the graph: {graph}")
@@ -525,7 +525,7 @@ def summary(*args: str, **options: Option) -> None:
 def runs(*args: str, **options: Option) -> None:
     """[RUN …]  the runs so far, or those named, side by side: figures, and the settings in which they differ"""
     cfg = _options(config.RunsConfig, options)
-    from utils.compare_runs import read_runs, table
+    from board.runs import read_runs, table
 
     found = read_runs(cfg.save_path)
     if unknown := set(args) - {run["run"] for run in found}:
@@ -634,7 +634,7 @@ def _task_options(command: str, options: dict[str, Option]) -> config.DefaultCon
     """The same of a command of tasks. Without --task, the model file says of which it is, or the resumed run."""
     stored = {}
     if command == "train" and "resume" in options:
-        from utils.runs import resumed_options
+        from training.state import resumed_options
 
         stored = resumed_options(options)
         options = {**options, "resume": stored["resume"]}

@@ -26,21 +26,21 @@ from torchnet.meter import AverageValueMeter
 from tqdm import tqdm
 
 from config import DefaultConfig
+from data.loading import batches_of
 from tasks import make_task
 from tasks.base import Task
-from utils.debug import dump, first_bad_tensor, gradient_range
+from training.diagnostics import dump, first_bad_tensor, gradient_range
+from training.optimizers import add_l1_gradient, learning_rate, lr_epochs, make_optimizer
+from training.parameters import MovingAverage, checkpoint_layers, freeze, parameter_groups, train_mode
+from training.profiler import StepProfiler
+from training.recorder import Recorder
+from training.state import STATE_VERSION, git_revision, lock, read_state, run_folder
+from training.trial import check_batch, trial_step
 from utils.errors import UserError, did_you_mean
 from utils.files import atomic_save
 from utils.hardware import MOST, check_workers, choose_precision, cores, keep_freed_memory, pick_device
-from utils.optimization import add_l1_gradient, learning_rate, lr_epochs, make_optimizer
-from utils.parameters import MovingAverage, checkpoint_layers, freeze, parameter_groups, train_mode
-from utils.profiler import StepProfiler
-from utils.recorder import Recorder
-from utils.runs import STATE_VERSION, git_revision, lock, read_state, run_folder
 from utils.seed import rng_state, seed_everything, set_rng_state
 from utils.text import short
-from utils.trial import check_batch, trial_step
-from utils.workers import batches_of
 
 SCHEDULE = ("lr", "lr_schedule", "lr_epochs", "lr_decay", "max_epoch", "warmup")  # what the learning rate depends on
 
@@ -679,7 +679,7 @@ class Run:
 
             sinks = [Visualizer(env=self.cfg.env or self.folder.name, port=self.cfg.vis_port, folder=self.folder)]
         if self.cfg.tensorboard:
-            from utils.tensorboard import TensorBoard
+            from board.tensorboard import TensorBoard
 
             sinks.append(TensorBoard(self.folder))
         recorder = Recorder(self.folder, sinks, resume_size=state["log_size"] if state else 0)

@@ -31,13 +31,13 @@ from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noq
 from benchmarks.reference_dogcat import PlainDogCat, mobilenet_v2, plain_logits, plain_training  # noqa: E402
 from config import ClassifyConfig, DogCatConfig, task_config  # noqa: E402
 from data.dogcat import DogCatDataset, choose_split, list_samples  # noqa: E402
-from infer.classify import classify, find_pictures, open_model  # noqa: E402
+from infer.photo.classify import classify, find_pictures, open_model  # noqa: E402
 from models import MobileNetV2  # noqa: E402
 from tasks import make_task  # noqa: E402
+from training.parameters import MovingAverage, freeze, parameter_groups, train_mode  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.hardware import MOST, choose_precision, keep_freed_memory  # noqa: E402
 from utils.images import read_image, save_image  # noqa: E402
-from utils.parameters import MovingAverage, freeze, parameter_groups, train_mode  # noqa: E402
 
 PICTURES = ROOT.parent / "shared" / "dogcat" / "train.tar"
 SAMPLE = ROOT / "dataset" / "sample" / "dogcat" / "train"

@@ -25,9 +25,9 @@ import torchvision  # noqa: E402
 
 from models.basemodule import BaseModule  # noqa: E402
 from tests import test_task_dogcat, test_task_style, training  # noqa: E402
+from training.recorder import parse_lines  # noqa: E402
+from training.state import read_state  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.recorder import parse_lines  # noqa: E402
-from utils.runs import read_state  # noqa: E402
 
 TASKS = ("poet", "style", "dogcat")
 PAUSE = 0.03  # seconds after a step, at most, that the kill comes

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 from config import PoetConfig, parse  # noqa: E402
 from tasks import make_task  # noqa: E402
 from trainer import Run, make_fabric  # noqa: E402
-from utils.optimization import make_optimizer  # noqa: E402
-from utils.parameters import parameter_groups  # noqa: E402
+from training.optimizers import make_optimizer  # noqa: E402
+from training.parameters import parameter_groups  # noqa: E402
 from utils.seed import seed_everything  # noqa: E402
 
 

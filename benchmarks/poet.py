@@ -36,13 +36,13 @@ from torch.nn import functional as F  # noqa: E402
 from benchmarks.common import exit_code, machine, peak_memory, say  # noqa: E402
 from config import PoetConfig, task_config  # noqa: E402
 from data.poetry import EMBEDDED, Poem, PoetryDataset, Vocabulary, choose_split, collate, read_poems  # noqa: E402
-from infer.compose import compose  # noqa: E402
+from infer.verse.compose import compose  # noqa: E402
 from models.poet import LinearCrossEntropy, Poet  # noqa: E402
 from tasks import make_task  # noqa: E402
 from tasks.poet import CHINESE_CHARACTERS, bits_of  # noqa: E402
+from training.state import read_state  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.hardware import MOST, choose_precision, keep_freed_memory  # noqa: E402
-from utils.runs import read_state  # noqa: E402
 
 TARGET = 8.0  # bits per character on the validation split
 BOOK_LENGTH, BOOK_BATCH = 125, 128

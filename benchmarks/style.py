@@ -31,8 +31,8 @@ from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noq
 from benchmarks.reference_style import ReferenceNet  # noqa: E402
 from config import StylizeConfig, task_config  # noqa: E402
 from data.photos import choose_split, list_pictures  # noqa: E402
-from infer.paint import Painter  # noqa: E402
-from infer.stylize import load_network  # noqa: E402
+from infer.painting.files import load_network  # noqa: E402
+from infer.painting.tiles import Painter  # noqa: E402
 from models.transformer_net import ConditionalInstanceNorm, TransformerNet  # noqa: E402
 from models.vgg import FeatureNetwork  # noqa: E402
 from tasks import make_task  # noqa: E402

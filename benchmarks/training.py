@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from utils.recorder import read_log  # noqa: E402
+from training.recorder import read_log  # noqa: E402
 
 CHANGES = {
     "poet": [

@@ -40,7 +40,7 @@ from benchmarks.verse_judge import (  # noqa: E402
 )
 from config import GenerateConfig  # noqa: E402
 from data.poetry import Poem, Vocabulary, choose_split, read_poems  # noqa: E402
-from infer.compose import Composition, compose  # noqa: E402
+from infer.verse.compose import Composition, compose  # noqa: E402
 from models.poet import Poet  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 

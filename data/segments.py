@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.video_info import open_video, video_info
+from infer.painting.video_info import open_video, video_info
 
 
 def segment_indices(frames: int, segments: int, random: np.random.Generator | None = None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What a run's log looks like on the page: HTML with curves as SVG, samples, tables. No server, no scripts.
 
-Which panels there are, and what is thinned out, is in utils/panels.py; visdom's board shows the same.
+Which panels there are, and what is thinned out, is in board/charts.py; visdom's board shows the same.
 """
 
 import html
@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from utils.panels import Board
-from utils.recorder import LOG_NAME, read_log
+from board.charts import Board
+from training.recorder import LOG_NAME, read_log
 
 WIDTH, HEIGHT = 420, 220  # of a chart, in units of its own; it is scaled to the page
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 26  # margins

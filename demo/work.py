@@ -101,25 +101,25 @@ class Workshop:
 
     @cached_property
     def _poet(self) -> Any:
-        from infer.poets import load_poet
+        from infer.verse.load import load_poet
 
         return load_poet(_file("poet", self.cfg.poet))
 
     @cached_property
     def _table(self) -> Any:
-        from infer.prosody import RhymeTable
+        from infer.verse.prosody import RhymeTable
 
         return RhymeTable.of(self._poet.metadata)
 
     @cached_property
     def _painter(self) -> Any:
-        from infer.stylize import load_network
+        from infer.painting.files import load_network
 
         return load_network(_file("style", self.cfg.style))
 
     @cached_property
     def _classifier(self) -> Any:
-        from infer.classify import open_model
+        from infer.photo.classify import open_model
 
         return open_model(_file("classifier", self.cfg.classifier))
 
@@ -143,14 +143,14 @@ class Workshop:
         n: int = CANDIDATES,
         kept: Sequence[str] = (),
     ) -> list[Any]:
-        """`n` poems, the best first (infer.compose.Composition). `kept` are verses that stay; "" is to be written."""
+        """`n` poems, the best first (Compositions). `kept` are verses that stay; "" is to be written."""
         _check_texts(title=title, keywords=keywords, acrostic=acrostic)
         if form not in FORMS:
             raise UserError(f"form is one of {', '.join(FORMS)}")
         _check_number("temperature", temperature, 0, 2)
         _check_number("n", n, 1, 8)
         _check_number("seed", seed, -1, 2**31 - 1)
-        from infer.compose import compose, split_words
+        from infer.verse.compose import compose, split_words
 
         poet = self._network("poet")
         seed = secrets.randbelow(2**31 - 8) if seed < 0 else int(seed)
@@ -169,10 +169,10 @@ class Workshop:
         return sorted(poems, key=lambda poem: -poem.rating)
 
     def check(self, lines: Sequence[str]) -> Any:
-        """The prosody of a poem (infer.prosody.Check), or None: no table of rhymes, no verse, longer than any here."""
+        """The prosody of a poem (a Check), or None: no table of rhymes, no verse, longer than any here."""
         if sum(map(len, lines)) > 2 * LENGTHS["poem"]:  # the time grows with the square of the length
             return None
-        from infer.prosody import check
+        from infer.verse.prosody import check
 
         table = self._network("table")
         try:
@@ -206,8 +206,8 @@ class Workshop:
         _check_texts(style=style)
         _check_number("strength", strength, 0, 1.5)
         picture = self.decode(photo)
-        from infer.paint import Painter, painting_precision
-        from infer.stylize import choose_styles, stylized
+        from infer.painting.files import choose_styles, stylized
+        from infer.painting.tiles import Painter, painting_precision
 
         model = self._network("painter")
         shares = choose_styles(style, model.styles)
@@ -229,8 +229,8 @@ class Workshop:
         """(the card (H, W, 3) uint8, the poem): a painted photograph with a poem on it; without one, one is written."""
         _check_texts(title=title, poem=poem, seal=seal)
         from data.verse import Poem
-        from infer.postcard import check_words, on_paper, postcard, read_poem
-        from utils.fonts import choose_face
+        from infer.postcard.fonts import choose_face
+        from infer.postcard.layout import check_words, on_paper, postcard, read_poem
 
         given = read_poem(poem) if poem.strip() else Poem([])
         verses, title, author = given.lines, title.strip() or given.title, given.author
@@ -249,7 +249,7 @@ class Workshop:
 
     def classify(self, photo: Photo, explain: bool = True) -> tuple[str, dict[str, float], np.ndarray | None]:
         """(the class, or neither; the probability of each class; the picture with what speaks for its likeliest)."""
-        from infer.classify import EXPLAINED, Pictures, calibration, explained, predict, probabilities, read_rgb
+        from infer.photo.classify import EXPLAINED, Pictures, calibration, explained, predict, probabilities, read_rgb
 
         model = self._network("classifier")
         pictures = Pictures([photo], int(model.metadata.get("image_size", 160)), VIEWS, self.cfg.max_megapixels)
@@ -271,7 +271,7 @@ class Workshop:
 
     @cached_property
     def _thumbnails(self) -> list[np.ndarray]:
-        from infer.paint import Painter
+        from infer.painting.tiles import Painter
 
         with Image.open(sample_photos()[0]) as file:
             photo = np.asarray(file.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))

@@ -24,15 +24,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from config import DogCatConfig  # noqa: E402
-from infer.classify import explained, open_model  # noqa: E402
-from infer.compose import compose  # noqa: E402
-from infer.paint import Painter  # noqa: E402
-from infer.postcard import postcard as set_poem  # noqa: E402
-from infer.postcard import read_poem  # noqa: E402
-from infer.stylize import load_network  # noqa: E402
+from infer.painting.files import load_network  # noqa: E402
+from infer.painting.tiles import Painter  # noqa: E402
+from infer.photo.classify import explained, open_model  # noqa: E402
+from infer.postcard.fonts import choose_face  # noqa: E402
+from infer.postcard.layout import postcard as set_poem  # noqa: E402
+from infer.postcard.layout import read_poem  # noqa: E402
+from infer.verse.compose import compose  # noqa: E402
 from models.poet import Poet  # noqa: E402
 from tasks.dogcat import DogCatTask  # noqa: E402
-from utils.fonts import choose_face  # noqa: E402
 from utils.hardware import choose_precision  # noqa: E402
 from utils.images import grid, read_image, save_image  # noqa: E402
 

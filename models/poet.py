@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infer.verse.copies import bloom_add, bloom_has
 from models.basemodule import BaseModule
-from utils.bloom import bloom_add, bloom_has
 from utils.errors import UserError
 from utils.tensors import check_shape
 

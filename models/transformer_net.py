@@ -3,7 +3,7 @@
 One pass turns a photograph into a painting. The styles share the first layers; each has its own scale and shift after
 every normalisation, its own last residual blocks and its own decoder, and so has the identity, which gives the
 photograph back. Mixtures of those numbers are mixtures of styles. How pictures of any size are painted fast and in
-bounded memory is infer/paint.py's business.
+bounded memory is infer/painting/tiles.py's business.
 
 Shapes: B pictures, S styles (the last one is the identity, if the network has it), C channels, H x W pixels.
 """
@@ -279,7 +279,7 @@ class ConditionalInstanceNorm(nn.Module):
     training `excess` (B) is the mean square by which they are beyond bound - MARGIN.
     """
 
-    decays = False  # its parameters have two dimensions, but are scales and shifts: see utils/parameters.py
+    decays = False  # its parameters have two dimensions, but are scales and shifts: see training/parameters.py
 
     def __init__(self, rows: int, channels: int, bound: float = 0.0):
         super().__init__()

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from config import DefaultConfig
 from models.basemodule import BaseModule
-from utils.recorder import Recorder
+from training.recorder import Recorder
 
 
 class Task:

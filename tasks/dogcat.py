@@ -21,9 +21,10 @@ from tqdm import tqdm
 from config import DogCatConfig
 from data.dogcat import DogCatDataset, Sample, choose_split, class_names, list_samples
 from data.dogcat import collate as collate_pictures
+from data.loading import batches_of
 from data.photos import choose_split as choose_photos
 from data.photos import list_pictures
-from infer.classify import (
+from infer.photo.classify import (
     VIEWS,
     Pictures,
     calibrate,
@@ -34,17 +35,16 @@ from infer.classify import (
     probabilities,
     read_rgb,
 )
+from infer.photo.report import FILES, write_report
 from models import BACKBONES, Classifier
 from models.basemodule import BaseModule
 from models.classifier import fold_batchnorm
 from tasks.base import Task
+from training.recorder import Recorder
 from utils.errors import UserError
 from utils.files import atomic_write, is_inside, refuse_overwriting
 from utils.images import grid, save_image
-from utils.recorder import Recorder
-from utils.report import FILES, write_report
 from utils.tensors import check_shape
-from utils.workers import batches_of
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
@@ -273,7 +273,7 @@ class DogCatTask(Task):
         """Judges a split with cfg.tta views of each picture, and writes a report about it into cfg.out.
 
         Of the split test, a file for Kaggle is written as well if there are pictures whose names do not tell the class.
-        Returns the figures of utils/report.py, and where the report is. Computed in float32, so that figures can be
+        Returns the figures of infer/photo/report.py, and where the report is. Computed in float32, so that they can be
         compared between machines; the model cannot be trained any more afterwards.
         """
         cfg, model = self.cfg, self.model.eval()

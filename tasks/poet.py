@@ -23,13 +23,13 @@ from data.poetry import (
 )
 from data.rhyme import Rhymes, read_rhymes, restrict
 from data.verse import verses
-from infer.compose import compose
+from infer.verse.compose import compose
+from infer.verse.copies import bloom_size
 from models.basemodule import BaseModule, read_metadata
 from models.poet import Poet
 from tasks.base import Task
-from utils.bloom import bloom_size
+from training.recorder import Recorder
 from utils.errors import UserError
-from utils.recorder import Recorder
 
 SHIPPED = Path(__file__).parent.parent / GenerateConfig.load
 SIZES = ("embed", "hidden", "layers", "dropout", "backbone", "attention")  # options that are arguments of the network

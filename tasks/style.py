@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from config import StyleConfig
 from data.photos import EMBEDDED, PhotoDataset, choose_split, collate, list_pictures
-from infer.optimize import optimize
-from infer.stylize import grade, read_style
+from infer.painting.files import grade, read_style
+from infer.painting.optimize import optimize
 from models.basemodule import BaseModule, read_metadata
 from models.lpips import LPIPS
 from models.perceptual import PerceptualLoss, total_variation
@@ -33,9 +33,9 @@ from models.strokes import (
 from models.transformer_net import TransformerNet
 from models.vgg import choose_network
 from tasks.base import Task
+from training.recorder import Recorder
 from utils.errors import UserError, did_you_mean
 from utils.images import grid, save_image, to_uint8
-from utils.recorder import Recorder
 
 EMBEDDED_STYLES = EMBEDDED.parent / "styles"
 CLASSIFIER = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"

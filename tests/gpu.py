@@ -196,7 +196,7 @@ def painting(folder: Path) -> str:
     """The painter's engine on this device gives what the network gives on the CPU."""
     import numpy as np
 
-    from infer.paint import Painter
+    from infer.painting.tiles import Painter
     from models.transformer_net import TransformerNet
 
     torch.manual_seed(0)
@@ -215,7 +215,7 @@ def painting(folder: Path) -> str:
 
 def classifying(folder: Path) -> str:
     """The shipped classifier answers on this device what it answers on the CPU."""
-    from infer.classify import logits_of, open_model
+    from infer.photo.classify import logits_of, open_model
 
     image = torch.randint(256, (4, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     path = ROOT / "checkpoints" / "dogcat.safetensors"

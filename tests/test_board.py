@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.test_visualize import Server, free_port, lacking
-from utils.recorder import Recorder
+from training.recorder import Recorder
 
 POEM = "春眠不觉晓，处处闻啼鸟。\n夜来风雨声，花落知多少。"
 EVIL = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> $\\href{javascript:window.hacked=1}{x}$'

@@ -1,4 +1,4 @@
-"""infer/classify.py and the command: what the network looks at, answers in order, calibration, broken files."""
+"""infer/photo/classify.py and the command: what the network looks at, answers in order, calibration, broken files."""
 
 import csv
 import json
@@ -17,11 +17,21 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-import infer.classify
+import infer.photo.classify
 import main
 from data.dogcat import centre_view
 from data.photos import Source
-from infer.classify import Pictures, calibrate, classify, crops, explained, find_pictures, open_model, predict, read_rgb
+from infer.photo.classify import (
+    Pictures,
+    calibrate,
+    classify,
+    crops,
+    explained,
+    find_pictures,
+    open_model,
+    predict,
+    read_rgb,
+)
 from models import BACKBONES
 from utils.errors import UserError
 
@@ -227,7 +237,7 @@ def test_unsure_is_neither(tmp_path, model_file):
 def test_the_whole_picture_is_explained_and_long_strips_do_not_fill_the_memory(model_file, monkeypatch, size, seen):
     sizes, model = [], open_model(model_file)
     monkeypatch.setattr(
-        infer.classify, "grad_cam", lambda model, image, target: sizes.append(image.shape) or image[:, 0]
+        infer.photo.classify, "grad_cam", lambda model, image, target: sizes.append(image.shape) or image[:, 0]
     )
     picture = explained(model, np.full((*size, 3), 100, np.uint8), 0)
     assert picture.shape == (*size, 3) and sizes == [(1, 3, *seen)]

@@ -1,4 +1,4 @@
-"""infer/compose.py, infer/constraints.py: form and rules hold for any network, what is given is kept."""
+"""infer/verse/compose.py, infer/verse/constraints.py: form and rules hold for any network, what is given is kept."""
 
 import re
 from collections import Counter
@@ -8,8 +8,8 @@ import torch
 
 from data.poetry import AUTHOR, SPECIALS, TITLE, Vocabulary
 from data.verse import FORMS, PAUSES, STOPS, verses
-from infer.compose import BATCH, PARALLEL, THEME, _sample, _survivors, compose, locked, parallelism
-from infer.prosody import RhymeTable, check
+from infer.verse.compose import BATCH, PARALLEL, THEME, _sample, _survivors, compose, locked, parallelism
+from infer.verse.prosody import RhymeTable, check
 from models.poet import Poet
 from utils.errors import UserError
 

@@ -22,8 +22,8 @@ from demo import charts
 from demo.guard import INPUTS, OUTPUTS, UNCLAIMED, Uploads
 from demo.work import Cores
 from tests.test_visualize import HOST, ROOT, free_port, until
+from training.recorder import Recorder
 from utils.errors import UserError
-from utils.recorder import Recorder
 
 POEM = "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。"
 

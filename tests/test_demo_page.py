@@ -122,7 +122,7 @@ def test_a_very_long_poem_is_shown_without_its_prosody(tmp_path, monkeypatch):
     """Judging it takes time that grows with the square of its length."""
     judged = []
     monkeypatch.setattr(Workshop, "_network", lambda self, name: "a table")
-    monkeypatch.setattr("infer.prosody.check", lambda lines, table: judged.append(lines))
+    monkeypatch.setattr("infer.verse.prosody.check", lambda lines, table: judged.append(lines))
     page = page_of(Workshop(DemoConfig()), tmp_path)
     long = ["春眠不觉晓，" * (2 * LENGTHS["poem"] // 6), "春"]
     _, cards, *_ = page.choose({**STATE, "poems": [POEM, {**POEM, "lines": long}]}, event(index=1))
@@ -221,7 +221,7 @@ def test_words_that_a_card_cannot_have_are_told_before_the_work(monkeypatch, wor
 
 def test_pictures_are_decoded_one_at_a_time(monkeypatch):
     """Twice for a classification, the second time for its explanation."""
-    classify = pytest.importorskip("infer.classify")
+    classify = pytest.importorskip("infer.photo.classify")
     workshop, locked = Workshop(DemoConfig()), []
     read_image = classify.read_image
 

@@ -1,4 +1,4 @@
-"""infer/export.py: onnxruntime paints what torch paints, at every size; what the file says; quiet and atomic."""
+"""models/onnx.py: onnxruntime paints what torch paints, at every size; what the file says; quiet and atomic."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.reference_style import ReferenceNet
-from infer.export import SMALLEST
+from models.onnx import SMALLEST
 from models.transformer_net import TransformerNet, from_examples
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def run(path: Path, image: torch.Tensor, style: torch.Tensor) -> np.ndarray:
 EXPORT = """
 import sys
 import torch
-from infer.export import export_onnx
+from models.onnx import export_onnx
 from models.transformer_net import TransformerNet
 from utils.errors import UserError
 

@@ -1,4 +1,4 @@
-"""utils/fonts.py: fonts are found, asked for every character, and never trusted."""
+"""infer/postcard/fonts.py: fonts are found, asked for every character, and never trusted."""
 
 import struct
 import subprocess
@@ -10,10 +10,10 @@ import pytest
 from fontTools.ttLib import TTCollection, TTFont
 from PIL import Image, ImageDraw
 
+from infer.postcard import fonts
+from infer.postcard.fonts import Face, choose_face
 from tests.fonts import make_font, make_variable_font
-from utils import fonts
 from utils.errors import UserError
-from utils.fonts import Face, choose_face
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_this_machine_has_a_font_for_a_poem():
 
 
 def test_importing_fonts_imports_no_torch():
-    script = "import sys, utils.fonts; print('torch' in sys.modules)"
-    root = Path(fonts.__file__).parents[1]
+    script = "import sys, infer.postcard.fonts; print('torch' in sys.modules)"
+    root = Path(fonts.__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
     assert result.stdout.strip() == "False", result.stderr

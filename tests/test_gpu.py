@@ -11,9 +11,9 @@ from config import DefaultConfig, DogCatConfig, parse
 from models import BACKBONES
 from tasks import make_task
 from tests.test_trainer import LineTask
+from training.optimizers import make_optimizer
+from training.parameters import parameter_groups
 from utils.errors import UserError
-from utils.optimization import make_optimizer
-from utils.parameters import parameter_groups
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""infer/gradcam.py against Grad-CAM by hooks on torchvision's network, and against maps whose heat is known."""
+"""infer/photo/explain.py against Grad-CAM by hooks on torchvision's network, and against maps whose heat is known."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infer.gradcam import OPACITY, grad_cam, overlay
+from infer.photo.explain import OPACITY, grad_cam, overlay
 from models.classifier import Classifier
 from models.mobilenet_v2 import MobileNetV2
 from models.squeezenet import SqueezeNet

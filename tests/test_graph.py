@@ -1,4 +1,4 @@
-"""utils/graph.py: the edges between layers, on networks whose graph is known by hand."""
+"""board/graph.py: the edges between layers, on networks whose graph is known by hand."""
 
 from xml.etree import ElementTree
 
@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import main
+from board.graph import draw_graph, layer_graph
 from models.resnet34 import ResNet34
-from utils.graph import draw_graph, layer_graph
 
 
 class Branches(nn.Module):

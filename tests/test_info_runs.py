@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import main
+from board.runs import read_runs
 from tasks.poet import PoetTask
 from tests.training import arguments, options, run, write_corpus
 from trainer import Run
-from utils.compare_runs import read_runs
-from utils.recorder import read_log
+from training.recorder import read_log
 
 
 def test_info_names_what_a_bug_report_needs(capsys):

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from board.frontend import missing_files, static_folder
 from models import BACKBONES
 from models.transformer_net import TransformerNet
 from tests.test_visualize import free_port, lacking
 from tests.training import CONTEXT
 from utils.images import save_image
-from utils.visdom_frontend import missing_files, static_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 AT_IMPORT = """

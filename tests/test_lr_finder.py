@@ -1,4 +1,4 @@
-"""lr_finder.py: the rate that it suggests trains a network, one 1000 times as large does not; faults."""
+"""training/lr_finder.py: the rate that it suggests trains a network, one 1000 times as large does not; faults."""
 
 import json
 import math
@@ -13,10 +13,10 @@ from PIL import Image
 
 import main
 from config import DogCatConfig, PoetConfig, StyleConfig, parse
-from lr_finder import chart, find_lr, steepest
 from tests.test_task_style import options as painting
 from tests.test_task_style import write_pictures as write_photographs
 from tests.training import arguments, log_of, options, write_corpus
+from training.lr_finder import chart, find_lr, steepest
 from utils.errors import UserError
 
 HUES = {"cat": (200, 70, 60), "dog": (60, 80, 200)}

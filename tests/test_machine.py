@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-import infer.paint
+import infer.painting.tiles
 import main
 import trainer
-import utils.trial
+import training.trial
 from config import TASKS, DogCatConfig, PoetConfig, StyleConfig, parse
-from infer.paint import Painter, painting_precision
+from infer.painting.tiles import Painter, painting_precision
 from models import BACKBONES
 from models.transformer_net import TransformerNet
 from tasks import make_task
 from tests.training import Process, arguments, options, write_corpus
+from training.trial import check_batch, sample_memory, trial_step
 from utils import hardware
 from utils.errors import UserError
 from utils.images import save_image
-from utils.trial import check_batch, sample_memory, trial_step
 
 ROOT = Path(__file__).parents[1]
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}  # a CPU of that kind, whatever this one is
@@ -83,14 +83,14 @@ def test_a_network_that_paints_or_judges_is_tried_too(tmp_path, capfd, monkeypat
     words = ["classify" if command == "classify" else "stylize", photo, "--precision=bf16"]
     if command == "classify":
         BACKBONES["lenet"](["cat", "dog"]).save(tmp_path / "net.safetensors", image_size=32)
-        monkeypatch.setattr("infer.classify.logits_of", _cannot)
+        monkeypatch.setattr("infer.photo.classify.logits_of", _cannot)
         words += [model]
     elif command == "stylize":
         TransformerNet(["a"], (4, 4, 4), blocks=1).save(tmp_path / "net.safetensors")
-        monkeypatch.setattr(infer.paint.F, "conv2d", _cannot)
+        monkeypatch.setattr(infer.painting.tiles.F, "conv2d", _cannot)
         words += [model]
     else:
-        monkeypatch.setattr("infer.stylize.optimize", _cannot)
+        monkeypatch.setattr("infer.painting.files.optimize", _cannot)
         words += ["--method=optimize", f"--style_image={photo}", "--loss_network=classifier"]
     line = "error: --precision=bf16: this CPU cannot compute the network in bf16; use --precision=fp32\n"
     assert cli(capfd, *words) == (2, line)
@@ -103,7 +103,7 @@ def test_the_painter_is_tried_as_it_paints(monkeypatch):
     model = TransformerNet(["a"], (4, 4, 4), blocks=1).eval()
     style = model.mixture({"a": 1.0})
     assert painting_precision("bf16", model, style) == ("bf16", "asked for")
-    monkeypatch.setattr(infer.paint.F, "conv2d", _cannot)
+    monkeypatch.setattr(infer.painting.tiles.F, "conv2d", _cannot)
     monkeypatch.setattr(hardware, "bf16_speedup", lambda: 3.0)
     assert painting_precision("auto", model, style) == ("fp32", "this CPU cannot compute the network in bf16")
 
@@ -151,7 +151,7 @@ def test_a_batch_that_cannot_fit_is_refused(name, size, monkeypatch):
     task = tiny(name, batch_size=10**6, **{size: 100})
     samples, one = task.train_size, sample_memory(task, 100, trial_step(task, "fp32", "cpu"))
     fixed = 16 * task.model.parameter_count()
-    for module in (hardware, utils.trial):
+    for module in (hardware, training.trial):
         monkeypatch.setattr(module, "free_memory", lambda: fixed + share * samples * one)
     share = 1.1
     check_batch(task, 1)  # never more samples than there are

@@ -365,10 +365,12 @@ def test_train_gets_what_was_written(monkeypatch, typed, expected):
 
 def test_resume_without_a_value_reaches_the_trainer(monkeypatch):
     import trainer
-    import utils.runs
+    import training.state
 
     given = []
-    monkeypatch.setattr(utils.runs, "resumed_options", lambda options: given.append(dict(options)) or {"resume": "x"})
+    monkeypatch.setattr(
+        training.state, "resumed_options", lambda options: given.append(dict(options)) or {"resume": "x"}
+    )
     monkeypatch.setattr(trainer, "train", given.append)
     assert main.main(["train", "--resume", "--lr=1"]) == 0
     assert given == [{"resume": True, "lr": "1"}, config.PoetConfig(lr=1.0, resume="x")]

@@ -1,4 +1,4 @@
-"""utils/optimization.py and the loop's options around it: against torch's own schedulers and plain formulas."""
+"""training/optimizers.py and the loop's options around it: against torch's own schedulers and plain formulas."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ from config import OPTIMIZERS as NAMES
 from config import DefaultConfig, parse
 from tests.test_trainer import batches_of, fit  # noqa: F401  the fixture
 from trainer import Progress
+from training.optimizers import COSINE_FLOOR, OPTIMIZERS, add_l1_gradient, learning_rate, make_optimizer
+from training.recorder import read_log
+from training.state import read_state
 from utils.errors import UserError
-from utils.optimization import COSINE_FLOOR, OPTIMIZERS, add_l1_gradient, learning_rate, make_optimizer
-from utils.recorder import read_log
-from utils.runs import read_state
 
 schedulers = torch.optim.lr_scheduler
 
@@ -242,7 +242,7 @@ def test_tensorboard_gets_every_record(fit, tmp_path):  # noqa: F811
 
 
 def test_layers_that_compute_again():
-    from utils.parameters import checkpoint_layers
+    from training.parameters import checkpoint_layers
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), nn.Linear(4, 1))

@@ -1,4 +1,4 @@
-"""infer/optimize.py against solved problems and another minimiser; the figures of val and test for the painter."""
+"""infer/painting/optimize.py against solved problems and another minimiser; the figures of val and test."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from config import StyleConfig, parse
 from data.photos import choose_split, list_pictures
-from infer.optimize import optimize
+from infer.painting.optimize import optimize
 from main import main
 from models.perceptual import PerceptualLoss, total_variation
 from models.strokes import BANDS, calm_places, largest_normalised, likeness, strokes

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import infer.paint
-from infer.paint import MANY, Layer, Painter, _Painting, _unfold, upsampled
+import infer.painting.tiles
+from infer.painting.tiles import MANY, Layer, Painter, _Painting, _unfold, upsampled
 from models.transformer_net import TransformerNet, in_blocks
 from utils.errors import UserError
 
@@ -74,7 +74,7 @@ def test_tiles_of_any_side_give_what_the_network_gives(height, width):
 @pytest.mark.parametrize("tile", [0, 48])
 def test_both_libraries_paint_what_the_network_paints(monkeypatch, nnpack, tile):
     """Whichever is faster here; with kernels for upsampling of both kinds, and several pictures."""
-    monkeypatch.setattr(infer.paint, "nnpack_is_faster", lambda: nnpack)
+    monkeypatch.setattr(infer.painting.tiles, "nnpack_is_faster", lambda: nnpack)
     model, rgb = network((8, 24, MANY)), pictures(101, 75, 2)
     style = model.mixture({"one": 0.3, "two": 0.7})
     painter = Painter(model, style, tile=tile)
@@ -141,12 +141,12 @@ def test_layers_of_full_resolution_are_computed_once_and_in_one_piece_if_memory_
     monkeypatch, tile, memory_limit, times
 ):
     """What is painted is the same."""
-    monkeypatch.setattr(infer.paint, "TILE", 72)
+    monkeypatch.setattr(infer.painting.tiles, "TILE", 72)
     model, rgb = network(), pictures(80, 75)
     style = model.mixture({"one": 1})
     painter = Painter(model, style, tile=tile, memory_limit=memory_limit)
-    conv, weights = infer.paint._conv, []
-    monkeypatch.setattr(infer.paint, "_conv", lambda x, w, *stride: weights.append(w) or conv(x, w, *stride))
+    conv, weights = infer.painting.tiles._conv, []
+    monkeypatch.setattr(infer.painting.tiles, "_conv", lambda x, w, *stride: weights.append(w) or conv(x, w, *stride))
     assert difference(painter.paint(rgb), plain(model, rgb, style)).max() <= 1
     assert [sum(w is each for w in weights) for each in (painter.conv1, painter.up2)] == [times, times]
 
@@ -231,7 +231,7 @@ def test_the_caller_keeps_his_picture():
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_progress_rises_to_one(monkeypatch, n):
-    monkeypatch.setattr(infer.paint, "TILE", 60)  # two pictures at a time
+    monkeypatch.setattr(infer.painting.tiles, "TILE", 60)  # two pictures at a time
     model, told = network(), []
     Painter(model, model.mixture({"one": 1}), tile=16).paint(pictures(40, 40, n), told.append)
     assert told == sorted(told) and len(told) >= 5 * (n + 1) // 2 and told[-1] == 1.0
@@ -241,7 +241,7 @@ def test_a_batch_is_painted_in_parts_of_a_tiles_size(monkeypatch):
     model, rgb = network(), pictures(40, 40, 5)
     painter = Painter(model, model.mixture({"one": 0.5, "two": 0.5}, 0.8))
     together = painter.paint(rgb)
-    monkeypatch.setattr(infer.paint, "TILE", 60)  # two pictures at a time
+    monkeypatch.setattr(infer.painting.tiles, "TILE", 60)  # two pictures at a time
     assert (painter.paint(rgb) == together).all()
 
 
@@ -278,7 +278,7 @@ def test_a_kernel_for_four_pixels_at_a_time():
 PEAK = """
 import sys
 import numpy as np, torch
-from infer.paint import Painter
+from infer.painting.tiles import Painter
 from models.transformer_net import TransformerNet
 torch.set_num_threads(1)
 model = TransformerNet(["one"], (8, 16, 64), 1).eval()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from board.charts import HISTOGRAMS, POINTS, TEXTS, Board, Curve, Picture, to_picture
 from tests.test_security import huge_png
-from utils.panels import HISTOGRAMS, POINTS, TEXTS, Board, Curve, Picture, to_picture
 
 
 @pytest.mark.parametrize("count", [1, POINTS - 1, POINTS, POINTS + 1, 4096, 12345])

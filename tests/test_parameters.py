@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from models.transformer_net import TransformerNet
+from training.parameters import MovingAverage, decaying, freeze, parameter_groups, train_mode
 from utils.errors import UserError
-from utils.parameters import MovingAverage, decaying, freeze, parameter_groups, train_mode
 
 
 def network() -> nn.Module:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from infer.verse.copies import bloom_size
 from models.poet import LinearCrossEntropy, Poet, rotate
-from utils.bloom import bloom_size
 from utils.errors import UserError
 
 VOCAB = [chr(0x4E00 + i) for i in range(50)]

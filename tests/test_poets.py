@@ -1,4 +1,4 @@
-"""infer/poets.py: pytorch-book's poet with its tang.npz, against a plain version of that network."""
+"""infer/verse/load.py: pytorch-book's poet with its tang.npz, against a plain version of that network."""
 
 import json
 
@@ -10,7 +10,7 @@ from torch import nn
 import main
 from data.poetry import Vocabulary
 from data.verse import verses
-from infer.poets import load_poet
+from infer.verse.load import load_poet
 from models.poet import Poet
 
 CHARACTERS = [*(chr(0x4E00 + i) for i in range(300)), "，", "。", "<EOP>", "<START>", "</s>"]

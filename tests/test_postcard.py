@@ -1,4 +1,4 @@
-"""infer/postcard.py: the text is where it should be, as it should be, and readable on everything."""
+"""infer/postcard/layout.py: the text is where it should be, as it should be, and readable on everything."""
 
 import io
 import json
@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageFont
 
 import main
-from infer.postcard import (
+from infer.postcard.fonts import Face
+from infer.postcard.layout import (
     DARK,
     LIGHT,
     PAPER,
@@ -27,7 +28,6 @@ from infer.postcard import (
 )
 from tests.fonts import make_font
 from utils.errors import UserError
-from utils.fonts import Face
 from utils.images import Picture, read_image, save_image
 
 QUATRAIN = ["白日依山尽", "黄河入海流", "欲穷千里目", "更上一层楼"]

@@ -1,11 +1,11 @@
-"""infer/prosody.py: patterns against a handbook's, checks against poems whose tones were found by hand."""
+"""infer/verse/prosody.py: patterns against a handbook's, checks against poems whose tones were found by hand."""
 
 import random
 
 import pytest
 
 from data.verse import FORMS, split_verses
-from infer.prosody import RhymeTable, check, pattern_name, patterns, template
+from infer.verse.prosody import RhymeTable, check, pattern_name, patterns, template
 from utils.errors import UserError
 
 # Tones by hand, in the readings of the 平水韵; 中: the character has readings of both tones.

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from training.recorder import LOG_NAME, Recorder, histogram, read_log
 from utils.errors import UserError
-from utils.recorder import LOG_NAME, Recorder, histogram, read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -146,7 +146,8 @@ def test_no_log_is_one_line(tmp_path):
 
 def test_a_killed_run_leaves_a_log_that_can_be_read(tmp_path):
     code = (
-        "import sys; from utils.recorder import Recorder; r = Recorder(sys.argv[1]); print('go', flush=True); i = 0\n"
+        "import sys; from training.recorder import Recorder; r = Recorder(sys.argv[1])\n"
+        "print('go', flush=True); i = 0\n"
         "while True: i += 1; r.batch(i, 0, loss=1.0 / i, lr=0.1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
@@ -164,7 +165,7 @@ def test_a_killed_run_leaves_a_log_that_can_be_read(tmp_path):
 def test_a_full_disk_is_said_once_and_training_goes_on(tmp_path):
     """The limit on a file's size stands for the disk; Linux cuts the write that crosses it, as a full disk does."""
     code = (
-        "import resource, sys; from utils.recorder import Recorder; r = Recorder(sys.argv[1]);"
+        "import resource, sys; from training.recorder import Recorder; r = Recorder(sys.argv[1]);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))\n"
         "for i in range(100): r.batch(i, 0, loss=1.0)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"

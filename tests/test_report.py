@@ -1,4 +1,4 @@
-"""utils/report.py against scikit-learn on the files that it wrote, against numbers by hand, and with hostile names."""
+"""infer/photo/report.py against scikit-learn on its files, numbers by hand, hostile names."""
 
 import csv
 import json
@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
+from infer.photo.report import FILES, SHOWN, calibration_error, figures, suspects, write_report
 from utils.errors import UserError
-from utils.report import FILES, SHOWN, calibration_error, figures, suspects, write_report
 
 CHINESE = ["鸟", "猫 $x^$", "_<b>dog</b>"]
 HOSTILE = [

@@ -28,8 +28,8 @@ from tests.training import (
     steps_done,
     write_corpus,
 )
+from training.state import read_state, resumed_options
 from utils.errors import UserError
-from utils.runs import read_state, resumed_options
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 import main
 from data.dogcat import DogCatDataset, list_samples
-from infer.classify import classify, find_pictures
+from infer.photo.classify import classify, find_pictures
 from models import BACKBONES
 from tests.training import arguments, write_corpus
 

@@ -1,4 +1,4 @@
-"""utils/video_info.py and data/segments.py on real files whose facts are known and whose frames say their number."""
+"""video_info.py and data/segments.py on real files whose facts are known, whose frames say their number."""
 
 import struct
 
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from data.segments import read_segments, segment_indices
-from infer.video import paint_video
+from infer.painting.video import paint_video
+from infer.painting.video_info import VideoInfo, video_info
 from tests.test_video import RATE, greys, make_video, patches
 from utils.errors import UserError
-from utils.video_info import VideoInfo, video_info
 
 TURNS = {"90": (0, 1, -1, 0), "180": (-1, 0, 0, -1), "270": (0, -1, 1, 0)}  # a, b, c, d of the display matrix
 

@@ -21,10 +21,10 @@ from config import PoetConfig, StyleConfig, parse
 from data.dogcat import list_samples
 from data.poetry import SPECIALS
 from data.verse import FORMS, verses
-from infer.classify import classify, find_pictures, open_model
-from infer.compose import compose
-from infer.paint import Painter
-from infer.prosody import RhymeTable, check
+from infer.painting.tiles import Painter
+from infer.photo.classify import classify, find_pictures, open_model
+from infer.verse.compose import compose
+from infer.verse.prosody import RhymeTable, check
 from models.poet import Poet
 from models.transformer_net import TransformerNet
 from tasks import make_task

@@ -1,4 +1,4 @@
-"""infer/stylize.py and its command: every kind of picture, folders with broken ones, inputs that stay as they are."""
+"""infer/painting/files.py and its command: every kind of picture, broken ones, inputs that stay as they are."""
 
 import json
 import os
@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 import config
-import infer.paint
-import infer.stylize
+import infer.painting.files
+import infer.painting.tiles
 import main
-from infer.paint import Painter
-from infer.stylize import Job, choose_styles, load_network, optimizing, paint_files, plan, style_label, stylized
+from infer.painting.files import Job, choose_styles, load_network, optimizing, paint_files, plan, style_label, stylized
+from infer.painting.tiles import Painter
 from models.lenet import LeNet
 from models.transformer_net import TransformerNet
 from tasks import make_task
@@ -171,7 +171,7 @@ def test_the_other_options_reach_the_painter(capsys, network, tmp_path, monkeypa
             given.append(options)
             super().__init__(model, style, *options)
 
-    monkeypatch.setattr(infer.paint, "Painter", Spy)
+    monkeypatch.setattr(infer.painting.tiles, "Painter", Spy)
     path = photo(tmp_path / "a.png")
     words = ("--precision=bf16", "--memory_limit=7", "--tile=64")
     assert called(capsys, path, f"--load={network}", *words)[0] == 0
@@ -287,7 +287,7 @@ def test_strips_make_no_difference(monkeypatch):
     photos, mask = noise(50, 31)[None], noise(50, 31, 1)[..., 0]
     painting = noise(50, 31, 2)[None]
     whole = stylized(photos, lambda rgb, progress: painting.copy(), True, mask)
-    monkeypatch.setattr(infer.stylize, "STRIP", 100)
+    monkeypatch.setattr(infer.painting.files, "STRIP", 100)
     assert np.array_equal(stylized(photos, lambda rgb, progress: painting.copy(), True, mask), whole)
 
 
@@ -653,7 +653,7 @@ def test_neighbours_of_equal_size_are_painted_together(tmp_path):
 
 
 def test_large_pictures_are_painted_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(infer.stylize, "BATCH_PIXELS", 150)
+    monkeypatch.setattr(infer.painting.files, "BATCH_PIXELS", 150)
     jobs = [Job(photo(tmp_path / f"{n}.png", 8, 8), tmp_path / f"o{n}.png") for n in range(4)]
     seen = []
     list(paint_files(jobs, lambda rgb, progress: seen.append(len(rgb)) or rgb, batch=4))
@@ -829,7 +829,7 @@ def test_optimizing_paints_each_picture_with_its_settings(monkeypatch):
         progress(1.0)
         return 1 - picture
 
-    monkeypatch.setattr(infer.stylize, "optimize", optimize)
+    monkeypatch.setattr(infer.painting.files, "optimize", optimize)
     photos = np.stack([noise(9, 12), noise(9, 12, 1)])
     loss = torch.nn.BatchNorm1d(1)  # anything with a device
     result = optimizing(loss, steps=3, precision="fp32")(photos, told.append)
@@ -846,7 +846,7 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
         given.append((loss.covariance_relu1_2.shape, style, settings))
         return 1 - picture
 
-    monkeypatch.setattr(infer.stylize, "optimize", optimize)
+    monkeypatch.setattr(infer.painting.files, "optimize", optimize)
     torch.manual_seed(0)
     sizes = {
         0: (3, 64),
@@ -990,11 +990,11 @@ def test_numbers_of_processes_that_make_no_sense(capsys, monkeypatch, network, h
 
 
 def test_export_hands_over_the_network_and_the_name(capsys, monkeypatch, network, tmp_path):
-    import infer.export
+    import models.onnx
 
     monkeypatch.chdir(tmp_path)
     given = []
-    monkeypatch.setattr(infer.export, "export_onnx", lambda model, path: given.append((model.styles, str(path))))
+    monkeypatch.setattr(models.onnx, "export_onnx", lambda model, path: given.append((model.styles, str(path))))
     torch.save(as_examples(tiny(identity=False)), tmp_path / "sea.pth")
     assert main.main(["export", f"--load={network}"]) == 0
     assert main.main(["export", "--load=sea.pth", "--out=a/b.onnx"]) == 0

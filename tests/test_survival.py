@@ -20,9 +20,9 @@ from benchmarks.kill import killed, tiny
 from config import PoetConfig, parse
 from tests.test_visualize import OnlyAPage, free_port
 from tests.training import Process, arguments, assert_same_run, log_of, options, run, steps_done, write_corpus
-from utils import recorder as recorder_module
+from training import recorder as recorder_module
+from training.state import STATE_VERSION, read_state
 from utils.files import atomic_save
-from utils.runs import STATE_VERSION, read_state
 
 FORK = multiprocessing.get_context("fork")  # nothing to import: a process that saves is there at once
 

@@ -18,15 +18,15 @@ from sklearn import metrics
 import main
 from config import DogCatConfig, parse
 from data.dogcat import choose_split, list_samples
-from infer.classify import Pictures, calibrate, calibration, classify, open_model, predict
+from infer.photo.classify import Pictures, calibrate, calibration, classify, open_model, predict
 from models import BACKBONES, Classifier
 from models.poet import Poet
 from tasks import dogcat, make_task
 from tests.test_visualize import free_port
 from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done
+from training.parameters import freeze, train_mode
+from training.state import read_state
 from utils.images import read_image
-from utils.parameters import freeze, train_mode
-from utils.runs import read_state
 
 HUES = {"cat": (200, 70, 60), "dog": (60, 80, 200), "bird": (70, 190, 60)}
 TWO = {name: HUES[name] for name in ("cat", "dog")}

@@ -13,8 +13,8 @@ from models.poet import Poet
 from tasks import make_task
 from tasks.poet import CHINESE_CHARACTERS
 from tests.training import log_of, options, run, write_corpus
+from training.recorder import Recorder, read_log
 from utils.errors import UserError
-from utils.recorder import Recorder, read_log
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from models.transformer_net import ConditionalInstanceNorm, TransformerNet
 from tasks import make_task, style
 from tests.test_visualize import free_port
 from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done
+from training.state import read_state
 from utils.images import read_image, to_tensor, to_uint8
-from utils.runs import read_state
 
 PHOTOS = 14  # of which 10 are for training
 

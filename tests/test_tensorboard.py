@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils.recorder import Recorder
-from utils.tensorboard import TensorBoard
+from board.tensorboard import TensorBoard
+from training.recorder import Recorder
 
 
 def test_a_curve_is_drawn_where_its_points_are(tmp_path):

@@ -27,9 +27,9 @@ from tasks.base import Task
 from tests.test_visualize import free_port
 from tests.training import CONTEXT, Process, arguments, log_of, options, run, steps_done, write_corpus
 from trainer import Progress, learning_rate, train
+from training.recorder import read_log
+from training.state import read_state, resumed_options
 from utils.errors import UserError
-from utils.recorder import read_log
-from utils.runs import read_state, resumed_options
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.reference_style import ReferenceNet
-from infer.stylize import load_network
+from infer.painting.files import load_network
 from models.basemodule import BaseModule, read_state_dict
 from models.transformer_net import (
     EPS,

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
+from training.diagnostics import describe, dump, first_bad_tensor, gradient_range, named_tensors
 from utils import hardware
-from utils.debug import describe, dump, first_bad_tensor, gradient_range, named_tensors
 from utils.errors import UserError
 from utils.files import atomic_save, atomic_write, remove_temporaries
 from utils.seed import rng_state, seed_everything, set_rng_state

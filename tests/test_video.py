@@ -1,4 +1,4 @@
-"""infer/video.py: frames, times and sound of real files of many kinds; what is broken is said, never half-written."""
+"""infer/painting/video.py: frames, times, sound of real files; what is broken is said, never half-written."""
 
 import io
 import struct
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from infer.animation import to_palette
-from infer.video import _upright, paint_video, video_format
+from infer.painting.animation import to_palette
+from infer.painting.video import _upright, paint_video, video_format
 from utils.errors import UserError
 from utils.images import on_white
 
@@ -321,7 +321,7 @@ def test_a_disk_that_fails_in_the_middle_costs_the_rest_only(tmp_path, monkeypat
                 raise OSError(5, "Input/output error")
             return super().read(size)
 
-    monkeypatch.setattr("utils.video_info.open", Failing, raising=False)
+    monkeypatch.setattr("infer.painting.video_info.open", Failing, raising=False)
     written = paint_video(source, tmp_path / "b.mp4", same)
     assert 15 < written.frames < 50 and "damaged or cut short" in written.note
     assert len(read(tmp_path / "b.mp4")[0]) == written.frames
@@ -425,7 +425,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     picture = np.full((240, 320, 3), 90, np.uint8)
     # Not getrusage: a process inherits the peak of the one that started it.
     script = (
-        "import sys; from infer.video import paint_video; paint_video(*sys.argv[1:], lambda rgb: rgb);"
+        "import sys; from infer.painting.video import paint_video; paint_video(*sys.argv[1:], lambda rgb: rgb);"
         "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
     peaks = []

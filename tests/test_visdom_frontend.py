@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import utils.visdom_frontend as frontend
+import board.frontend as frontend
+from board.frontend import PACKAGES, fetch_frontend, missing_files
 from utils.errors import UserError
-from utils.visdom_frontend import PACKAGES, fetch_frontend, missing_files
 
 WANTED = {target for files in PACKAGES.values() for target in files.values()}
 

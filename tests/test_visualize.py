@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 import utils.visualize as visualize
+from board.frontend import fetch_frontend, missing_files, static_folder
+from training.recorder import Recorder
 from utils.errors import UserError
-from utils.recorder import Recorder
-from utils.visdom_frontend import fetch_frontend, missing_files, static_folder
 from utils.visualize import HOST, Visualizer, env_name, replay, show, visdom_answers
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from config import is_for
-from utils.recorder import read_log
-from utils.runs import read_state
+from training.recorder import read_log
+from training.state import read_state
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["main", "trainer", "tasks.poet", "tasks.style", "tasks.dogcat", "torchvision", "fire"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from training.state import git_revision
 from utils.hardware import choose_precision, cpu_features
-from utils.runs import git_revision
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy", "fire", "visdom", "torchnet", "gradio", "tensorboard")
 

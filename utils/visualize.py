@@ -2,7 +2,7 @@
 
 Training never waits for visdom. One daemon thread has all traffic; it tries to connect every few seconds, reads the
 run's log once a server answers, and sends whole windows, so a server that is late or restarted shows the whole run.
-What the windows look like is in utils/panels.py.
+What the windows look like is in board/charts.py.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from PIL import Image
 from tornado.httputil import HTTPServerRequest
 from tornado.web import ErrorHandler
 
+from board.charts import Board, to_picture
+from board.frontend import fetch_frontend, missing_files, static_folder
+from training.recorder import LOG_NAME, histogram, parse_lines, read_log
 from utils.errors import UserError
-from utils.panels import Board, to_picture
-from utils.recorder import LOG_NAME, histogram, parse_lines, read_log
-from utils.visdom_frontend import fetch_frontend, missing_files, static_folder
 
 HOST = "127.0.0.1"  # never another one: visdom's server lets everybody in
 OURS = ("127.0.0.1", "localhost", "::1")

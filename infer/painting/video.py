@@ -16,11 +16,11 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 
-from infer.animation import Animation, Frame, damaged, open_animation, set_last_duration, to_palette
+from infer.painting.animation import Animation, Frame, damaged, open_animation, set_last_duration, to_palette
+from infer.painting.video_info import open_video
 from utils.errors import UserError
 from utils.files import atomic_save
 from utils.images import on_white
-from utils.video_info import open_video
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .m2v .vob .ts .mts .m2ts .wmv .asf .flv .ogv .3gp .3g2 .mxf".split()

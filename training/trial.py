@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from tasks.base import Task
+from training.parameters import train_mode
 from utils.hardware import check_memory, free_memory
-from utils.parameters import train_mode
 
 SMALL, LARGE = 48, 96  # pixels or characters: two sizes whose memory tells that of any other
 STATES = 4  # numbers for each parameter: itself, its gradient, and two that Adam has

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from data.loading import batches_of
 from data.photos import Source, list_pictures
-from infer.gradcam import grad_cam, overlay
+from infer.photo.explain import grad_cam, overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
 from utils.files import atomic_save
 from utils.hardware import keep_freed_memory
 from utils.images import Picture, on_white, open_image, read_image
-from utils.workers import batches_of
 
 UNSURE = 0.01  # share of the validation pictures that may be called neither
 MARGIN = 256 / 224  # a picture's shorter side, in sides of the crop: what torchvision's networks were judged with

@@ -1,7 +1,6 @@
 """Pictures that move (GIF, WebP, APNG, AVIF): their frames, and what FFmpeg does not do by itself to write some.
 
-Painting them is infer/video.py's business, as that of videos: an animation can be written as a video, and a video as an
-animation.
+video.py paints them as it does videos: an animation can be written as a video, and a video as an animation.
 """
 
 import struct

@@ -2,7 +2,7 @@
 
 Candidates are written side by side; at the end of a verse those that the rules (or verses that are given) have led into
 something unlikely give way to copies of the others, and at last they are ranked. Which characters the rules allow is
-infer/constraints.py's business.
+infer/verse/constraints.py's business.
 
 Shapes: R rows (poems x candidates), T signs of a poem, V characters in the vocabulary.
 """
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from data.poetry import AUTHOR, EOS, KEYWORD, SPECIALS, TITLE, Vocabulary
 from data.verse import FORMS, PAUSES, STOPS, form_of, to_lines, verses
-from infer.constraints import Progress, Rules
-from infer.prosody import RhymeTable, chinese_verses, judge
+from infer.verse.constraints import Progress, Rules
+from infer.verse.prosody import RhymeTable, chinese_verses, judge
 from models.poet import Poet
 from utils.errors import UserError
 

@@ -16,9 +16,9 @@ from config import DefaultConfig
 from tasks import make_task
 from tasks.base import Task
 from trainer import check_machine, make_fabric
+from training.optimizers import make_optimizer
+from training.parameters import freeze, parameter_groups, train_mode
 from utils.errors import UserError
-from utils.optimization import make_optimizer
-from utils.parameters import freeze, parameter_groups, train_mode
 from utils.seed import seed_everything
 
 LOWEST, HIGHEST = 1e-6, 1.0

@@ -14,7 +14,7 @@ from models.poet import Poet
 from utils.errors import UserError
 
 NEVER = -1e4  # a logit: probability 0
-SHIPPED = Path(__file__).parent.parent / GenerateConfig.load
+SHIPPED = Path(__file__).parents[2] / GenerateConfig.load
 
 
 def load_poet(path: str | Path, device: str = "cpu") -> Poet:

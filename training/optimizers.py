@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from config import DefaultConfig
+from training.parameters import decaying
 from utils.errors import UserError
-from utils.parameters import decaying
 
 COSINE_FLOOR = 0.02  # share of the learning rate that is left at the end of the cosine
 ONE_CYCLE_RISE = 0.3  # share of the steps in which the one-cycle schedule rises

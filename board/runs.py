@@ -6,8 +6,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from training.recorder import LOG_NAME, read_log
 from utils.errors import UserError
-from utils.recorder import LOG_NAME, read_log
 
 LOCATION = ("run", "env", "save_path", "resume", "load", "vis_port", "use_visdom", "debug_file", "save_every")
 

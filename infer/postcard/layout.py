@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from data.verse import Poem, parse_poem, split_verses
+from infer.postcard.fonts import Face
 from utils.errors import UserError
 from utils.files import atomic_save, refuse_overwriting
-from utils.fonts import Face
 from utils.images import WRITABLE, Picture, save_image
 
 DARK, LIGHT, RED, WHITE = (30, 26, 24), (252, 248, 240), (168, 34, 28), (250, 244, 232)  # inks, and the seal's colours
@@ -109,7 +109,7 @@ def postcard(
 
     Args:
         lines: the verses, without punctuation; each gets a column where that fits.
-        face: a font that has all characters (`utils.fonts.choose_face`).
+        face: a font that has all characters (`infer.postcard.fonts.choose_face`).
         title: a smaller column before the verses. signature: one after them.
         seal: one to four characters; none: no seal.
         place: "picture": on it, "paper": beside it, on the paper that it is mounted on; "auto": on it if there is a

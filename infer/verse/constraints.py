@@ -1,6 +1,6 @@
 """Regulated verse while it is written: which characters may stand at the next place, for many poems at once.
 
-The rules are infer/prosody.py's; here they are masks. Nothing is drawn here.
+The rules are infer/verse/prosody.py's; here they are masks. Nothing is drawn here.
 
 Shapes: R poems, V characters in the vocabulary, K patterns, G level rhyme groups, T places of the form (with marks).
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.poetry import Vocabulary
-from infer.prosody import EITHER, LEVEL, OBLIQUE, RhymeTable, judge_verse, patterns
+from infer.verse.prosody import EITHER, LEVEL, OBLIQUE, RhymeTable, judge_verse, patterns
 from utils.errors import UserError
 
 CLASSES = (EITHER, LEVEL, OBLIQUE)

@@ -12,7 +12,7 @@ Channels come last, which oneDNN is fastest with, but in float32 on a processor 
 convolutions by Winograd's algorithm and by Fourier transforms are two to three times as fast (docs/decisions.md). They
 take channels first, and so do all layers from the residual blocks on.
 
-It reads and writes no pictures: infer/stylize.py does. Shapes: N pictures, C channels, H x W pixels.
+It reads and writes no pictures: infer/painting/files.py does. Shapes: N pictures, C channels, H x W pixels.
 """
 
 import mmap

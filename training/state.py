@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from config import DefaultConfig
+from training.recorder import LOG_NAME
 from utils.errors import UserError
 from utils.files import refuse_overwriting, remove_temporaries
-from utils.recorder import LOG_NAME
 
 STATE_VERSION = 5  # of last.pt
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from utils.fonts import package_faces
-from utils.panels import LEGENDS
+from board.charts import LEGENDS
+from infer.postcard.fonts import package_faces
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

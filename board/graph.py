@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from utils.debug import named_tensors
+from training.diagnostics import named_tensors
 from utils.files import atomic_write
 
 ROW, WIDTH, LEFT = 26, 430, 20  # pixels: height of a row, width of a box, margin

@@ -1,7 +1,7 @@
 """Painting files: pictures, animations, folders and videos; what goes where, and what becomes of the broken ones.
 
-`stylized` paints pixels and is all that a page needs. How a network paints is infer/paint.py's business, how a video is
-read and written infer/video.py's. Shapes: N pictures, H x W pixels.
+`stylized` paints pixels and is all that a page needs. tiles.py is how a network paints, video.py how a video is read
+and written. Shapes: N pictures, H x W pixels.
 """
 
 import math
@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from infer.optimize import optimize
-from infer.video import ANIMATIONS, BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
+from infer.painting.optimize import optimize
+from infer.painting.video import ANIMATIONS, BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
 from models.basemodule import is_own, read_state_dict
 from models.perceptual import PerceptualLoss
 from models.transformer_net import TransformerNet, from_examples

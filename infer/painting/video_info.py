@@ -1,6 +1,6 @@
 """What is in a video file: size, frames, rate, length, codec, sound. Nothing is decoded but one frame.
 
-Painting videos is infer/video.py's business.
+Painting videos is infer/painting/video.py's business.
 """
 
 from collections.abc import Iterator
