@@ -755,7 +755,7 @@ def main(argv: list[str] | None = None) -> int:
         fire.Fire(commands, command=_spelled_out(argv), name="main.py")
         print(end="", flush=True)  # so that a closed pipe shows here
     except UserError as error:
-        _say(f"error: {error}")
+        _say(f"error: {'--' if error.argument else ''}{error}")
         return 2
     except Incomplete:
         return 1

@@ -1,11 +1,22 @@
-"""The one exception for mistakes of the user: main.py prints its message as one line and exits with 2."""
+"""The one exception for mistakes of the user: what is wrong and what would be right, in one line."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
-class UserError(Exception):
-    """What went wrong and what would be right, in one line."""
+class UserError(ValueError):
+    """A mistake of the user, and of which argument: UserError("must be at most 1.5", strength=2).
+
+    Its text is "strength=2: must be at most 1.5"; the command line makes an option of the argument ("--strength=2: …"),
+    the page the label of a field. Where the value says nothing, None leaves it out: "strength: …".
+    """
+
+    def __init__(self, message: str, **argument: Any):
+        self.message = message
+        self.argument, self.value = next(iter(argument.items()), ("", None))
+        value = "" if self.value is None else f"={self.value}"
+        super().__init__(f"{self.argument}{value}: {message}" if argument else message)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
