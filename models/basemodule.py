@@ -142,6 +142,16 @@ def average(paths: Sequence[str | Path], shares: Sequence[float]) -> BaseModule:
     return result
 
 
+def check_shape(tensor: Tensor, shape: Sequence[int | None], name: str) -> None:
+    """Raises ValueError if the tensor does not have this shape; None stands for any size.
+
+    check_shape(image, (None, 3, None, None), "image") -> "image has the shape (3, 64, 64), expected (*, 3, *, *)"
+    """
+    if tensor.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, tensor.shape, strict=True)):
+        expected = ", ".join("*" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, expected ({expected})")
+
+
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """What a model file carries besides the network, without reading the network."""
     try:

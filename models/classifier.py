@@ -14,9 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from models.basemodule import BaseModule, read_state_dict, unwrap
+from models.basemodule import BaseModule, check_shape, read_state_dict, unwrap
 from utils.errors import UserError
-from utils.tensors import check_shape
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -133,7 +132,7 @@ def _classes_in(path: str) -> list[str] | None:
         return None
 
 
-def kept_download(weights: str) -> tuple[str, Path]:
+def cached_weights_path(weights: str) -> tuple[str, Path]:
     """(address, file it is kept in) of weights that torchvision offers; the name is such as VGG16_Weights."""
     import torchvision  # takes a second: only if it is needed
 
@@ -151,7 +150,7 @@ def download(name: str, weights: str, option: str) -> Path:
 
     Raises UserError if they cannot be downloaded.
     """
-    url, kept = kept_download(weights)
+    url, kept = cached_weights_path(weights)
     if kept.exists():
         return kept
     try:

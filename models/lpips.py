@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.basemodule import read_state_dict, unwrap
+from models.basemodule import check_shape, read_state_dict, unwrap
 from models.vgg import FeatureNetwork
 from utils.errors import UserError
-from utils.tensors import check_shape
 
 LAYERS = ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from models.basemodule import check_shape
 from models.vgg import SMALLEST, FeatureNetwork
-from utils.tensors import check_shape
 
 CONTENT_LAYER = {"vgg16": "relu3_3", "vgg19": "relu3_3", "squeezenet": "fire2", "classifier": "relu3"}
 # Of the picture itself, and of the picture at half its size, whose layers see twice as far for a quarter of the time.
@@ -149,34 +149,6 @@ class MeanAndCovariance(torch.autograd.Function):
             if features.is_contiguous():  # the gradient in the features' layout
                 return torch.baddbmm(even[:, :, None], grad, x.mT).view(features.shape)
             grad_x = torch.baddbmm(even[:, None, :], x, grad)  # (B, H*W, C)
-        return grad_x.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def gram_matrix(features: Tensor) -> Tensor:
-    """(B, C, H, W) features -> (B, C, C): channels times channels, divided by C*H*W; always float32: fp16 overflows."""
-    return GramMatrix.apply(features)
-
-
-class GramMatrix(torch.autograd.Function):
-    """gram_matrix with one product in the backward pass instead of the two that autograd makes for x @ x.T."""
-
-    @staticmethod
-    def forward(ctx, features: Tensor) -> Tensor:
-        ctx.save_for_backward(features)
-        with torch.autocast(features.device.type, enabled=False):
-            x = _pixels(features).float()  # (B, H*W, C)
-            return x.mT.bmm(x) / x[0].numel()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        (features,) = ctx.saved_tensors
-        batch, channels, height, width = features.shape
-        x = _pixels(features)  # (B, H*W, C)
-        grad = (grad + grad.mT) / x[0].numel()  # (B, C, C)
-        # In the features' precision: what is summed here are C products, not H*W.
-        with torch.autocast(features.device.type, enabled=False):
-            grad_x = x.bmm(grad.to(x.dtype))  # (B, H*W, C)
         return grad_x.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 

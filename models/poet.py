@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infer.verse.copies import bloom_add, bloom_has
-from models.basemodule import BaseModule
+from models.basemodule import BaseModule, check_shape
 from utils.errors import UserError
-from utils.tensors import check_shape
 
 State = tuple[Tensor, ...]  # what a backbone remembers of the characters so far; its own business
 

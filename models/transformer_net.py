@@ -19,9 +19,8 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from models.basemodule import BaseModule, unwrap
+from models.basemodule import BaseModule, check_shape, unwrap
 from utils.errors import UserError, did_you_mean
-from utils.tensors import check_shape
 
 EPS = 1e-5  # of all normalisations
 MARGIN = 1.0  # of the bound on normalised values, within which they are pushed back in training

@@ -16,11 +16,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from models.basemodule import read_state_dict, unwrap
-from models.classifier import IMAGENET_MEAN, IMAGENET_STD, download, kept_download
+from models.basemodule import check_shape, read_state_dict, unwrap
+from models.classifier import IMAGENET_MEAN, IMAGENET_STD, cached_weights_path, download
 from utils.errors import UserError, did_you_mean
 from utils.hardware import nnpack_is_faster
-from utils.tensors import check_shape
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block
 CHANNELS = (64, 128, 256, 512, 512)
@@ -49,7 +48,7 @@ def choose_network(wanted: str, path: str, classifier: str) -> tuple[str, str, s
         return wanted, path or (classifier if wanted == "classifier" and at_hand else ""), "asked for"
     if path:
         return "vgg16", path, "--vgg gives its weights"
-    if kept_download(DOWNLOADS["vgg16"])[1].exists():
+    if cached_weights_path(DOWNLOADS["vgg16"])[1].exists():
         return "vgg16", "", "its weights have been downloaded before"
     if at_hand:
         return "classifier", classifier, "no VGG-16 is at hand; --loss_network=vgg16 downloads it"

@@ -37,14 +37,13 @@ from infer.photo.classify import (
 )
 from infer.photo.report import FILES, write_report
 from models import BACKBONES, Classifier
-from models.basemodule import BaseModule
+from models.basemodule import BaseModule, check_shape
 from models.classifier import fold_batchnorm
 from tasks.base import Task
 from training.recorder import Recorder
 from utils.errors import UserError
 from utils.files import atomic_write, is_inside, refuse_overwriting
 from utils.images import grid, save_image
-from utils.tensors import check_shape
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
@@ -56,7 +55,7 @@ CURVES_POINTS = 1000  # and of those of all classes, unless that leaves fewer th
 
 
 def collate(samples: Sequence[dict[str, Any] | None]) -> dict[str, Tensor] | None:
-    """As data/dogcat.py does it; of KeptFeatures "maps" (B, C, h, w) instead of "image"."""
+    """As data/dogcat.py does it; of CachedFeatures "maps" (B, C, h, w) instead of "image"."""
     there = [sample for sample in samples if sample is not None]
     return default_collate(there) if there and "maps" in there[0] else collate_pictures(there)
 
@@ -88,7 +87,7 @@ class DogCatTask(Task):
             # Its maps have one place then, of which BatchNorm cannot tell the variance in a batch of one picture.
             raise UserError(f"--image_size={cfg.image_size}: {type(self.model).__name__} needs 33 or more")
         self.calibration: dict[str, float] = {}
-        self.kept: dict[int, KeptFeatures] = {}  # by view; -1: of the validation pictures
+        self.kept: dict[int, CachedFeatures] = {}  # by view; -1: of the validation pictures
         self.judged: dict[str, Tensor] = {}  # the last validation's samples
 
     def _new_model(self, classes: list[str]) -> Classifier:
@@ -162,10 +161,10 @@ class DogCatTask(Task):
         order = list(range(len(dataset)))
         return dataset, [order[i : i + VAL_BATCH] for i in range(0, len(order), VAL_BATCH)]
 
-    def _features(self, pictures: DogCatDataset, view: int) -> "KeptFeatures":
+    def _features(self, pictures: DogCatDataset, view: int) -> "CachedFeatures":
         """The features of all these pictures, computed when they are asked for first."""
         if view not in self.kept:
-            self.kept[view] = KeptFeatures(self.model, pictures, self.cfg.precision, self.cfg.num_workers)
+            self.kept[view] = CachedFeatures(self.model, pictures, self.cfg.precision, self.cfg.num_workers)
         return self.kept[view]
 
     def step(self, model: BaseModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -350,7 +349,7 @@ class DogCatTask(Task):
         return {"image_size": self.cfg.image_size, **self.calibration}
 
 
-class KeptFeatures(Dataset):
+class CachedFeatures(Dataset):
     """What a frozen body makes of pictures: {"maps": (C, h, w), "label", "index"}, None for one that is broken.
 
     Computed at once: a training of the last layer then costs next to nothing.

@@ -1,6 +1,7 @@
 """models/basemodule.py: what is saved comes back without any config, foreign files load, bad files are one line."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 import main
-from models.basemodule import BaseModule
+from models.basemodule import BaseModule, check_shape
 from models.lenet import LeNet
+from models.perceptual import PerceptualLoss
 from models.poet import Poet
 from models.transformer_net import TransformerNet
 from utils.errors import UserError
+
+SHIPPED = Path(main.__file__).parent / "checkpoints" / "dogcat.safetensors"
 
 
 class Tiny(BaseModule):
@@ -216,3 +220,39 @@ def test_the_average_of_files(tmp_path, capsys):
     ]:
         assert main.main(["average", *arguments]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_wrong_shape_is_told_with_the_right_one():
+    image = torch.zeros(2, 3, 4, 5)
+    check_shape(image, (None, 3, None, 5), "image")
+    check_shape(torch.zeros(()), (), "loss")
+    for shape, wanted in (((None, 1, None, None), "*, 1, *, *"), ((2, 3, 4), "2, 3, 4"), ((0, 3, 4, 5), "0, 3, 4, 5")):
+        with pytest.raises(ValueError) as error:
+            check_shape(image, shape, "image")
+        assert str(error.value) == f"image has the shape (2, 3, 4, 5), expected ({wanted})"
+
+
+def _perceptual() -> PerceptualLoss:
+    return PerceptualLoss("classifier", [torch.rand(1, 3, 32, 32)], str(SHIPPED))
+
+
+IDS, PHOTOS = torch.zeros(2, 5, dtype=torch.long), torch.rand(2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "name, call",
+    [
+        ("style", lambda: TransformerNet(["a"], (4, 4, 4), 1)(PHOTOS, torch.eye(2)[:1])),
+        ("style", lambda: TransformerNet(["a"], (4, 4, 4), 1)(PHOTOS[:1], torch.eye(2))),
+        ("image", lambda: LeNet(["cat", "dog"])(PHOTOS[:, :1])),
+        ("image", lambda: _perceptual().content(PHOTOS[:, :1])),
+        ("content", lambda: _perceptual()(PHOTOS, torch.rand(1, 1, 1, 1), torch.tensor([0, 0]))),
+        ("style", lambda: _perceptual()(PHOTOS, _perceptual().content(PHOTOS), torch.tensor([0]))),
+        ("poem", lambda: Poet(["a", "b"], 4, 4, 1, attention=4)(IDS, poem=IDS[:1])),
+        ("targets", lambda: Poet(["a", "b"], 4, 4, 1, attention=4)(IDS, targets=torch.zeros(2, dtype=torch.long))),
+    ],
+)
+def test_what_would_broadcast_is_told(name, call):
+    """Each of these would give numbers, and wrong ones."""
+    with pytest.raises(ValueError, match=f"^{name} has the shape "):
+        call()

@@ -1,4 +1,4 @@
-"""models/perceptual.py: Gram matrices and losses against plain formulas; what perfect and empty pictures cost."""
+"""models/perceptual.py: covariances and losses against plain formulas; what perfect and empty pictures cost."""
 
 from pathlib import Path
 
@@ -13,9 +13,7 @@ from models.perceptual import (
     CONTENT_FLOOR,
     CONTENT_LAYER,
     STYLE_LAYERS,
-    GramMatrix,
     PerceptualLoss,
-    gram_matrix,
     mean_and_covariance,
     total_variation,
 )
@@ -44,45 +42,6 @@ def loss(squeezenet) -> PerceptualLoss:
 
 def styles() -> list[Tensor]:
     return [random(1, 3, 40, 52, seed=1), random(1, 3, 33, 64, seed=2) ** 3, random(1, 3, 64, 64, seed=3) / 2]
-
-
-# -------------------------------------------------------------------------------------------------- Gram matrices
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gram_is_channels_times_channels(layout):
-    x = random(3, 5, 7, 4).contiguous(memory_format=layout)
-    expected = torch.einsum("bihw,bjhw->bij", x, x) / (5 * 7 * 4)
-    torch.testing.assert_close(gram_matrix(x), expected)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gradient_of_gram_for_asymmetric_gradients_from_above(layout):
-    x = random(2, 6, 5, 3).contiguous(memory_format=layout).requires_grad_()
-    upstream = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
-    ours = torch.autograd.grad(gram_matrix(x), x, upstream)[0]
-    expected = torch.autograd.grad(torch.einsum("bihw,bjhw->bij", x, x) / (6 * 5 * 3), x, upstream)[0]
-    torch.testing.assert_close(ours, expected)
-
-
-@pytest.mark.filterwarnings("ignore:Input #0 requires gradient and is not a double")
-def test_gram_passes_gradcheck():
-    x = random(2, 3, 2, 4).requires_grad_()
-    # A Gram matrix is a square: differences over a large step are exact, and float32 does not matter.
-    assert torch.autograd.gradcheck(GramMatrix.apply, x, eps=0.5, atol=1e-4, rtol=1e-3)
-
-
-@pytest.mark.parametrize("dtype, size", [(torch.bfloat16, 300.0), (torch.float16, 300.0)])
-def test_gram_of_half_precision_is_summed_in_float32(dtype, size):
-    x = (size * random(1, 4, 32, 32)).to(dtype)  # squares of 9e4: more than float16 can hold
-    with torch.autocast("cpu", torch.bfloat16):
-        gram = gram_matrix(x)
-    assert gram.dtype == torch.float32
-    torch.testing.assert_close(gram, gram_matrix(x.float()), rtol=1e-5, atol=0)
-    x.requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        gram_matrix(x).sum().backward()
-    assert x.grad.dtype == dtype and x.grad.isfinite().all()
 
 
 # --------------------------------------------------------------------------------------------------- covariances

@@ -411,7 +411,9 @@ def test_kept_features_give_the_objective_of_computing_them_anew(pictures):
     kept, anew = frozen_task(pictures, dropout=0), frozen_task(pictures, dropout=0)
     for task in (kept, anew):
         task.train_batches(0)
-    assert isinstance(kept.train_set, dogcat.KeptFeatures) and isinstance(kept.val_batches()[0], dogcat.KeptFeatures)
+    assert isinstance(kept.train_set, dogcat.CachedFeatures) and isinstance(
+        kept.val_batches()[0], dogcat.CachedFeatures
+    )
     train_mode(kept.model)
     train_mode(anew.model)
     for indices in kept.train_batches(0):
