@@ -68,7 +68,7 @@ def _judge(command: str, args: tuple[str, ...], options: dict[str, Option]) -> N
     with TemporaryDirectory() if cfg.fast_dev_run else nullcontext() as folder:
         if folder and hasattr(cfg, "out"):
             task.cfg = dataclasses.replace(task.cfg, out=folder)
-        figures = task.report(cfg.split or command)
+        figures = task.evaluate(cfg.split or command)
     if cfg.json:
         print(json.dumps(figures, ensure_ascii=False))
     else:
@@ -158,7 +158,7 @@ def stylize(*args: str, **options: Option) -> None:
     if not all(args) or not args:  # an empty path would be the current folder
         raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
     _check_inputs(cfg, args)
-    from utils.ranks import rank_and_world
+    from utils.hardware import rank_and_world
 
     rank, world = rank_and_world()
     paint, label, how = _optimizer(cfg) if cfg.method == "optimize" else _painter(cfg)
@@ -345,8 +345,7 @@ def classify(*args: str, **options: Option) -> None:
     from infer.photo.classify import classify as answers
     from infer.photo.classify import find_pictures, logits_of, open_model
     from utils.files import atomic_write, refuse_overwriting
-    from utils.hardware import check_workers, choose_precision, pick_device
-    from utils.ranks import rank_and_world
+    from utils.hardware import check_workers, choose_precision, pick_device, rank_and_world
 
     check_workers(cfg.num_workers)
     rank, world = rank_and_world()

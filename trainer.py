@@ -34,11 +34,12 @@ from training.optimizers import add_l1_gradient, learning_rate, lr_epochs, make_
 from training.parameters import MovingAverage, checkpoint_layers, freeze, parameter_groups, train_mode
 from training.profiler import StepProfiler
 from training.recorder import Recorder
-from training.state import STATE_VERSION, git_revision, lock, read_state, run_folder
+from training.state import STATE_VERSION, lock, read_state, run_folder
 from training.trial import check_batch, trial_step
 from utils.errors import UserError, did_you_mean
 from utils.files import atomic_save
-from utils.hardware import MOST, check_workers, choose_precision, cores, keep_freed_memory, pick_device
+from utils.hardware import check_workers, choose_precision, cores, pick_device, tune_malloc
+from utils.info import git_revision
 from utils.seed import rng_state, seed_everything, set_rng_state
 from utils.text import short
 
@@ -72,7 +73,7 @@ def make_fabric(cfg: DefaultConfig, task: Task) -> tuple[Fabric, str]:
     """
     kind = pick_device(cfg.use_gpu)
     if kind == "cpu":
-        keep_freed_memory(MOST, MOST)
+        tune_malloc(keep_all=True)
     devices = _devices(cfg.devices, kind == "cuda")
     numbers = list(range(devices)) if isinstance(devices, int) else devices
     device = kind if kind == "cpu" else f"cuda:{numbers[int(os.environ.get('LOCAL_RANK', 0))]}"
@@ -394,7 +395,9 @@ class Run:
         if not meters or not any(meter.n for meter in meters.values()):
             raise UserError("none of the validation samples can be read; the log names them")
         samples = [part for parts in self._gathered(samples) for part in parts]
-        judged = self.task.judge({name: torch.cat([part[name] for part in samples]) for name in (samples or [{}])[0]})
+        judged = self.task.compute_metrics(
+            {name: torch.cat([part[name] for part in samples]) for name in (samples or [{}])[0]}
+        )
         return self.task.summarise(_means(meters)) | judged
 
     def compare(self, figures: dict[str, float]) -> None:

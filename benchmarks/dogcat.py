@@ -36,7 +36,7 @@ from models import MobileNetV2  # noqa: E402
 from tasks import make_task  # noqa: E402
 from training.parameters import MovingAverage, freeze, parameter_groups, train_mode  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.hardware import MOST, choose_precision, keep_freed_memory  # noqa: E402
+from utils.hardware import choose_precision, tune_malloc  # noqa: E402
 from utils.images import read_image, save_image  # noqa: E402
 
 PICTURES = ROOT.parent / "shared" / "dogcat" / "train.tar"
@@ -104,7 +104,7 @@ def our_training(folder: Path, epochs: int, options: dict[str, Any], cache: str)
         parameter_groups(task.model, cfg.weight_decay), lr=cfg.lr, betas=(0.9, 0.99), fused=True
     )
     average = MovingAverage(task.model, cfg.ema)
-    keep_freed_memory(MOST, MOST)
+    tune_malloc(keep_all=True)
     step = 0
     for epoch in range(epochs):
         batches = task.train_batches(epoch)

@@ -42,7 +42,7 @@ from tasks import make_task  # noqa: E402
 from tasks.poet import CHINESE_CHARACTERS, bits_of  # noqa: E402
 from training.state import read_state  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.hardware import MOST, choose_precision, keep_freed_memory  # noqa: E402
+from utils.hardware import choose_precision, tune_malloc  # noqa: E402
 
 TARGET = 8.0  # bits per character on the validation split
 BOOK_LENGTH, BOOK_BATCH = 125, 128
@@ -147,7 +147,7 @@ def our_training(model: nn.Module, poems: list[Poem], vocabulary: Vocabulary, pr
         model.parameters(), lr=PoetConfig.lr, betas=(0.9, 0.99), weight_decay=PoetConfig.weight_decay, fused=True
     )
     model.train()
-    keep_freed_memory(MOST, MOST)
+    tune_malloc(keep_all=True)
     epoch = 0
     while True:
         dataset.set_epoch(epoch)

@@ -37,7 +37,7 @@ from models.transformer_net import ConditionalInstanceNorm, TransformerNet  # no
 from models.vgg import FeatureNetwork  # noqa: E402
 from tasks import make_task  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.hardware import MOST, choose_precision, keep_freed_memory  # noqa: E402
+from utils.hardware import choose_precision, tune_malloc  # noqa: E402
 from utils.images import read_image, save_image, to_tensor  # noqa: E402
 
 PHOTOGRAPHS = ("coffee", "chelsea", "astronaut", "rocket")  # of scikit-image: noise is no photograph
@@ -240,7 +240,7 @@ def our_training(options: dict[str, Any], precision: str) -> Iterator[int]:
         task.model.parameters(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=cfg.weight_decay, fused=True
     )
     task.model.train()
-    keep_freed_memory(MOST, MOST)
+    tune_malloc(keep_all=True)
     epoch = cfg.identity_epochs  # those without paintings left out
     while True:
         for indices in task.train_batches(epoch):

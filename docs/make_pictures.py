@@ -124,7 +124,7 @@ def report() -> None:
 
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         cfg = DogCatConfig(task="dogcat", load=str(ROOT / "checkpoints" / "dogcat.safetensors"), out=folder)
-        DogCatTask(cfg).report("test")
+        DogCatTask(cfg).evaluate("test")
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(Path(folder, "report.html").as_uri())

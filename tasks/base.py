@@ -62,7 +62,7 @@ class Task:
 
         The objective must be a mean over the samples of the batch, so that the trainer can make the mean over a step's
         samples from parts of them. The figures are means over `count`, whatever the task counts. "samples", a dict of
-        tensors (B, …) on what came out for each sample, is collected in validation, for `judge`.
+        tensors (B, …) on what came out for each sample, is collected in validation, for `compute_metrics`.
         """
         raise NotImplementedError
 
@@ -74,7 +74,7 @@ class Task:
         there = set(batch["index"].tolist()) if "index" in batch else set(indices)
         return [dataset.fault(i) for i in indices if i not in there] + batch.get("broken", [])
 
-    def judge(self, samples: dict[str, Tensor]) -> dict[str, float]:
+    def compute_metrics(self, samples: dict[str, Tensor]) -> dict[str, float]:
         """Figures that are no means over batches, from the "samples" of a whole validation (of all processes)."""
         return {}
 
@@ -99,7 +99,7 @@ class Task:
     def finish(self, path: Path, batches: int | None = None) -> None:
         """What is left to do, once a training is over, to the file of its best model; with so many batches at most."""
 
-    def report(self, split: str) -> dict[str, Any]:
+    def evaluate(self, split: str) -> dict[str, Any]:
         """All figures of the model on a split; for the commands val and test."""
         raise NotImplementedError
 

@@ -194,7 +194,7 @@ class DogCatTask(Task):
         samples = {"index": batch["index"], "label": label, "logits": logits.detach()}
         return {"objective": objective, "count": known.sum(), "loss": loss, "accuracy": right, "samples": samples}
 
-    def judge(self, samples: dict[str, Tensor]) -> dict[str, float]:
+    def compute_metrics(self, samples: dict[str, Tensor]) -> dict[str, float]:
         """Area under the ROC curve (more than two classes: the mean of each against the rest); calibrates the model."""
         order = samples["index"].argsort()  # the same however many processes there are
         self.judged = {name: tensor[order] for name, tensor in samples.items()}
@@ -268,7 +268,7 @@ class DogCatTask(Task):
         if found:
             Classifier.load(path).save(path, calibration=found)
 
-    def report(self, split: str) -> dict[str, Any]:
+    def evaluate(self, split: str) -> dict[str, Any]:
         """Judges a split with cfg.tta views of each picture, and writes a report about it into cfg.out.
 
         Of the split test, a file for Kaggle is written as well if there are pictures whose names do not tell the class.

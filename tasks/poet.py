@@ -141,7 +141,7 @@ class PoetTask(Task):
         rows = [self.vocabulary.decode(targets[targets >= 0].tolist()) for targets in batch["targets"]]
         recorder.text(step, epoch, name, f"loss {loss:.4f}\n" + "\n".join(rows))
 
-    def report(self, split: str) -> dict[str, Any]:
+    def evaluate(self, split: str) -> dict[str, Any]:
         """Bits per character of a split: the text alone, and with title, author and form given.
 
         The negative log2-likelihood of body characters, punctuation and end mark, divided by their number. A character

@@ -268,7 +268,7 @@ class StyleTask(Task):
             recorder.text(step, epoch, name, f"loss {loss:.4f}")
 
     @torch.no_grad()
-    def report(self, split: str) -> dict[str, Any]:
+    def evaluate(self, split: str) -> dict[str, Any]:
         """Figures of each style, and their means over the styles, on cfg.val_photos photographs of a split.
 
         They are means over the photographs, in float32, of paintings of 8 bits as users get them; the photographs are

@@ -251,9 +251,9 @@ def test_report_is_the_same_each_time_and_leaves_out_what_was_not_asked_for(give
     task = make_task(parse(StyleConfig, {**given, "val_photos": 1}))
     task.model.train()
     torch.manual_seed(3)
-    first = task.report("test")
+    first = task.evaluate("test")
     torch.manual_seed(4)
-    assert task.report("test") == first
+    assert task.evaluate("test") == first
     assert first["photos"] == 1 and first["split"] == "test"
     names = [f"strokes_{a}_{b}" for a, b in BANDS] + [f"covariance_{factor}" for factor in (1, 2, 4)]
     names += ["likeness", "content", "largest", "flicker", "flicker_to_strokes", "same_texture"]
@@ -267,9 +267,9 @@ def test_flicker_is_of_paintings_that_do_not_move_with_the_film(given):
     task = make_task(parse(StyleConfig, given))
     with torch.no_grad():
         task.model.deconv3.conv2d.weight.zero_()
-    grey = task.report("val")
+    grey = task.evaluate("val")
     assert grey["mean_flicker"] < 0.51 and grey["mean_strokes_4_8"] == pytest.approx(0, abs=1e-3)  # of 8 bits
     task.model.forward = lambda image, style: {"image": image}
-    same = task.report("val")
+    same = task.evaluate("val")
     assert same["mean_flicker"] == pytest.approx(0, abs=1e-4) and same["mean_content"] == 0
     assert same["mean_likeness"] == pytest.approx(1) and same["mean_same_texture"] == pytest.approx(1, abs=1e-4)

@@ -88,17 +88,17 @@ def test_title_and_author_are_heeded(tmp_path):
     (tmp_path / "poems.jsonl").write_text("\n".join(lines), encoding="utf-8")
     own = [json.loads(line) for line in lines]
     task = make_task(parse(PoetConfig, {"load": POET, "data_root": tmp_path / "poems.jsonl"}))
-    right = task.report("train")["bits_per_char_given"]
+    right = task.evaluate("train")["bits_per_char_given"]
     for poem, other in zip(task.poems, own[1:] + own[:1], strict=True):
         poem.title = other["title"]
-    assert right < task.report("train")["bits_per_char_given"] - 0.03
+    assert right < task.evaluate("train")["bits_per_char_given"] - 0.03
 
 
 @pytest.mark.skipif(not TANG.exists(), reason="needs the Tang corpus beside the project (../shared/poetry)")
 def test_bits_per_character_are_what_the_card_says():
     card = (ROOT / "checkpoints" / "README.md").read_text()
     said = [float(x) for x in re.search(r"Tang test split.*\*\*([\d.]+)\*\* \| \*\*([\d.]+)\*\*", card).groups()]
-    report = make_task(parse(PoetConfig, {"load": POET, "data_root": TANG})).report("test")
+    report = make_task(parse(PoetConfig, {"load": POET, "data_root": TANG})).evaluate("test")
     assert report["bits_per_char"] == pytest.approx(said[0], abs=0.006)
     assert report["bits_per_char_given"] == pytest.approx(said[1], abs=0.006)
     assert report["bits_per_char"] < 6.4

@@ -55,7 +55,7 @@ def plain_bits(model: Poet, poem, given: bool) -> tuple[float, int]:
 @pytest.mark.parametrize("split, unknown", [("val", 8), ("test", 0)])
 def test_report_equals_a_plain_computation(task, split, unknown):
     task.model.eval()
-    figures = task.report(split)
+    figures = task.evaluate(split)
     poems = [p for p in read_poems(task.cfg.data_root) if p.split == split]
     for name, given in (("bits_per_char", False), ("bits_per_char_given", True)):
         bits, counts = zip(*(plain_bits(task.model, p, given) for p in poems), strict=True)
@@ -71,9 +71,9 @@ def test_a_uniform_model_needs_log2_of_the_vocabulary(task):
     for parameter in task.model.parameters():
         parameter.zero_()
     size = len(task.vocabulary)
-    test = task.report("test")
+    test = task.evaluate("test")
     assert test["bits_per_char"] == test["bits_per_char_given"] == pytest.approx(math.log2(size), rel=1e-6)
-    val = task.report("val")  # each poem has one character that training never saw
+    val = task.evaluate("val")  # each poem has one character that training never saw
     share = val["unknown_characters"] / val["characters"]
     expected = math.log2(size) + share * math.log2(CHINESE_CHARACTERS - size)
     assert val["bits_per_char"] == pytest.approx(expected, rel=1e-6)
@@ -161,4 +161,4 @@ def test_a_split_without_poems_is_an_error(folder):
     (folder / "few.jsonl").write_text('{"lines": ["春江花月夜，春江花月夜。"], "split": "train"}\n')
     task = make_task(parse(PoetConfig, options(folder, data_root=folder / "few.jsonl")))
     with pytest.raises(UserError, match="none of the 1 poems is in the val split"):
-        task.report("val")
+        task.evaluate("val")

@@ -331,7 +331,7 @@ def test_a_trial_run_tries_the_style_loss(folder):
     trained = line.split("|")[0]
     assert all(f" {name} " in trained for name in ("loss", "content", "style", "tv", "identity"))
     task = make_task(parse(StyleConfig, given))
-    assert task.report("val")["photos"] == 1
+    assert task.evaluate("val")["photos"] == 1
 
 
 def test_broken_photographs_are_named(folder):

@@ -1,7 +1,6 @@
 """The folders of runs: naming them, finding the one to go on with, reading its state, keeping a second training out."""
 
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,12 +96,3 @@ def lock(folder: Path) -> Iterator[None]:
             ) from None
         remove_temporaries(folder)
         yield
-
-
-def git_revision() -> str:
-    """The project's git revision, or "" outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:  # git is not installed
-        return ""

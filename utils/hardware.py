@@ -14,7 +14,6 @@ import torch
 from utils.errors import UserError
 from utils.text import times_as_fast
 
-MOST = 2**31 - 1  # bytes: the most that the C library can be told
 OUT_OF_MEMORY = "out of memory|(can't|cannot) allocate memory|not enough memory"  # what torch says on each device
 WORKERS_A_CORE = 4
 
@@ -118,14 +117,32 @@ def check_memory(needed: float, what: str, advice: str) -> None:
         raise UserError(f"{what} needs {sizes}: {advice}")
 
 
-def keep_freed_memory(block: int = 128 << 20, free: int = 512 << 20) -> None:
-    """Lets the C library use freed blocks again: those of up to `block` bytes, as long as no more than `free` wait.
+def tune_malloc(keep_all: bool = False) -> None:
+    """Lets the C library reuse freed blocks of up to 128 MiB, as long as no more than 512 MiB are free; or all of them.
 
-    By default glibc gives what is large back to the system, which has to find and clear every page of the next one:
-    up to a third of the time of a painting, a tenth of that of a training step (docs/decisions.md). A training
-    needs the same memory again in the next step and may keep the most. Does nothing where there is no glibc.
+    By default glibc returns large blocks to the system, which has to find and clear every page of the next one: up to a
+    third of the time of a painting, a tenth of that of a training step (docs/decisions.md). A training needs the same
+    memory again in the next step and may keep it all. Does nothing where there is no glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    block, free = (2**31 - 1, 2**31 - 1) if keep_all else (128 << 20, 512 << 20)
     # Older ones know no more than 32 MiB; the second limit without the first would make everything slower.
     if hasattr(libc, "mallopt") and any(libc.mallopt(-3, size) for size in (block, 32 << 20)):  # M_MMAP_THRESHOLD
         libc.mallopt(-1, free)  # M_TRIM_THRESHOLD
+
+
+def rank_and_world() -> tuple[int, int]:
+    """(number of this process, number of all) from RANK and WORLD_SIZE, which torchrun sets; (0, 1) without them.
+
+    For commands that share files: each process takes every n-th one, and they do not talk to each other. On a machine
+    with several GPUs "cuda" means GPU number LOCAL_RANK from now on. Raises UserError if the two make no sense.
+    """
+    given = [
+        os.environ.get(name, default) for name, default in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK"), "010", strict=True)
+    ]
+    if not all(text.isdecimal() for text in given) or int(given[0]) >= int(given[1]):
+        raise UserError(f"RANK={given[0]} of WORLD_SIZE={given[1]}: start by torchrun, or unset these variables")
+    rank, world, local = map(int, given)
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(local % torch.cuda.device_count())
+    return rank, world

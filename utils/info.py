@@ -3,11 +3,11 @@
 import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import torch
 
-from training.state import git_revision
 from utils.hardware import choose_precision, cpu_features
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "numpy", "fire", "visdom", "torchnet", "gradio", "tensorboard")
@@ -30,6 +30,15 @@ def info() -> dict[str, str]:
         "precision": f"auto is {precision}: {why}",
     }
     return facts
+
+
+def git_revision() -> str:
+    """The project's git revision, or "" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:  # git is not installed
+        return ""
 
 
 def _cpu_name() -> str:

@@ -28,7 +28,7 @@ from models.transformer_net import TransformerNet, from_examples
 from models.vgg import SMALLEST
 from utils.errors import UserError, did_you_mean
 from utils.files import is_inside, refuse_overwriting
-from utils.hardware import MOST, keep_freed_memory
+from utils.hardware import tune_malloc
 from utils.images import (
     IMAGE_SUFFIXES,
     WRITABLE,
@@ -204,7 +204,7 @@ def grade(picture: Tensor, chroma: float = 1.0) -> Tensor:
 def optimizing(loss: PerceptualLoss, **settings: Any) -> Paint:
     """Paints without a network, by minutes of optimisation of each picture; `settings`: see `optimize`."""
     device = next(loss.buffers()).device
-    keep_freed_memory(MOST, MOST)
+    tune_malloc(keep_all=True)
 
     def paint(rgb: np.ndarray, progress: Callable[[float], object] | None = None) -> np.ndarray:
         height, width = rgb.shape[1:3]

@@ -35,7 +35,7 @@ from models.transformer_net import (
     in_blocks,
 )
 from utils.errors import UserError
-from utils.hardware import check_memory, choose_precision, keep_freed_memory, nnpack_is_faster
+from utils.hardware import check_memory, choose_precision, nnpack_is_faster, tune_malloc
 
 TILE = 512  # pixels: side of a tile at full resolution
 SMALLEST = 16  # pixels: what is smaller is continued at its edges before it is painted
@@ -78,7 +78,7 @@ class Painter:
         self.device = model.device
         fast = precision == "fp32" and self.device.type == "cpu" and nnpack_is_faster()
         self.layout = layout = torch.contiguous_format if fast else torch.channels_last  # from the residual blocks on
-        keep_freed_memory()
+        tune_malloc()
         style = style.to(self.device)
         with torch.inference_mode():
             # Normalisation takes the biases of the convolutions before it away: they are left out.

@@ -24,7 +24,7 @@ from infer.photo.explain import grad_cam, overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
 from utils.files import atomic_save
-from utils.hardware import keep_freed_memory
+from utils.hardware import tune_malloc
 from utils.images import Picture, on_white, open_image, read_image
 
 UNSURE = 0.01  # share of the validation pictures that may be called neither
@@ -133,7 +133,7 @@ def predict_views(
     model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
 ) -> Iterator[tuple[int, Tensor | None, str]]:
     """The same with the logits (V, K) of each view."""
-    keep_freed_memory()
+    tune_malloc()
     loader = DataLoader(
         pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
     )
