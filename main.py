@@ -342,8 +342,8 @@ def classify(*args: str, **options: Option) -> None:
     import torch
     from tqdm import tqdm
 
+    from infer.photo.classify import Settings, find_pictures, logits_of, open_model
     from infer.photo.classify import classify as answers
-    from infer.photo.classify import find_pictures, logits_of, open_model
     from utils.files import atomic_write, refuse_overwriting
     from utils.hardware import check_workers, choose_precision, pick_device, rank_and_world
 
@@ -364,12 +364,12 @@ def classify(*args: str, **options: Option) -> None:
     writer.writerow(["path", "label", *model.classes])
     if csv_path:  # now, too: a place that cannot be written should be known before the work
         atomic_write(csv_path, table.getvalue())
-    names = ("threshold", "max_megapixels", "explain", "out")
-    more = {name: getattr(cfg, name) for name in names}
+    same = {name: getattr(cfg, name) for name in ("threshold", "max_megapixels", "explain", "out")}
+    settings = Settings(views=cfg.tta, precision=precision, workers=cfg.num_workers, **same)
     bad = 0
     share = range(rank, len(sources), world)
     bar = tqdm(total=len(share), unit="picture", leave=False, disable=None if len(sources) > 1 else True)
-    for answer in answers(model, sources, cfg.tta, precision, workers=cfg.num_workers, share=share, **more):
+    for answer in answers(model, sources, settings, share):
         bar.update()
         if answer.error:
             bad += 1

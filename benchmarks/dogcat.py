@@ -31,7 +31,7 @@ from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noq
 from benchmarks.reference_dogcat import PlainDogCat, mobilenet_v2, plain_logits, plain_training  # noqa: E402
 from config import ClassifyConfig, DogCatConfig, task_config  # noqa: E402
 from data.dogcat import DogCatDataset, choose_split, list_samples  # noqa: E402
-from infer.photo.classify import classify, find_pictures, open_model  # noqa: E402
+from infer.photo.classify import Settings, classify, find_pictures, open_model  # noqa: E402
 from models import MobileNetV2  # noqa: E402
 from tasks import make_task  # noqa: E402
 from training.parameters import MovingAverage, freeze, parameter_groups, train_mode  # noqa: E402
@@ -169,7 +169,7 @@ def timed_classifying(way: str, views: int, file: Path, folder: Path) -> Callabl
         if way == "plain":
             chances = (plain_logits(network, paths, size) / temperature).softmax(1)
         else:
-            found = classify(model, find_pictures([str(p) for p in paths]), views, way, threshold=ANY)
+            found = classify(model, find_pictures([str(p) for p in paths]), Settings(views, way, threshold=ANY))
             chances = torch.tensor([list(answer.probabilities.values()) for answer in found])
         return (time.perf_counter() - start) / len(paths), chances
 

@@ -40,6 +40,7 @@ KAGGLE_NAME = re.compile(rf"(?=.*[^\W\d_])(?!.*\.\d+\.)(.+)\.(\d+){COPY}", re.IG
 LOOSE_NAME = re.compile(rf"([^\W\d_]+(?:[ _-][^\W\d_]+)*)[ _-]?(?:\d+|\(\d+\)){COPY}", re.IGNORECASE)  # cat_1
 KAGGLE_LABELS = {"0": "cat", "1": "dog"}
 HELD_OUT = 10  # one of so many pictures of a class is for validation
+MARGIN = 256 / 224  # a picture's shorter side, in sides of the crop, as torchvision's networks are validated
 MIN_AREA = 0.35  # of the picture, that a training crop shows
 RATIO = (3 / 4, 4 / 3)  # width to height of a training crop, before it is made square
 LUMA = torch.tensor([0.299, 0.587, 0.114])  # shares of red, green and blue in the grey of ITU-R BT.601
@@ -315,7 +316,7 @@ def centre_view(rgb: np.ndarray, size: int) -> Tensor:
     What a classifier is validated on and used with. It is torchvision's Resize (bicubic) and CenterCrop.
     """
     image = _middle(_planes(rgb), 3 * min(rgb.shape[:2]))  # a strip of 1 x 60000 pixels must not be enlarged as a whole
-    return _middle(_with_shorter_side(image, round(size * 256 / 224)), size).contiguous()
+    return _middle(_with_shorter_side(image, round(size * MARGIN)), size).contiguous()
 
 
 def random_box(

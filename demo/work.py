@@ -249,25 +249,15 @@ class Workshop:
 
     def classify(self, photo: Photo, explain: bool = True) -> tuple[str, dict[str, float], np.ndarray | None]:
         """(the class, or neither; the probability of each class; the picture with what speaks for its likeliest)."""
-        from infer.photo.classify import EXPLAINED, Pictures, calibration, explained, predict, probabilities, read_rgb
+        from infer.photo.classify import Settings, classify
 
         model = self._network("classifier")
-        pictures = Pictures([photo], int(model.metadata.get("image_size", 160)), VIEWS, self.cfg.max_megapixels)
-        with self._cores.shared():
-            with self._decoding:
-                ((_, logits, fault),) = predict(model, pictures)
-            if logits is None:
-                raise UserError(fault)
-            chances = probabilities(model, logits, VIEWS)  # (K)
-            best = int(chances.argmax())
-            sure = chances[best] >= calibration(model, VIEWS)[1]
-            heat = None
-            if explain:
-                with self._decoding:
-                    rgb = read_rgb(photo, EXPLAINED, self.cfg.max_megapixels)
-                heat = explained(model, rgb, best)
-        label = model.classes[best] if sure else "neither"
-        return label, dict(zip(model.classes, chances.tolist(), strict=True)), heat
+        settings = Settings(VIEWS, max_megapixels=self.cfg.max_megapixels, explain=explain)
+        with self._cores.shared(), self._decoding:
+            (answer,) = classify(model, [photo], settings)
+        if answer.error:
+            raise UserError(answer.error)
+        return answer.label, answer.probabilities, answer.overlay
 
     @cached_property
     def _thumbnails(self) -> list[np.ndarray]:

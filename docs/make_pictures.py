@@ -26,7 +26,8 @@ sys.path.insert(0, str(ROOT))
 from config import DogCatConfig  # noqa: E402
 from infer.painting.files import load_network  # noqa: E402
 from infer.painting.tiles import Painter  # noqa: E402
-from infer.photo.classify import explained, open_model  # noqa: E402
+from infer.photo.classify import open_model  # noqa: E402
+from infer.photo.explain import explain_prediction  # noqa: E402
 from infer.postcard.fonts import choose_face  # noqa: E402
 from infer.postcard.layout import postcard as set_poem  # noqa: E402
 from infer.postcard.layout import read_poem  # noqa: E402
@@ -90,9 +91,8 @@ def explanations() -> None:
     ]
     row = []
     for rgb, target in pictures:
-        row += [
-            np.asarray(ImageOps.fit(Image.fromarray(p), (SHOWN, SHOWN))) for p in (rgb, explained(model, rgb, target))
-        ]
+        shown = (rgb, explain_prediction(model, rgb, target))
+        row += [np.asarray(ImageOps.fit(Image.fromarray(p), (SHOWN, SHOWN))) for p in shown]
     save_image(PICTURES / "dogcat.jpg", grid([row]), quality=88)
 
 

@@ -29,12 +29,12 @@ from infer.photo.classify import (
     Pictures,
     calibrate,
     calibrate_views,
-    explained,
     open_model,
     predict,
     probabilities,
-    read_rgb,
+    read_picture,
 )
+from infer.photo.explain import explain_prediction
 from infer.photo.report import FILES, write_report
 from models import BACKBONES, Classifier
 from models.basemodule import BaseModule, check_shape
@@ -300,7 +300,7 @@ class DogCatTask(Task):
                 if logits is None:
                     faults.append(fault)
                 else:
-                    found[index] = probabilities(model, logits, cfg.tta).numpy()
+                    found[index] = probabilities(model, logits).numpy()
                 bar.update()
         for fault in faults:
             tqdm.write(f"left out: {fault}", file=sys.stderr)
@@ -315,10 +315,10 @@ class DogCatTask(Task):
             tqdm.write(told, file=sys.stderr)
 
         def picture(number: int) -> np.ndarray:
-            return read_rgb(kept[number].source, size)
+            return read_picture(kept[number].source, size).rgb
 
         def explain(numbers: list[int], targets: list[int]) -> list[np.ndarray]:
-            return [explained(model, picture(n), target) for n, target in zip(numbers, targets, strict=True)]
+            return [explain_prediction(model, picture(n), target) for n, target in zip(numbers, targets, strict=True)]
 
         notes = {"pictures": str(cfg.data_root or "the embedded sample"), "split": split, "model": Path(cfg.load).name}
         notes |= {"views of each": str(cfg.tta), "left out": str(len(faults))}

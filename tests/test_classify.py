@@ -17,21 +17,22 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-import infer.photo.classify
+import infer.photo.explain
 import main
 from data.dogcat import centre_view
 from data.photos import Source
 from infer.photo.classify import (
     Pictures,
+    Settings,
     calibrate,
     classify,
     crops,
-    explained,
     find_pictures,
     open_model,
     predict,
-    read_rgb,
+    read_picture,
 )
+from infer.photo.explain import explain_prediction
 from models import BACKBONES
 from utils.errors import UserError
 
@@ -122,7 +123,7 @@ def test_tiny_and_narrow_pictures_have_views(size):
 
 @pytest.mark.parametrize("views", [0, 3, 5, 8])
 def test_other_numbers_of_views_are_refused(views):
-    with pytest.raises(UserError, match=f"--tta={views}: choose one of 1, 2, 4, 6"):
+    with pytest.raises(UserError, match=f"^tta={views}: choose one of 1, 2, 4, 6"):
         Pictures([], SIZE, views)
 
 
@@ -130,14 +131,14 @@ def test_transparent_parts_are_white_and_large_pictures_reduced(tmp_path):
     rgba = np.zeros((100, 300, 4), np.uint8)
     rgba[..., 0], rgba[:, 150:, 3], rgba[:, 100:150, 3] = 200, 255, 51
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    rgb = read_rgb(Source("a.png", tmp_path / "a.png"), 1000)
+    rgb = read_picture(Source("a.png", tmp_path / "a.png"), 1000).rgb
     assert rgb.shape == (100, 300, 3)
     assert (
         rgb[5, 5].tolist() == [255] * 3
         and rgb[5, 200].tolist() == [200, 0, 0]
         and rgb[5, 120].tolist() == [244, 204, 204]
     )
-    assert read_rgb(Source("a.png", tmp_path / "a.png"), 50).shape == (50, 150, 3)
+    assert read_picture(Source("a.png", tmp_path / "a.png"), 50).rgb.shape == (50, 150, 3)
 
 
 # ------------------------------------------------------------------------------------------------------- predict
@@ -158,9 +159,9 @@ def test_predictions_come_in_order_with_faults_between(tmp_path, model_file, wor
         if index in (0, 4, 8):
             assert logits is None and f"{index}.png" in fault and "\n" not in fault
         else:
-            image = torch.from_numpy(crops(read_rgb(pictures.sources[index], 2 * SIZE), SIZE, views))
+            image = torch.from_numpy(crops(read_picture(pictures.sources[index], 2 * SIZE).rgb, SIZE, views))
             with torch.no_grad():
-                alone = model(image.permute(0, 3, 1, 2) / 255)["logits"].mean(0)
+                alone = model(image.permute(0, 3, 1, 2) / 255)["logits"]
             assert fault == "" and torch.allclose(logits, alone, atol=1e-4)
     assert answers[8][2] == "cannot read 8.png: No such file or directory"
 
@@ -168,7 +169,8 @@ def test_predictions_come_in_order_with_faults_between(tmp_path, model_file, wor
 def test_bf16_says_about_the_same(tmp_path, model_file):
     model = open_model(model_file)
     sources = [Source(str(i), write_picture(tmp_path / f"{i}.png", i)) for i in range(8)]
-    fp32, bf16 = ([a.probabilities["dog"] for a in classify(model, sources, precision=p)] for p in ("fp32", "bf16"))
+    settings = [Settings(precision=name) for name in ("fp32", "bf16")]
+    fp32, bf16 = ([a.probabilities["dog"] for a in classify(model, sources, s)] for s in settings)
     assert fp32 == pytest.approx(bf16, abs=0.03) and fp32 != bf16 and max(fp32) - min(fp32) > 0.2
 
 
@@ -229,17 +231,17 @@ def test_unsure_is_neither(tmp_path, model_file):
     model.metadata["threshold"] = middle
     labels = [a.label for a in classify(model, sources)]
     assert [label == "neither" for label in labels] == [p < middle for p in best] and 0 < labels.count("neither") < 8
-    assert "neither" not in [a.label for a in classify(model, sources, threshold=0)]
-    assert {a.label for a in classify(model, sources, threshold=1)} == {"neither"}
+    assert "neither" not in [a.label for a in classify(model, sources, Settings(threshold=0))]
+    assert {a.label for a in classify(model, sources, Settings(threshold=1))} == {"neither"}
 
 
 @pytest.mark.parametrize("size, seen", [((30, 60), (37, 73)), ((60, 30), (73, 37)), ((2, 30_000), (37, 146))])
 def test_the_whole_picture_is_explained_and_long_strips_do_not_fill_the_memory(model_file, monkeypatch, size, seen):
     sizes, model = [], open_model(model_file)
     monkeypatch.setattr(
-        infer.photo.classify, "grad_cam", lambda model, image, target: sizes.append(image.shape) or image[:, 0]
+        infer.photo.explain, "grad_cam", lambda model, image, target: sizes.append(image.shape) or image[:, 0]
     )
-    picture = explained(model, np.full((*size, 3), 100, np.uint8), 0)
+    picture = explain_prediction(model, np.full((*size, 3), 100, np.uint8), 0)
     assert picture.shape == (*size, 3) and sizes == [(1, 3, *seen)]
 
 

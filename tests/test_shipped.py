@@ -22,7 +22,7 @@ from data.dogcat import list_samples
 from data.poetry import SPECIALS
 from data.verse import FORMS, verses
 from infer.painting.tiles import Painter
-from infer.photo.classify import classify, find_pictures, open_model
+from infer.photo.classify import Settings, classify, find_pictures, open_model
 from infer.verse.compose import compose
 from infer.verse.prosody import RhymeTable, check
 from models.poet import Poet
@@ -249,7 +249,7 @@ def test_the_card_tells_the_truth_about_the_classifier():
     samples = list_samples(PETS / "test.tar", PETS / "test_labels.csv")
     samples = sorted(samples, key=lambda sample: int(sample.id))[:120]
     model = open_model(DOGCAT)
-    answers = list(classify(model, [sample.source for sample in samples], views=2, threshold=0))
+    answers = list(classify(model, [sample.source for sample in samples], Settings(threshold=0)))
     right = [answer.label == sample.label for answer, sample in zip(answers, samples, strict=True)]
     losses = [-np.log(a.probabilities[s.label]) for a, s in zip(answers, samples, strict=True)]
     assert np.mean(right) >= 0.97 and np.mean(losses) < 0.08

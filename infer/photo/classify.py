@@ -1,45 +1,39 @@
-"""What a picture shows: classes with their probabilities, by any of the classifiers here, and "neither" when unsure.
+"""What a picture shows: the probability of each class, and "neither" where the classifier is not sure enough.
 
-It reads files and knows no task and no command line.
+It reads files and knows no task.
+
+Shapes: N or B pictures, V views of a picture, S pixels a side, K classes.
 """
 
 import math
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from data.dogcat import MARGIN
 from data.loading import batches_of
 from data.photos import Source, list_pictures
-from infer.photo.explain import grad_cam, overlay
+from infer.photo.explain import explain_prediction, is_overlay, overlay_paths, save_overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
-from utils.files import atomic_save
 from utils.hardware import tune_malloc
 from utils.images import Picture, on_white, open_image, read_image
 
-UNSURE = 0.01  # share of the validation pictures that may be called neither
-MARGIN = 256 / 224  # a picture's shorter side, in sides of the crop: what torchvision's networks were judged with
+UNSURE = 0.01  # fraction of the validation pictures that may be called neither
 VIEWS = (1, 2, 4, 6)  # crops and mirror images of a picture that `crops` can make
-EXPLAINED = 512  # shorter side of an explanation of a larger picture, in pixels
-MARK = "Shihua, Grad-CAM"  # the "Software" of an explanation's file, which tells it from a picture that is called so
-LONGEST = 4  # sides of the crop, at most, that the network looks at to explain a long picture
+OVERLAY_SIDE = 512  # pixels, shorter side of the overlay on a larger picture
 
 
 def open_model(path: str | Path, device: str | torch.device = "cpu") -> Classifier:
-    """A classifier from its file, in eval mode, made for speed: BatchNorm folded in, channels last.
-
-    Raises UserError for anything else.
-    """
+    """A classifier from its file, made for speed (BatchNorm folded in). Raises UserError if it is none."""
     model = Classifier.load(path, device)
     fold_batchnorm(model)
     return model.to(memory_format=torch.channels_last)
@@ -49,41 +43,32 @@ def open_model(path: str | Path, device: str | torch.device = "cpu") -> Classifi
 
 
 def crops(rgb: np.ndarray, size: int, views: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> (views, size, size, 3): what the network looks at.
+    """(H, W, 3) uint8 -> (V, S, S, 3): what the network looks at.
 
-    1: the middle, as in validation. 2: and its mirror image. 4: and those of the largest square in the middle. 6: and
-    those of the whole picture, squeezed into a square.
+    1 view: the middle, as in validation. 2: and its mirror image. 4: and those of the largest square in the middle.
+    6: and those of the whole picture, squeezed into a square.
     """
     height, width = rgb.shape[:2]
     short = min(width, height)
-    boxes = []
-    for side in (short / MARGIN, short):
-        x, y = (width - side) / 2, (height - side) / 2
-        boxes.append((x, y, x + side, y + side))
-    boxes.append((0, 0, width, height))
-    image = Image.fromarray(rgb)
-    found: list[np.ndarray] = []
-    for box in boxes[: max(1, views // 2)]:
-        crop = np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))  # (size, size, 3)
+    sizes = [(short / MARGIN, short / MARGIN), (short, short), (width, height)]
+    image, found = Image.fromarray(rgb), []
+    for w, h in sizes[: max(1, views // 2)]:
+        box = ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
+        crop = np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))  # (S, S, 3)
         found += [crop, crop[:, ::-1]]
     return np.stack(found[:views])
 
 
 class Pictures(Dataset):
-    """Pictures as a network wants them: {"index", "views": (V, 3, S, S) uint8, "note"}, or {"index", "fault": a line}.
+    """Pictures for a network: {"index", "views": (V, 3, S, S) uint8, "note"}, or {"index", "error"} if unreadable.
 
-    Args:
-        sources: the pictures.
-        size: S, the side of the crops in pixels.
-        views: V, see `crops`.
-        max_megapixels: larger pictures are refused before they are decoded; 0: the limit of utils/images.py.
-
-    Raises UserError for a number of views that `crops` cannot make.
+    Pictures of more than `max_megapixels` are refused before they are decoded; 0: the limit of utils/images.py. Raises
+    UserError for a number of views that `crops` cannot make.
     """
 
     def __init__(self, sources: Sequence[Source], size: int, views: int, max_megapixels: float = 0):
         if views not in VIEWS:
-            raise UserError(f"--tta={views}: choose one of {', '.join(map(str, VIEWS))}")
+            raise UserError(f"choose one of {', '.join(map(str, VIEWS))}", tta=views)
         self.sources, self.size, self.views, self.max_megapixels = sources, size, views, max_megapixels
 
     def __len__(self) -> int:
@@ -91,25 +76,20 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            picture = _read(self.sources[index], 2 * self.size, self.max_megapixels)
+            picture = read_picture(self.sources[index], 2 * self.size, self.max_megapixels)
         except UserError as error:
-            return {"index": index, "fault": str(error)}
+            return {"index": index, "error": str(error)}
         except OSError as error:
-            return {"index": index, "fault": f"cannot read {self.sources[index].name}: {error.strerror or error}"}
+            return {"index": index, "error": f"cannot read {self.sources[index].name}: {error.strerror or error}"}
         views = crops(picture.rgb, self.size, self.views)  # (V, S, S, 3)
         return {"index": index, "views": torch.from_numpy(views).permute(0, 3, 1, 2), "note": picture.note}
 
 
-def read_rgb(source: Source, side: int, max_megapixels: float = 0) -> np.ndarray:
-    """(H, W, 3) uint8, on white; a shorter side of more than `side` pixels is reduced to that.
+def read_picture(source: Source, side: int, max_megapixels: float = 0) -> Picture:
+    """A picture on white; a shorter side of more than `side` pixels is reduced to that.
 
-    Raises UserError, or OSError, if the picture cannot be read.
+    Raises UserError, or OSError, if it cannot be read.
     """
-    return _read(source, side, max_megapixels).rgb
-
-
-def _read(source: Source, side: int, max_megapixels: float) -> Picture:
-    """`read_rgb`, with the picture's note."""
     with source.open() as file:
         width, height = open_image(file, source.name, max_megapixels).size
         file.seek(0)
@@ -121,18 +101,10 @@ def _read(source: Source, side: int, max_megapixels: float) -> Picture:
 def predict(
     model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
 ) -> Iterator[tuple[int, Tensor | None, str]]:
-    """(index, logits (K), note) of each picture, in order; (index, None, what is wrong) of those that cannot be read.
+    """(index, logits (V, K), note) of each picture, in order; (index, None, error) of those that cannot be read.
 
-    The logits are means over the views of a picture. They are not calibrated: see `probabilities`.
+    See `probabilities` for what follows from the logits.
     """
-    for index, logits, remark in predict_views(model, pictures, precision, batch, workers):
-        yield index, None if logits is None else logits.mean(0), remark
-
-
-def predict_views(
-    model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
-) -> Iterator[tuple[int, Tensor | None, str]]:
-    """The same with the logits (V, K) of each view."""
     tune_malloc()
     loader = DataLoader(
         pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
@@ -143,9 +115,9 @@ def predict_views(
         if good:
             views = torch.cat([sample["views"] for sample in good]).to(model.device)  # (B * V, 3, S, S)
             found = logits_of(model, views, precision).unflatten(0, (len(good), -1))  # (B, V, K)
-            logits = {sample["index"]: row for sample, row in zip(good, found.cpu(), strict=True)}
+            logits = {sample["index"]: rows for sample, rows in zip(good, found.cpu(), strict=True)}
         for sample in samples:
-            yield sample["index"], logits.get(sample["index"]), sample.get("fault") or sample["note"]
+            yield sample["index"], logits.get(sample["index"]), sample.get("error") or sample["note"]
 
 
 @torch.inference_mode()
@@ -163,9 +135,9 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """(temperature, threshold) from the logits (N, K) and labels (N) of pictures that were not trained on.
 
     The temperature, 0.01 to 100, is what the logits are divided by to make the log loss smallest (Guo et al. 2017,
-    section 4.2). A class of n pictures has the target (n + 1) / (n + 2) instead of 1 (Platt 1999, section 2.2): of few
-    pictures, all of them right, it must not follow that the network never errs. Below the threshold of confidence,
-    which 1 % of these pictures do not reach, a picture is called neither.
+    section 4.2). The targets are Platt's (1999, section 2.2), (n + 1) / (n + 2) for a class of n pictures, so that a
+    few right answers do not prove a network infallible. Confidence below the threshold, which 1 % of these pictures
+    have, means neither.
     """
     logits, classes = logits.double(), logits.shape[1]
     counts = torch.bincount(labels, minlength=classes)[labels, None]  # (N, 1)
@@ -181,35 +153,55 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, workers: int = 0) -> dict[str, list[float]]:
-    """{number of views: [temperature, threshold]}, from the views, up to those of `pictures`, that answers are made of.
+    """{number of views: [temperature, threshold]} for each number that `pictures` has views for.
 
-    `labels` (N) are those of the pictures, which were not trained on; what cannot be read is left out. Empty if
-    nothing can.
+    `labels` (N) are those of the pictures, which were not trained on. Unreadable ones are left out; empty if all are.
     """
-    found = [
-        (index, logits) for index, logits, _ in predict_views(model, pictures, workers=workers) if logits is not None
-    ]
+    found = {index: logits for index, logits, _ in predict(model, pictures, workers=workers) if logits is not None}
     if not found:
         return {}
-    known = labels[[index for index, _ in found]]  # (N)
-    logits = torch.stack([row for _, row in found])  # (N, V, K)
+    known, logits = labels[list(found)], torch.stack(list(found.values()))  # (N), (N, V, K)
     return {str(views): list(calibrate(logits[:, :views].mean(1), known)) for views in VIEWS if views <= pictures.views}
 
 
 def calibration(model: Classifier, views: int) -> tuple[float, float]:
-    """(temperature, threshold) for answers from so many views; where the file has none for them, those of one view."""
+    """(temperature, threshold) for this number of views; of an older file, those of one view."""
     metadata = model.metadata
     plain = metadata.get("temperature", 1.0), metadata.get("threshold", 0.0)
     temperature, threshold = metadata.get("calibration", {}).get(str(views), plain)
     return temperature, threshold
 
 
-def probabilities(model: Classifier, logits: Tensor, views: int) -> Tensor:
-    """(…, K) logits, means over so many views -> calibrated probabilities."""
-    return (logits / calibration(model, views)[0]).softmax(-1)
+def probabilities(model: Classifier, logits: Tensor) -> Tensor:
+    """(…, V, K) logits of the views of a picture -> (…, K) calibrated probabilities."""
+    temperature, _ = calibration(model, logits.shape[-2])
+    return (logits.mean(-2) / temperature).softmax(-1)
 
 
 # ----------------------------------------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `classify` works.
+
+    Args:
+        views: see `crops`.
+        precision: fp32 or bf16.
+        threshold: confidence below which a picture is neither; negative: the calibrated one of the model's file.
+        max_megapixels: see Pictures.
+        workers: processes that read pictures.
+        explain: whether to show which pixels the answer is based on (Grad-CAM).
+        out: folder for NAME_explained.png; empty: beside the picture; None: no file is written.
+    """
+
+    views: int = 2
+    precision: str = "fp32"
+    threshold: float = -1.0
+    max_megapixels: float = 0
+    workers: int = 0
+    explain: bool = False
+    out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,23 +210,24 @@ class Answer:
 
     path: str
     label: str = ""
-    probabilities: dict[str, float] | None = None
-    explanation: str = ""  # the file with the overlay
+    probabilities: dict[str, float] = field(default_factory=dict)
+    overlay: np.ndarray | None = field(default=None, repr=False, compare=False)  # (H, W, 3) uint8
+    explanation: str = ""  # the overlay's file
     error: str = ""
-    note: str = ""  # what else was in its file
+    note: str = ""  # what else was in the picture's file
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: path, label and one probability for each class, or path and error."""
         if self.error:
             return {"path": self.path, "error": self.error}
         result = {"path": self.path, "label": self.label}
-        result |= {name: round(p, 6) for name, p in (self.probabilities or {}).items()}
+        result |= {name: round(p, 6) for name, p in self.probabilities.items()}
         more = {"explanation": self.explanation, "note": self.note}
         return result | {name: text for name, text in more.items() if text}
 
 
 def find_pictures(paths: Sequence[str]) -> list[Source]:
-    """The pictures at `paths`: files, folders (without the explanations that `classify` has written) and .tar files.
+    """The pictures at `paths`: files, folders (without overlays of `classify`) and .tar files.
 
     Raises UserError for a path where nothing is.
     """
@@ -248,7 +241,7 @@ def find_pictures(paths: Sequence[str]) -> list[Source]:
                 inside = list_pictures(path, "PATH")
             except UserError as error:
                 raise UserError(str(error).replace("--PATH=", "")) from None  # it is no option
-            if not (pictures := [s for s in inside if not _is_explanation(s)]):
+            if not (pictures := [s for s in inside if not is_overlay(s)]):
                 raise UserError(f"{path}: no pictures in it, only explanations of some")
             found += [Source(str(Path(name) / s.name), s.path, s.offset, s.size) for s in pictures]
         else:
@@ -257,87 +250,32 @@ def find_pictures(paths: Sequence[str]) -> list[Source]:
 
 
 def classify(
-    model: Classifier,
-    sources: Sequence[Source],
-    views: int = 2,
-    precision: str = "fp32",
-    threshold: float = -1.0,
-    max_megapixels: float = 0,
-    workers: int = 0,
-    explain: bool = False,
-    out: str = "",
-    share: Sequence[int] | None = None,
+    model: Classifier, sources: Sequence[Source], settings: Settings | None = None, share: Sequence[int] | None = None
 ) -> Iterator[Answer]:
     """An answer for each picture, in order; one that cannot be read does not stop the others.
 
-    Args:
-        threshold: confidence below which a picture is neither; negative: the calibrated one of the model's file.
-        explain: paint over each picture what its answer rests on (Grad-CAM), into NAME_explained.png.
-        out: folder for these; empty: beside the picture.
-        share: numbers of the sources to look at, where several processes have a part each; None: all.
+    `share` has the numbers of the sources to classify where several processes have a part each; None: all.
     """
-    size = int(model.metadata.get("image_size", 160))
-    threshold = calibration(model, views)[1] if threshold < 0 else threshold
+    settings = settings or Settings()
+    threshold = settings.threshold if settings.threshold >= 0 else calibration(model, settings.views)[1]
     share = range(len(sources)) if share is None else share
-    pictures = Pictures([sources[i] for i in share], size, views, max_megapixels)
-    overlays = _overlays(sources, out) if explain else []
-    for index, logits, remark in predict(model, pictures, precision, workers=workers):
+    size = int(model.metadata.get("image_size", 160))
+    pictures = Pictures([sources[i] for i in share], size, settings.views, settings.max_megapixels)
+    paths = overlay_paths(sources, settings.out) if settings.explain and settings.out is not None else []
+    for index, logits, remark in predict(model, pictures, settings.precision, workers=settings.workers):
         source = pictures.sources[index]
         if logits is None:
             yield Answer(source.name, error=remark)
             continue
-        chances = probabilities(model, logits, views)  # (K)
-        best = int(chances.argmax())
-        label = model.classes[best] if chances[best] >= threshold else "neither"
-        where = ""
-        if explain:
-            where = str(overlays[share[index]])
-            rgb = read_rgb(source, EXPLAINED, max_megapixels)
-            _save_explanation(where, explained(model, rgb, best))
-        yield Answer(source.name, label, dict(zip(model.classes, chances.tolist(), strict=True)), where, note=remark)
-
-
-def explained(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
-    """(H, W, 3) uint8 with what speaks for class number `target` in warm colours.
-
-    The whole picture is looked at, with its shorter side as long as in training; very long ones are squeezed.
-    """
-    height, width = rgb.shape[:2]
-    side = int(model.metadata.get("image_size", 160)) * MARGIN
-    scale = side / min(width, height)
-    small = Image.fromarray(rgb).resize(tuple(round(min(x * scale, LONGEST * side)) for x in (width, height)))
-    image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255  # (1, 3, H', W')
-    heat = grad_cam(model, image.to(model.device), torch.tensor([target]))[0].cpu().numpy()  # (H', W')
-    heat = np.array(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)).clip(0, 1)
-    return overlay(rgb, heat)
-
-
-def _save_explanation(path: str, rgb: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 as a PNG that bears the mark."""
-    info = PngInfo()
-    info.add_text("Software", MARK)
-    atomic_save(path, lambda temporary: Image.fromarray(rgb).save(temporary, format="PNG", pnginfo=info))
-
-
-def _is_explanation(source: Source) -> bool:
-    """Whether `classify` has written this file: by its name, and by the mark, since others may call a picture so."""
-    if source.size >= 0 or not re.search(r"_explained(_\d+)?\.png$", source.name):
-        return False
-    try:
-        with source.open() as file:
-            return open_image(file, source.name).info.get("Software") == MARK
-    except (UserError, OSError):  # it will be told with its answer
-        return False
-
-
-def _overlays(sources: Sequence[Source], out: str) -> list[Path]:
-    """The files for the overlays: NAME_explained.png, numbered where that is another one's, or no explanation."""
-    taken, found = {source.path.resolve() for source in sources}, []
-    for source in sources:
-        folder, stem, number = Path(out) if out else source.path.parent, Path(source.name).stem, 2
-        path = folder / f"{stem}_explained.png"
-        while path.resolve() in taken or (path.exists() and not _is_explanation(Source(path.name, path))):
-            path, number = folder / f"{stem}_explained_{number}.png", number + 1
-        taken.add(path.resolve())
-        found.append(path)
-    return found
+        probs = probabilities(model, logits)  # (K)
+        best = int(probs.argmax())
+        label = model.classes[best] if probs[best] >= threshold else "neither"
+        answer = Answer(source.name, label, dict(zip(model.classes, probs.tolist(), strict=True)), note=remark)
+        if settings.explain:
+            rgb = read_picture(source, OVERLAY_SIDE, settings.max_megapixels).rgb
+            answer = replace(answer, overlay=explain_prediction(model, rgb, best))
+        if paths:
+            path = str(paths[share[index]])
+            save_overlay(path, answer.overlay)
+            answer = replace(answer, explanation=path)
+        yield answer

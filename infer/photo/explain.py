@@ -1,20 +1,32 @@
-"""Grad-CAM: which parts of a picture speak for a class, by any of the classifiers here. It reads and writes no files.
+"""Grad-CAM: which parts of a picture speak for a class, by any of the classifiers here, and files that show them.
 
 Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization".
 
 Shapes: B pictures, C channels, H x W pixels, h x w places of the maps, K classes.
 """
 
+import re
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.dogcat import MARGIN
+from data.photos import Source
 from models.classifier import Classifier
+from utils.errors import UserError
+from utils.files import atomic_save
+from utils.images import open_image
 
 OPACITY = 0.65  # of the colour where the heat is 1; the picture must still be seen
+LONGEST = 4  # times the crop's side: longer pictures are squeezed to it before the network looks at them
+MARK = "Shihua, Grad-CAM"  # the "Software" of an overlay's file: the name alone could be anybody's
 
 
 def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
@@ -46,6 +58,20 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
     return heat / heat.amax((1, 2), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
 
 
+def explain_prediction(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same with what speaks for class number `target` in warm colours.
+
+    The network sees the whole picture, its shorter side as long as in training.
+    """
+    height, width = rgb.shape[:2]
+    side = int(model.metadata.get("image_size", 160)) * MARGIN
+    scale = side / min(width, height)
+    small = Image.fromarray(rgb).resize(tuple(round(min(x * scale, LONGEST * side)) for x in (width, height)))
+    image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255  # (1, 3, H', W')
+    heat = grad_cam(model, image.to(model.device), torch.tensor([target]))[0].cpu().numpy()  # (H', W')
+    return overlay(rgb, np.array(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)))
+
+
 def overlay(rgb: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A picture with heat painted over it.
 
@@ -68,3 +94,37 @@ def _colors() -> np.ndarray:
     from matplotlib import colormaps  # takes a moment: only if it is needed
 
     return colormaps["inferno"](np.arange(256), bytes=True)[:, :3].astype(np.float32)
+
+
+# ----------------------------------------------------------------------------------------------------------- files
+
+
+def save_overlay(path: str | Path, rgb: np.ndarray) -> None:
+    """Writes (H, W, 3) uint8 as a PNG that bears the mark."""
+    info = PngInfo()
+    info.add_text("Software", MARK)
+    atomic_save(path, lambda temporary: Image.fromarray(rgb).save(temporary, format="PNG", pnginfo=info))
+
+
+def is_overlay(source: Source) -> bool:
+    """Whether `save_overlay` has written this file."""
+    if source.size >= 0 or not re.search(r"_explained(_\d+)?\.png$", source.name):
+        return False
+    try:
+        with source.open() as file:
+            return open_image(file, source.name).info.get("Software") == MARK
+    except (UserError, OSError):  # reported when it is classified
+        return False
+
+
+def overlay_paths(sources: Sequence[Source], out: str) -> list[Path]:
+    """NAME_explained.png for each source, in `out` or beside it; numbered where that is another file's name."""
+    taken, found = {source.path.resolve() for source in sources}, []
+    for source in sources:
+        folder, stem, number = Path(out) if out else source.path.parent, Path(source.name).stem, 2
+        path = folder / f"{stem}_explained.png"
+        while path.resolve() in taken or (path.exists() and not is_overlay(Source(path.name, path))):
+            path, number = folder / f"{stem}_explained_{number}.png", number + 1
+        taken.add(path.resolve())
+        found.append(path)
+    return found
