@@ -20,6 +20,7 @@ from typing import TextIO
 
 import config
 from data.verse import STDIN, Poem, given_poems, one_poem
+from options import TRUTH, Config, Options, find_inputs, is_missing, known_name, parse, shipped
 from utils.errors import UserError, did_you_mean
 from utils.text import short
 
@@ -409,7 +410,7 @@ def find_lr(*args: str, **options: Option) -> None:
     _no_arguments("find_lr", args)
     own = {name: options.pop(name) for name in ("steps",) if name in options}
     cfg = _task_options("find_lr", options)
-    steps = config.parse(config.FindLrConfig, own).steps
+    steps = parse(config.FindLrConfig, own).steps
     from training.lr_finder import chart
     from training.lr_finder import find_lr as search
 
@@ -502,7 +503,7 @@ def summary(*args: str, **options: Option) -> None:
     """the layers of a task's network, or of the model file that --load names"""
     _no_arguments("summary", args)
     own = {name: options.pop(name) for name in ("graph",) if name in options}
-    graph = config.parse(config.SummaryConfig, own).graph
+    graph = parse(config.SummaryConfig, own).graph
     cfg = _task_options("summary", options)
     from utils.files import refuse_overwriting
 
@@ -605,7 +606,7 @@ OPTIONS = {
 }
 
 
-def _options_text(cls: type[config.Options], command: str) -> str:
+def _options_text(cls: type[Options], command: str) -> str:
     """The options that `cls` adds to its base, or gives another default; of a command those that it has a use for."""
     all_of_them = not command or not issubclass(cls, config.DefaultConfig)
     inherited = {(f.name, f.default) for f in dataclasses.fields(cls.__mro__[1])}
@@ -624,9 +625,9 @@ def _check_command(name: str) -> None:
         raise UserError(f"unknown command {name!r}{hint}")
 
 
-def _options(cls: type[config.Config], options: dict[str, Option]) -> config.Config:
+def _options(cls: type[Config], options: dict[str, Option]) -> Config:
     """The checked options of a command, its files found."""
-    return config.find_inputs(config.parse(cls, options), options)
+    return find_inputs(parse(cls, options), options)
 
 
 def _task_options(command: str, options: dict[str, Option]) -> config.DefaultConfig:
@@ -640,21 +641,21 @@ def _task_options(command: str, options: dict[str, Option]) -> config.DefaultCon
     elif "task" not in options and isinstance(options.get("load"), str):
         from utils.files import class_in
 
-        if found := class_in(config.shipped(os.path.expanduser(options["load"]))):
+        if found := class_in(shipped(os.path.expanduser(options["load"]))):
             options = {**options, "task": config.TASK_OF.get(found, "dogcat")}
-    return config.find_inputs(config.task_config(options, command, stored), options)
+    return find_inputs(config.task_config(options, command, stored), options)
 
 
 def _model_file(path: str, option: str = "load") -> str:
     """The path of a model file that is needed now. Raises UserError if there is none."""
-    if config.is_missing(path):
+    if is_missing(path):
         raise UserError(f"--{option}={path} does not exist: give {config.MODEL}")
     return path
 
 
 def _check_paths(command: str, paths: tuple[str, ...], wanted: str) -> None:
     """Raises UserError for a path that does not exist: now, since loading torch takes its time."""
-    for path in filter(config.is_missing, paths):
+    for path in filter(is_missing, paths):
         raise UserError(f"{path} does not exist: give {wanted}{_option_hint(command, path)}")
 
 
@@ -677,7 +678,7 @@ def _option_hint(command: str, word: str) -> str:
     """`; did you mean --task=poet?` for a word that stands where none should, as in `train poet`, `train lr=1e-3`."""
     options = {f.name for cls in OPTIONS[command] for f in dataclasses.fields(cls)}
     name, equals, value = word.translate(DASHES).lstrip("-").partition("=")
-    name = name if name in options else config.known_name(name, options)
+    name = name if name in options else known_name(name, options)
     if name and (equals or name == word or word.translate(DASHES).startswith("-")):
         meant = f"--{name}{equals}{value}"
     elif word in config.TASKS and "task" in options:
@@ -732,7 +733,7 @@ def _spelled_out(argv: list[str]) -> list[str]:
         if FLAG.match(word) and name.partition("=")[0] not in options and os.path.exists(word):
             raise UserError(f"write ./{word}, so that it is not taken for an option")
         switch = name in switches or name.removeprefix("no").lstrip("_") in switches
-        takes_none = switch and following.lower() not in config.TRUTH
+        takes_none = switch and following.lower() not in TRUTH
         lonely = FLAG.match(word) and "=" not in word and (FLAG.match(following) or takes_none)
         words.append(f"{word}={NO_VALUE}" if lonely else word)
         value = FLAG.match(word) and "=" not in word and not lonely

@@ -21,7 +21,8 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402  the path first
 from torch.utils.data import DataLoader  # noqa: E402
 
-from config import PoetConfig, parse  # noqa: E402
+from config import PoetConfig  # noqa: E402
+from options import parse  # noqa: E402
 from tasks import make_task  # noqa: E402
 from trainer import Run, make_fabric  # noqa: E402
 from training.optimizers import make_optimizer  # noqa: E402

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 import config
-from config import DefaultConfig, Options, PoetConfig, parse, task_config
+from config import DefaultConfig, PoetConfig, task_config
+from options import Options, parse
 from utils.errors import UserError
 
 ALL = (DefaultConfig, *DefaultConfig.__subclasses__(), *Options.__subclasses__()[1:])

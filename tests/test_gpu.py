@@ -7,8 +7,9 @@ import torch
 from lightning_fabric import Fabric
 
 import trainer
-from config import DefaultConfig, DogCatConfig, parse
+from config import DefaultConfig, DogCatConfig
 from models import BACKBONES
+from options import parse
 from tasks import make_task
 from tests.test_trainer import LineTask
 from training.optimizers import make_optimizer

@@ -12,7 +12,8 @@ import torchvision
 from PIL import Image
 
 import main
-from config import DogCatConfig, PoetConfig, StyleConfig, parse
+from config import DogCatConfig, PoetConfig, StyleConfig
+from options import parse
 from tests.test_task_style import options as painting
 from tests.test_task_style import write_pictures as write_photographs
 from tests.training import arguments, log_of, options, write_corpus

@@ -11,10 +11,11 @@ import infer.painting.tiles
 import main
 import trainer
 import training.trial
-from config import TASKS, DogCatConfig, PoetConfig, StyleConfig, parse
+from config import TASKS, DogCatConfig, PoetConfig, StyleConfig
 from infer.painting.tiles import Painter, painting_precision
 from models import BACKBONES
 from models.transformer_net import TransformerNet
+from options import parse
 from tasks import make_task
 from tests.training import Process, arguments, options, write_corpus
 from training.trial import check_batch, sample_memory, trial_step

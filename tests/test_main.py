@@ -18,6 +18,7 @@ import main
 from data.poetry import SPECIALS
 from data.verse import FORMS, verses
 from models.poet import Poet
+from options import OTHER_NAMES, find_inputs, known_name, option_names, parse
 from utils.files import class_in
 
 MAIN = Path(main.__file__)
@@ -304,11 +305,11 @@ def test_what_other_projects_write_gets_the_right_option_as_hint(capsys, monkeyp
 def test_a_hint_is_an_option_of_the_command():
     for sets in main.OPTIONS.values():
         options = {f.name for cls in sets for f in dataclasses.fields(cls)}
-        for names in config.OTHER_NAMES:
+        for names in OTHER_NAMES:
             for name in names.split():
-                assert config.known_name(name, options) in {"", *options}
-    for names, ours in config.OTHER_NAMES.items():
-        assert all(any(our in config.option_names(cls) for cls in ALL_OPTIONS) for our in ours.split()), names
+                assert known_name(name, options) in {"", *options}
+    for names, ours in OTHER_NAMES.items():
+        assert all(any(our in option_names(cls) for cls in ALL_OPTIONS) for our in ours.split()), names
 
 
 def test_options_of_another_task_and_pictures_are_no_slips_of_spelling(capsys):
@@ -522,14 +523,14 @@ def test_what_does_not_fit_the_form_is_one_line(capsys, poet_file):
 
 def test_shipped_files_are_found_from_another_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "ROOT", tmp_path / "project")
+    monkeypatch.setattr("options.ROOT", tmp_path / "project")
     shipped = config.GenerateConfig.load
     there = tmp_path / "project" / shipped
     there.parent.mkdir(parents=True)
     there.touch()
 
     def found(cls, **options) -> str:
-        return config.find_inputs(config.parse(cls, options), options).load
+        return find_inputs(parse(cls, options), options).load
 
     assert found(config.GenerateConfig) == found(config.PoetConfig, load=shipped) == str(there)
     assert found(config.StylizeConfig) == config.StylizeConfig.load  # it is not there either
@@ -597,9 +598,9 @@ def test_options_that_name_files_know_the_home_folder(monkeypatch):
             for field in dataclasses.fields(cls):
                 if field.metadata["reads"] or field.metadata["writes"]:
                     suffix = field.metadata["writes"] if field.metadata["writes"].startswith(".") else ""
-                    cfg = config.parse(cls, {field.name: f"~/x{suffix}"})
+                    cfg = parse(cls, {field.name: f"~/x{suffix}"})
                     assert getattr(cfg, field.name) == f"/home/li bai/x{suffix}", field.name
-    assert config.parse(config.GenerateConfig, {"prompt": "~/x"}).prompt == "~/x"
+    assert parse(config.GenerateConfig, {"prompt": "~/x"}).prompt == "~/x"
 
 
 def test_val_and_test_judge_their_own_split(capsys, poet_file, corpus):

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from config import OPTIMIZERS as NAMES
-from config import DefaultConfig, parse
+from config import DefaultConfig
+from options import parse
 from tests.test_trainer import batches_of, fit  # noqa: F401  the fixture
 from trainer import Progress
 from training.optimizers import COSINE_FLOOR, OPTIMIZERS, add_l1_gradient, learning_rate, make_optimizer

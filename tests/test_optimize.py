@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import StyleConfig, parse
+from config import StyleConfig
 from data.photos import choose_split, list_pictures
 from infer.painting.optimize import optimize
 from main import main
@@ -19,6 +19,7 @@ from models.perceptual import PerceptualLoss, total_variation
 from models.strokes import BANDS, calm_places, largest_normalised, likeness, strokes
 from models.transformer_net import TransformerNet
 from models.vgg import SMALLEST
+from options import parse
 from tasks import make_task
 from tests.test_lpips import picture, plain_lpips, write_weights
 from utils.images import read_image, save_image, to_tensor, to_uint8

@@ -16,8 +16,9 @@ import pytest
 import torch
 
 import trainer
-from config import PoetConfig, parse
+from config import PoetConfig
 from models.poet import Poet
+from options import parse
 from tests.training import (
     Process,
     arguments,

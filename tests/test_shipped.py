@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 
 import main
-from config import PoetConfig, StyleConfig, parse
+from config import PoetConfig, StyleConfig
 from data.dogcat import list_samples
 from data.poetry import SPECIALS
 from data.verse import FORMS, verses
@@ -27,6 +27,7 @@ from infer.verse.compose import compose
 from infer.verse.prosody import RhymeTable, check
 from models.poet import Poet
 from models.transformer_net import TransformerNet
+from options import parse
 from tasks import make_task
 from utils.images import read_image, save_image
 

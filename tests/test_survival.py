@@ -17,7 +17,8 @@ import torch
 
 import trainer
 from benchmarks.kill import killed, tiny
-from config import PoetConfig, parse
+from config import PoetConfig
+from options import parse
 from tests.test_visualize import OnlyAPage, free_port
 from tests.training import Process, arguments, assert_same_run, log_of, options, run, steps_done, write_corpus
 from training import recorder as recorder_module

@@ -16,11 +16,12 @@ from safetensors import safe_open
 from sklearn import metrics
 
 import main
-from config import DogCatConfig, parse
+from config import DogCatConfig
 from data.dogcat import choose_split, list_samples
 from infer.photo.classify import Pictures, calibrate, calibration, classify, open_model, predict
 from models import BACKBONES, Classifier
 from models.poet import Poet
+from options import parse
 from tasks import dogcat, make_task
 from tests.test_visualize import free_port
 from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done

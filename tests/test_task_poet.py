@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from config import PoetConfig, parse
+from config import PoetConfig
 from data.poetry import AUTHOR, TITLE, UNKNOWN, read_poems
 from models.poet import Poet
+from options import parse
 from tasks import make_task
 from tasks.poet import CHINESE_CHARACTERS
 from tests.training import log_of, options, run, write_corpus

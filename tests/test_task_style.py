@@ -17,9 +17,10 @@ import torchvision
 from PIL import Image
 
 import main
-from config import StyleConfig, parse
+from config import StyleConfig
 from data.photos import choose_split, list_pictures
 from models.transformer_net import ConditionalInstanceNorm, TransformerNet
+from options import parse
 from tasks import make_task, style
 from tests.test_visualize import free_port
 from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 import trainer
-from config import DefaultConfig, PoetConfig, parse
+from config import DefaultConfig, PoetConfig
 from models.basemodule import BaseModule
+from options import parse
 from tasks.base import Task
 from tests.test_visualize import free_port
 from tests.training import CONTEXT, Process, arguments, log_of, options, run, steps_done, write_corpus

@@ -1,0 +1,226 @@
+"""How options work: a field with its help, converting what the command line gave, finding files, "did you mean …?".
+
+The options themselves stand in config.py. No torch here: help must answer at once.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from utils.errors import UserError, did_you_mean, nearest
+
+Config = TypeVar("Config", bound="Options")
+ROOT = Path(__file__).parent
+POET, PAINTER, CLASSIFIER = SHIPPED = tuple(f"checkpoints/{name}.safetensors" for name in ("poet", "style", "dogcat"))
+
+
+def option(
+    default: Any,
+    meaning: str,
+    choices: tuple[str, ...] = (),
+    minimum: float = 0,
+    maximum: float = 2**31 - 1,
+    writes: str = "",
+    reads: str = "",
+    words: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with its help, its choices, or the smallest and the largest number.
+
+    Args:
+        writes: suffix of the file that the option names for writing; "files": a folder, or one of several suffixes.
+        reads: what to give, if the option names a file or folder that must exist, unless its value is one of `words`.
+    """
+    limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
+    files = {"writes": writes, "reads": reads, "words": words}
+    return dataclasses.field(default=default, metadata={"help": meaning, **limits, **files})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of all sets of options."""
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults; a shipped file is the same from any folder."""
+        values = {f: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            f.name: value
+            for f, value in values.items()
+            if value != f.default and not (f.default in SHIPPED and value == str(ROOT / f.default))
+        }
+
+    def inputs(self) -> list[str]:
+        """What may name files to read: all texts but those that name files to write."""
+        fields = (f for f in dataclasses.fields(self) if f.type is str and not f.metadata["writes"])
+        return [text for f in fields if (text := getattr(self, f.name))]
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        """Every option: first those that were changed, then the rest."""
+        changed = self.changed()
+        rest = {k: v for k, v in self.as_dict().items() if k not in changed}
+        first = "".join(f"  {k} = {v!r}\n" for k, v in changed.items())
+        return f"{first}  " + ", ".join(f"{k}={v!r}" for k, v in rest.items())
+
+
+def option_names(cls: type[Options]) -> set[str]:
+    return {f.name for f in dataclasses.fields(cls)}
+
+
+# ----------------------------------------------------------------------------------------------------- reading values
+
+
+def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
+    """A `cls` with `overrides`, each converted to its field's type. Raises UserError that says what would be right.
+
+    An option written without a value is True here; `--nojson` and `--no-json` are False for `json`.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {}
+    for name, value in overrides.items():
+        switch = name.removeprefix("no").lstrip("_")
+        if name not in fields and value is True and switch in fields and fields[switch].type is bool:
+            name, value = switch, False
+        if name not in fields:
+            meant = known_name(name, fields)
+            hint = f"; did you mean --{meant}?" if meant else "; python main.py help lists the options"
+            if name in PICTURES and "max_megapixels" in fields:
+                hint = "; name the picture without an option: photo.jpg"
+            raise UserError(f"unknown option --{name}{hint}")
+        values[name] = _convert(name, value, fields[name])
+    return cls(**values)
+
+
+def _convert(name: str, value: Any, field: dataclasses.Field) -> Any:
+    kind, limits = field.type, field.metadata
+    example = f"such as --{name}={field.default}" if field.default != "" else f"--{name}=TEXT"
+    if isinstance(value, bool) and kind is not bool:
+        raise UserError(f"--{name} needs a value: {_EXPECTED[kind]}, {example}")
+    try:
+        result = _CONVERT[kind](value)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise UserError(f"--{name}={value}: expected {_EXPECTED[kind]}, {example}") from None
+    if kind is str and (limits["reads"] or limits["writes"]):
+        result = os.path.expanduser(result)  # the shell does not, after --name=
+    if limits["choices"] and result not in limits["choices"]:
+        choices = [c for c in limits["choices"] if c]
+        raise UserError(f"--{name}={result}: choose one of {', '.join(choices)}{did_you_mean(result, choices)}")
+    if limits["writes"].startswith(".") and result and not result.lower().endswith(limits["writes"]):
+        raise UserError(f"--{name}={result}: the file's name must end in {limits['writes']}")
+    if kind in (int, float):
+        if not result >= limits["minimum"]:  # not: NaN is never at least anything
+            raise UserError(f"--{name}={value}: must be at least {limits['minimum']}, {example}")
+        if result > limits["maximum"]:
+            raise UserError(f"--{name}={value}: must be at most {limits['maximum']}, {example}")
+    return result
+
+
+TRUTH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def _to_int(value: Any) -> int:
+    number = _to_float(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _to_float(value: Any) -> float:
+    if "_" in str(value):  # Python would read 12_34 as 1234
+        raise ValueError
+    return float(value)
+
+
+def _to_str(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+_CONVERT = {bool: lambda value: TRUTH[str(value).lower()], int: _to_int, float: _to_float, str: _to_str}
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def find_inputs(cfg: Config, given: Iterable[str]) -> Config:
+    """`cfg` with the shipped files found from any folder.
+
+    Raises UserError for an option of `given` that names a missing file, in an instant: before anything is loaded.
+    """
+    found = {}
+    for f in dataclasses.fields(cfg):
+        path = getattr(cfg, f.name)
+        if f.metadata["reads"] and path and path not in f.metadata["words"] and is_missing(path):
+            if not is_missing(place := shipped(path)):
+                found[f.name] = place
+            elif f.name in given:
+                raise UserError(f"--{f.name}={path} does not exist: give {f.metadata['reads']}")
+    return dataclasses.replace(cfg, **found)
+
+
+def shipped(path: str) -> str:
+    """`path`, or where it is in the project: `checkpoints/poet.safetensors` is found from any folder."""
+    return str(ROOT / path) if path in SHIPPED and is_missing(path) else path
+
+
+def is_missing(path: str) -> bool:
+    """Whether there is no such file; other faults of a path are an OSError, which says what is wrong."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------- what was meant
+
+
+def known_name(name: str, options: Iterable[str]) -> str:
+    """The option that was meant by `name`: as another project calls it, or the nearest; empty if none is near."""
+    name, options = name.lower().replace("-", "_"), list(options)
+    ours = next((ours.split() for theirs, ours in OTHER_NAMES.items() if name in theirs.split()), [])
+    return next((option_ for option_ in ours if option_ in options), "") or nearest(name, options)
+
+
+# What other projects call an option -> its name here: the first that a command has.
+OTHER_NAMES = {
+    "epochs epoch num_epochs n_epochs max_epochs num_train_epochs": "max_epoch",
+    "learning_rate lr_rate base_lr init_lr initial_lr lrate": "lr",
+    "bs batchsize batch train_batch_size per_device_train_batch_size": "batch_size batch",
+    "model": "backbone load",
+    "weights ckpt checkpoint ckpt_path checkpoint_path model_path model_file load_model_path": "load",
+    "arch architecture network net": "backbone",
+    "gpu gpus cuda device gpu_id": "use_gpu",
+    "num_gpus ngpus n_gpu world_size nproc_per_node": "devices",
+    "nodes nnodes": "num_nodes",
+    "workers worker num_worker n_workers dataloader_num_workers": "num_workers",
+    "wd decay": "weight_decay",
+    "optim opt": "optimizer",
+    "scheduler lr_scheduler sched": "lr_schedule",
+    "gamma lr_gamma": "lr_decay",
+    "warmup_steps warmup_iters": "warmup",
+    "clip clip_grad gradient_clip_val max_grad_norm": "grad_clip",
+    "grad_accum gradient_accumulation_steps accum": "accumulate",
+    "early_stopping": "patience",
+    "amp fp16 bf16 half mixed_precision dtype": "precision",
+    "random_seed manual_seed": "seed",
+    "data dataset data_dir datadir data_path dataroot train_dir train_data_root": "data_root",
+    "output output_dir output_path output_image outdir out_dir outfile dest": "out to save_path",
+    "log_dir logdir save_dir checkpoint_dir ckpt_dir model_dir": "save_path",
+    "name run_name exp exp_name experiment": "run",
+    "restore resume_from continue": "resume",
+    "input_size img_size imsize imgsz crop_size": "image_size max_side",
+    "size resolution": "image_size max_side",
+    "style_img style_path": "style_image style",
+    "hidden_dim hidden_size rnn_size": "hidden",
+    "num_layers n_layers": "layers",
+    "embedding_dim embed_dim emb_size": "embed",
+    "start_words start": "prompt",
+    "topic theme words": "keywords",
+    "num count num_samples n_samples": "n",
+    "temp": "temperature",
+}
+PICTURES = "content content_image input input_image image img photo picture source".split()
