@@ -352,6 +352,28 @@ class DownloadConfig(Options):
 
 TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}
 TASK_OF = {"Poet": "poet", "TransformerNet": "style"}  # class of a network -> its task; the rest are classifiers
+OF_TASKS = (DefaultConfig, *TASKS.values())
+# The options of each command, in the order of its help.
+OPTIONS: dict[str, tuple[type[Options], ...]] = {
+    "train": OF_TASKS,
+    "val": OF_TASKS,
+    "test": OF_TASKS,
+    "find_lr": (FindLrConfig, *OF_TASKS),
+    "generate": (GenerateConfig,),
+    "check": (CheckConfig,),
+    "stylize": (StylizeConfig,),
+    "postcard": (PostcardConfig,),
+    "classify": (ClassifyConfig,),
+    "export": (ExportConfig,),
+    "average": (AverageConfig,),
+    "visdom": (VisdomConfig,),
+    "demo": (DemoConfig,),
+    "download": (DownloadConfig,),
+    "summary": (SummaryConfig, *OF_TASKS),
+    "runs": (RunsConfig,),
+    "info": (InfoConfig,),
+    "help": (),
+}
 
 
 # Options of tasks that not every command of tasks (train, find_lr, val, test, summary) has a use for.

@@ -54,7 +54,7 @@ WORDS = {
 SERVERS = ("visdom", "demo")
 # What takes long: there the shipped network is exported by the command.
 ELSEWHERE = {"export": "test_export.py"}
-OF_A_TASK = [name for name, sets in main.OPTIONS.items() if config.DefaultConfig in sets]
+OF_A_TASK = [name for name, sets in config.OPTIONS.items() if config.DefaultConfig in sets]
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -81,7 +81,7 @@ def words_of(command: str, task: str, model: str, place: Path) -> list[str]:
             }
             words += " " + more.get((task, model), "--steps=20")
     else:
-        has_json = any(field.name == "json" for cls in main.OPTIONS[command] for field in dataclasses.fields(cls))
+        has_json = any(field.name == "json" for cls in config.OPTIONS[command] for field in dataclasses.fields(cls))
         words = WORDS[command] + (" --json" if has_json else "")
     files = {name: CHECKPOINTS if model == "shipped" else place / "own" for name in config.TASKS}
     files = {name.upper(): folder / f"{name}.safetensors" for name, folder in files.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import config
 import main
 
 ROOT = Path(main.__file__).parent
@@ -109,7 +110,7 @@ def test_quoted_lines_stand_where_they_are_said_to():
 
 
 def test_commands_and_options_exist():
-    options = {f.name for sets in main.OPTIONS.values() for cls in sets for f in dataclasses.fields(cls)}
+    options = {f.name for sets in config.OPTIONS.values() for cls in sets for f in dataclasses.fields(cls)}
     commands = re.findall(r"main\.py ([\w]+)", PROSE)
     assert set(commands) <= set(main.COMMANDS) and len(commands) > 5
     named = [name for code in re.findall(r"`([^`]+)`", PROSE) for name in re.findall(r"--(\w+)", code)]

@@ -73,6 +73,7 @@ def _interrupted(argv: list[str], out: Path, at_call: int) -> None:
     file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(file, number)
+    import cli
     import main
 
     calls = 0
@@ -85,7 +86,7 @@ def _interrupted(argv: list[str], out: Path, at_call: int) -> None:
 
     sys.argv = ["main.py", *argv]
     sys.setprofile(count)
-    code = main._run()
+    code = cli.run(main.main)
     sys.setprofile(None)
     if not at_call:
         out.with_suffix(".calls").write_text(str(calls))
@@ -130,13 +131,13 @@ def test_who_swallows_it_ends_all_the_same(times):
     """Within seconds, or at once the second time; also if the swallower then raises something else."""
     code = (
         "import os, signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import main; main.SECONDS_TO_END = 0.2 if sys.argv.pop() == '1' else 1000\n"
+        "import cli; cli.SECONDS_TO_END = 0.2 if sys.argv.pop() == '1' else 1000\n"
         "def swallow():\n"
         "    print('go', flush=True)\n"
         "    while True:\n"
         "        try: time.sleep(60)\n"
         "        except BaseException: print('swallowed', flush=True)\n"
-        "main.main = swallow; sys.exit(main._run())"
+        "sys.exit(cli.run(swallow))"
     )
     command = [sys.executable, "-c", code, str(times)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -22,7 +22,7 @@ from options import OTHER_NAMES, find_inputs, known_name, option_names, parse
 from utils.files import class_in
 
 MAIN = Path(main.__file__)
-ALL_OPTIONS = {cls for sets in main.OPTIONS.values() for cls in sets}
+ALL_OPTIONS = {cls for sets in config.OPTIONS.values() for cls in sets}
 COMMANDS = tuple(
     "train val test find_lr generate check stylize postcard classify export average visdom demo download summary runs "
     "info help".split()
@@ -70,7 +70,7 @@ def test_help_lists_every_command_and_every_option(capsys, words):
     assert code == 0 and err == ""
     for command in COMMANDS:
         assert f"\n  {command} " in out
-    for cls in {cls for sets in main.OPTIONS.values() for cls in sets} - {config.DefaultConfig}:
+    for cls in {cls for sets in config.OPTIONS.values() for cls in sets} - {config.DefaultConfig}:
         for field in dataclasses.fields(cls):
             shown = f"--{field.name}" + (f"={field.default}" if field.default != "" else "")
             assert f"  {shown} " in out and field.metadata["help"] in out
@@ -87,7 +87,7 @@ def test_help_of_a_command_has_its_options_and_no_others(capsys, words):
 
 
 def test_these_are_the_commands():
-    assert tuple(main.COMMANDS) == COMMANDS and set(main.OPTIONS) == set(COMMANDS)
+    assert tuple(main.COMMANDS) == COMMANDS and set(config.OPTIONS) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -303,7 +303,7 @@ def test_what_other_projects_write_gets_the_right_option_as_hint(capsys, monkeyp
 
 
 def test_a_hint_is_an_option_of_the_command():
-    for sets in main.OPTIONS.values():
+    for sets in config.OPTIONS.values():
         options = {f.name for cls in sets for f in dataclasses.fields(cls)}
         for names in OTHER_NAMES:
             for name in names.split():
@@ -593,7 +593,7 @@ def test_a_missing_file_is_told_before_torch_is_imported():
 
 def test_options_that_name_files_know_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/li bai")
-    for sets in main.OPTIONS.values():
+    for sets in config.OPTIONS.values():
         for cls in sets:
             for field in dataclasses.fields(cls):
                 if field.metadata["reads"] or field.metadata["writes"]:
@@ -747,7 +747,7 @@ def test_every_command_that_writes_is_tried():
     assert {command for command, *_ in WRITERS} | set(READERS) == set(main.COMMANDS)
     for command in {command for command, *_ in WRITERS}:
         named = set(" ".join(names for _, _, names, _, _ in WRITERS).split()) | set(WORDS)
-        for field in (f for cls in main.OPTIONS[command] for f in dataclasses.fields(cls) if f.type is str):
+        for field in (f for cls in config.OPTIONS[command] for f in dataclasses.fields(cls) if f.type is str):
             assert field.metadata["writes"] or field.metadata["choices"] or field.name in named, field.name
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import config
 import main
 
 ROOT = Path(main.__file__).parent
@@ -31,7 +32,7 @@ def test_every_command_and_option_exists(name):
     for words in commands((ROOT / name).read_text()):
         command = words[0].rstrip("。，")
         assert command in main.COMMANDS, words
-        options = {f.name for cls in main.OPTIONS[command] for f in dataclasses.fields(cls)}
+        options = {f.name for cls in config.OPTIONS[command] for f in dataclasses.fields(cls)}
         for option in re.findall(r"--(\w+)", " ".join(words)):
             assert option in options or option == "lrr", f"{words}: no --{option}"
         seen.add(command)

@@ -365,6 +365,9 @@ class Result:
     height: int = 0
     seconds: float = 0.0
 
+    def __str__(self) -> str:
+        return self.error or str(self.out)
+
     def as_dict(self) -> dict[str, Any]:
         what = {"error": self.error} if self.error else {"width": self.width, "height": self.height}
         what |= {"note": self.note} if self.note else {}
@@ -388,7 +391,7 @@ def paint_files(
     Neighbours of equal size are painted together, up to `batch`. For the other options see `stylized`, `read_image`,
     `paint_video` and `save_image`. Raises UserError if the mask cannot be read.
     """
-    grey = _read_mask(mask, max_megapixels) if mask else None
+    grey = read_mask(mask, max_megapixels) if mask else None
     brush = partial(stylized, paint=paint, keep_color=keep_color, mask=grey)
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
     with tqdm(total=len(jobs), bar_format=form, leave=False, disable=None) as bar:
@@ -410,7 +413,7 @@ def paint_files(
                 yield work.result
 
 
-def _read_mask(path: str, max_megapixels: float) -> np.ndarray:
+def read_mask(path: str, max_megapixels: float) -> np.ndarray:
     """(h, w) uint8; what is transparent is black: paint programs save white on nothing so."""
     picture = _read(path, max_megapixels)
     grey = np.asarray(Image.fromarray(picture.rgb).convert("L"))

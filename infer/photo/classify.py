@@ -5,6 +5,8 @@ It reads files and knows no task.
 Shapes: N or B pictures, V views of a picture, S pixels a side, K classes.
 """
 
+import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,7 @@ from data.photos import Source, list_pictures
 from infer.photo.explain import explain_prediction, is_overlay, overlay_paths, save_overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
+from utils.files import atomic_write
 from utils.hardware import tune_malloc
 from utils.images import Picture, on_white, open_image, read_image
 
@@ -216,6 +219,18 @@ class Answer:
     error: str = ""
     note: str = ""  # what else was in the picture's file
 
+    @property
+    def likeliest(self) -> str:
+        """The class of the highest probability, which the label is unless that is neither."""
+        return max(self.probabilities, key=self.probabilities.get)
+
+    def __str__(self) -> str:
+        if self.error:
+            return self.error
+        text = self.label if self.label == self.likeliest else f"{self.label} (rather {self.likeliest})"
+        where = self.explanation and f"  {self.explanation}"
+        return f"{self.path}: {text} {min(self.probabilities[self.likeliest], 0.999):.1%}{where}"
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON: path, label and one probability for each class, or path and error."""
         if self.error:
@@ -224,6 +239,19 @@ class Answer:
         result |= {name: round(p, 6) for name, p in self.probabilities.items()}
         more = {"explanation": self.explanation, "note": self.note}
         return result | {name: text for name, text in more.items() if text}
+
+
+def write_table(path: Path | None, classes: Sequence[str], answers: Sequence[Answer]) -> None:
+    """The answers without an error as CSV: path, label, a probability for each class. Without a path nothing."""
+    if not path:
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", *classes])
+    for answer in answers:
+        if not answer.error:
+            writer.writerow([answer.path, answer.label, *(f"{p:.6f}" for p in answer.probabilities.values())])
+    atomic_write(path, text.getvalue())
 
 
 def find_pictures(paths: Sequence[str]) -> list[Source]:

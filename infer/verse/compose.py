@@ -19,7 +19,7 @@ from torch import Tensor
 from data.poetry import AUTHOR, EOS, KEYWORD, SPECIALS, TITLE, Vocabulary
 from data.verse import FORMS, PAUSES, STOPS, form_of, to_lines, verses
 from infer.verse.constraints import Progress, Rules
-from infer.verse.prosody import RhymeTable, chinese_verses, judge
+from infer.verse.prosody import Check, RhymeTable, chinese_verses, judge
 from models.poet import Poet
 from utils.errors import UserError
 
@@ -46,6 +46,21 @@ class Composition:
     pattern: str = ""
     rhyme: str = ""
     remarks: list[str] = field(default_factory=list)
+    check: Check | None = field(default=None, repr=False)  # its prosody; None: written without rules
+
+    @property
+    def verses(self) -> list[str]:
+        return verses("".join(self.lines))
+
+    @property
+    def tones(self) -> list[str]:
+        """平仄 of each verse; empty if it was written without rules."""
+        return self.check.tones if self.check else []
+
+    @property
+    def rhymes(self) -> list[bool]:
+        """Whether each verse rhymes; empty if it was written without rules."""
+        return self.check.rhymes if self.check else []
 
     def as_dict(self) -> dict:
         facts = {"form": self.form, "title": self.title, "lines": self.lines}
@@ -140,6 +155,7 @@ def compose(
             if rules:
                 found = judge(verses(texts[row]), table)
                 facts = {"pattern": found.pattern, "rhyme": found.rhyme, "remarks": draft.progress.remarks(row)}
+                facts["check"] = found
             score, rating = draft.scores[row].item(), ratings[poem, best].item()
             form_written = form or form_of(lines_of)
             poems.append(Composition(form_written, title, lines_of, score, rating, seeds[poem], **facts))
