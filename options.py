@@ -97,25 +97,25 @@ def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
 
 def _convert(name: str, value: Any, field: dataclasses.Field) -> Any:
     kind, limits = field.type, field.metadata
-    example = f"such as --{name}={field.default}" if field.default != "" else f"--{name}=TEXT"
+    example = f"such as {name}={field.default}" if field.default != "" else f"{name}=TEXT"
     if isinstance(value, bool) and kind is not bool:
-        raise UserError(f"--{name} needs a value: {_EXPECTED[kind]}, {example}")
+        raise UserError(f"needs a value: {_EXPECTED[kind]}, {example}", **{name: None})
     try:
         result = _CONVERT[kind](value)
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise UserError(f"--{name}={value}: expected {_EXPECTED[kind]}, {example}") from None
+        raise UserError(f"expected {_EXPECTED[kind]}, {example}", **{name: value}) from None
     if kind is str and (limits["reads"] or limits["writes"]):
         result = os.path.expanduser(result)  # the shell does not, after --name=
     if limits["choices"] and result not in limits["choices"]:
         choices = [c for c in limits["choices"] if c]
-        raise UserError(f"--{name}={result}: choose one of {', '.join(choices)}{did_you_mean(result, choices)}")
+        raise UserError(f"choose one of {', '.join(choices)}{did_you_mean(result, choices)}", **{name: result})
     if limits["writes"].startswith(".") and result and not result.lower().endswith(limits["writes"]):
-        raise UserError(f"--{name}={result}: the file's name must end in {limits['writes']}")
+        raise UserError(f"the file's name must end in {limits['writes']}", **{name: result})
     if kind in (int, float):
         if not result >= limits["minimum"]:  # not: NaN is never at least anything
-            raise UserError(f"--{name}={value}: must be at least {limits['minimum']}, {example}")
+            raise UserError(f"must be at least {limits['minimum']}, {example}", **{name: value})
         if result > limits["maximum"]:
-            raise UserError(f"--{name}={value}: must be at most {limits['maximum']}, {example}")
+            raise UserError(f"must be at most {limits['maximum']}, {example}", **{name: value})
     return result
 
 

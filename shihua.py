@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from config import MODEL, ClassifyConfig, GenerateConfig, PostcardConfig, StylizeConfig
-from options import CLASSIFIER, PAINTER, POET, ROOT, Config, find_inputs, is_missing, option_names, parse, shipped
+from options import CLASSIFIER, PAINTER, POET, ROOT, Config, is_missing, option_names, parse, shipped
 from utils.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # torch is imported when something is done, not before: mistakes are answered at once
@@ -515,7 +515,7 @@ def _settings(cls: type[Config], settings: Config | None, more: dict[str, Any]) 
     if settings and not more:
         return settings
     values = {**(settings.as_dict() if settings else {}), **more}
-    return find_inputs(parse(cls, values), more)
+    return parse(cls, values)
 
 
 def _given_poem(text: str) -> str:
