@@ -254,7 +254,7 @@ def average(*args: str, **options: Option) -> None:
 def visdom(*args: str, **options: Option) -> None:
     """[RUN]  the training board in the browser; with a run's folder, its curves and poems"""
     cfg = parse("visdom", options, args[1:])
-    from utils.visualize import show
+    from board.server import show
 
     show(Path(args[0]) if args else None, cfg.port)
 

@@ -678,9 +678,9 @@ class Run:
             return Recorder(None)
         sinks = []
         if self.cfg.use_visdom:
-            from utils.visualize import Visualizer
+            from board.server import LiveBoard
 
-            sinks = [Visualizer(env=self.cfg.env or self.folder.name, port=self.cfg.vis_port, folder=self.folder)]
+            sinks = [LiveBoard(self.folder, self.cfg.env, self.cfg.vis_port)]
         if self.cfg.tensorboard:
             from board.tensorboard import TensorBoard
 

@@ -1,7 +1,7 @@
 """The JavaScript, style sheets and fonts of visdom's page: which are missing, and getting them from the npm registry.
 
 visdom's package leaves them out; its own server fetches them from three CDNs at the first start and hangs or shows an
-empty page where those cannot be reached. Nothing is started here, see utils/visualize.py.
+empty page where those cannot be reached. Nothing is started here, see server.py.
 """
 
 import importlib.util

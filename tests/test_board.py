@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.test_visualize import Server, free_port, lacking
+from tests.servers import Server, free_port, lacking
 from training.recorder import Recorder
 
 POEM = "春眠不觉晓，处处闻啼鸟。\n夜来风雨声，花落知多少。"

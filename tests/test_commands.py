@@ -19,7 +19,7 @@ from PIL import Image
 import config
 import main
 from models.transformer_net import TransformerNet
-from tests.test_visualize import HOST, free_port, until
+from tests.servers import HOST, free_port, until
 from tests.training import Process, write_corpus
 
 CHECKPOINTS = Path(main.__file__).parent / "checkpoints"

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from demo.page import NEITHER
+from tests.servers import ROOT, until
 from tests.test_board import chromium, make_run
 from tests.test_demo_api import Demo
-from tests.test_visualize import ROOT, until
 
 SCREENS = Path(os.environ.get("ARTIFACTS") or ROOT / "tmp" / "screens")
 DESK, PHONE = 1280, 390  # pixels

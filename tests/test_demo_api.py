@@ -21,7 +21,7 @@ from PIL import Image
 from demo import charts
 from demo.guard import INPUTS, OUTPUTS, UNCLAIMED, Uploads
 from demo.work import Cores
-from tests.test_visualize import HOST, ROOT, free_port, until
+from tests.servers import HOST, ROOT, free_port, until
 from training.recorder import Recorder
 from utils.errors import UserError
 

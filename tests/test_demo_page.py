@@ -19,7 +19,7 @@ from demo.guard import Uploads
 from demo.page import NEITHER, Page, _read_state, to_url
 from demo.poems import GONE
 from demo.work import CANDIDATES, LENGTHS, Photo, Stopped, Workshop
-from tests.test_visualize import HOST, ROOT, free_port
+from tests.servers import HOST, ROOT, free_port
 from utils.errors import UserError
 from utils.images import read_image
 

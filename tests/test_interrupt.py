@@ -15,7 +15,7 @@ import pytest
 from board.frontend import missing_files, static_folder
 from models import BACKBONES
 from models.transformer_net import TransformerNet
-from tests.test_visualize import free_port, lacking
+from tests.servers import free_port, lacking
 from tests.training import CONTEXT
 from utils.images import save_image
 

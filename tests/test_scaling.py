@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_visualize import free_port
+from tests.servers import free_port
 from tests.training import arguments, log_of, options, run, write_corpus
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,7 +1,7 @@
 """Nobody gets in: files that would run code, archives that lead elsewhere, pictures that would fill the memory.
 
 Downloads (sums, lengths, limits) are in test_download.py, texts for visdom in test_panels.py, its server in
-test_visualize.py; the page of the demo is in test_demo.py.
+test_board_server.py; the page of the demo is in test_demo.py.
 """
 
 import ast

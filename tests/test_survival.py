@@ -19,7 +19,7 @@ import trainer
 from benchmarks.kill import killed, tiny
 from config import PoetConfig
 from options import parse
-from tests.test_visualize import OnlyAPage, free_port
+from tests.servers import OnlyAPage, free_port
 from tests.training import Process, arguments, assert_same_run, log_of, options, run, steps_done, write_corpus
 from training import recorder as recorder_module
 from training.state import STATE_VERSION, read_state

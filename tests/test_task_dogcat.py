@@ -23,7 +23,7 @@ from models import BACKBONES, Classifier
 from models.poet import Poet
 from options import parse
 from tasks import dogcat, make_task
-from tests.test_visualize import free_port
+from tests.servers import free_port
 from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done
 from training.parameters import freeze, train_mode
 from training.state import read_state

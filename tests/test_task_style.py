@@ -22,7 +22,7 @@ from data.photos import choose_split, list_pictures
 from models.transformer_net import ConditionalInstanceNorm, TransformerNet
 from options import parse
 from tasks import make_task, style
-from tests.test_visualize import free_port
+from tests.servers import free_port
 from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done
 from training.state import read_state
 from utils.images import read_image, to_tensor, to_uint8

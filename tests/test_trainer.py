@@ -25,7 +25,7 @@ from config import DefaultConfig, PoetConfig
 from models.basemodule import BaseModule
 from options import parse
 from tasks.base import Task
-from tests.test_visualize import free_port
+from tests.servers import free_port
 from tests.training import CONTEXT, Process, arguments, log_of, options, run, steps_done, write_corpus
 from trainer import Progress, learning_rate, train
 from training.recorder import read_log

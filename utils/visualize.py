@@ -1,82 +1,48 @@
-"""visdom: a run's figures, pictures and texts in the browser, live or afterwards; and the command for its server.
+"""visdom in one line a plot, for notebooks and scripts: v.plot("loss", 0.3); v.img("cat", array).
 
-Training never waits for visdom. One daemon thread has all traffic; it tries to connect every few seconds, reads the
-run's log once a server answers, and sends whole windows, so a server that is late or restarted shows the whole run.
-What the windows look like is in board/charts.py.
+Start a server by `python main.py visdom`. Training runs do not use this: they are shown from their log, with a server
+that was started late or anew too, see board/server.py.
 """
 
-import asyncio
+import html
 import http.client
 import logging
-import os
-import queue
 import re
-import signal
-import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
 
+import numpy as np
 from PIL import Image
-from tornado.httputil import HTTPServerRequest
-from tornado.web import ErrorHandler
-
-from board.charts import Board, to_picture
-from board.frontend import fetch_frontend, missing_files, static_folder
-from training.recorder import LOG_NAME, histogram, parse_lines, read_log
-from utils.errors import UserError
 
 HOST = "127.0.0.1"  # never another one: visdom's server lets everybody in
-OURS = ("127.0.0.1", "localhost", "::1")
-DATA_FOLDER = Path(__file__).resolve().parent.parent / "tmp" / "visdom"
-SEND_EVERY = 2.0  # seconds between two looks at what has changed
-CONNECT_EVERY = 4.0  # seconds between two tries
 REQUEST_SECONDS = 10.0
-QUEUE_SIZE = 10_000
+RETRY_SECONDS = 4.0  # between two tries to reach a server
 
 
 class Visualizer:
-    """A sink of the recorder, and a board for whoever plots: v.plot("loss", 0.3); v.img("cat", array).
+    """Draws into an environment of visdom's. Without a server the functions do nothing, and never raise.
 
     Args:
-        env: name of visdom's environment; characters that visdom cannot have in one become "_".
+        env: name of the environment; characters that visdom cannot have in one become "_".
         port: of the server on this machine.
-        folder: of the run. Its log is what is shown, from the beginning: `handle` has nothing left to do. Without a
-            folder the records given to `handle` are shown.
-
-    No function waits or raises when there is no server. What is plotted while the queue is full is left out.
     """
 
-    def __init__(self, env: str = "main", port: int = 8097, folder: str | Path | None = None):
-        self._env, self._port = env_name(env), port
-        self._log = _LogReader(Path(folder)) if folder is not None else None
-        self._board = Board(Path(folder) if folder is not None else None)
+    def __init__(self, env: str = "main", port: int = 8097):
+        self.env, self.port = env_name(env), port
         self._client: Any = None
-        self._steps: dict[tuple[str, str], int] = {}
-        self._queue: queue.Queue[Callable[[Board], object]] = queue.Queue(QUEUE_SIZE)
-        self._closing = threading.Event()
-        self._save = threading.Event()
-        self._complete = False
-        self._thread = threading.Thread(target=self._run, name="visdom", daemon=True)
-        self._thread.start()
-
-    # ------------------------------------------------------------------------------------------ what may be shown
-
-    def handle(self, record: dict[str, Any]) -> None:
-        """Shows one record of the recorder."""
-        if self._log is None:
-            self._put(lambda board: board.handle(record))
+        self._next_try = 0.0
+        self._steps: dict[tuple[str, str], int] = {}  # the next x of each curve
 
     def plot(self, name: str, y: float, x: float | None = None, legend: str = "train") -> None:
         """Adds a point to the curve `legend` in the window `name`; x counts up if it is not given."""
-        place = float(self._steps.get((name, legend), 0) if x is None else x)
-        value = float(y)
-        self._steps[name, legend] = int(place) + 1
-        self._put(lambda board: board.plot(name, value, place, legend))
+        x = self._steps.get((name, legend), 0) if x is None else x
+        self._steps[name, legend] = int(x) + 1
+        place = {"X": np.array([float(x)]), "Y": np.array([float(y)]), "win": name, "name": legend}
+        opts = {"title": name, "showlegend": True, "xlabel": "step"}
+        self._draw(lambda vis: vis.line(**place, opts=opts, update="append" if vis.has(name) else None))
 
     def plot_many(self, values: dict[str, float], x: float | None = None, legend: str = "train") -> None:
         """A point for each name."""
@@ -90,132 +56,52 @@ class Visualizer:
         """
         if isinstance(image, (str, Path)):
             with Image.open(image) as file:
-                picture = file.convert("RGB")
-        else:
-            picture = to_picture(image)
-        self._put(lambda board: board.picture(name, picture, ""))
+                image = np.asarray(file.convert("RGB"))
+        pixels = to_pixels(image)
+        self._draw(lambda vis: vis.image(pixels, win=f"image {name}", opts={"title": name}))
 
-    def hist(self, name: str, values: Any) -> None:
+    def hist(self, name: str, values: Any, bins: int = 64) -> None:
         """The distribution of an array of any shape."""
-        counts, edges, nonfinite = histogram(values)
-        self._put(lambda board: board.hist(name, counts, edges, nonfinite, ""))
+        array = np.asarray(values, np.float64).ravel()
+        opts = {"title": name, "numbins": bins}
+        self._draw(lambda vis: vis.histogram(array[np.isfinite(array)], win=f"histogram {name}", opts=opts))
 
     def text(self, name: str, text: str) -> None:
-        """A text on top of those before it; it is shown as it is, HTML too, with its line breaks."""
-        self._put(lambda board: board.text(name, text, time.strftime("%H:%M:%S")))
+        """A line below those before it; it is shown as it is, HTML too, with its line breaks."""
+        content, win = f'<div style="white-space:pre-wrap">{html.escape(text)}</div>', f"text {name}"
+        self._draw(lambda vis: vis.text(content, win=win, opts={"title": name}, append=vis.has(win)))
 
     log = text
 
     def save(self) -> None:
-        """Lets the server write the environment to its folder, with the next that is sent. `close` does it too."""
-        self._save.set()
+        """Lets the server write the environment to its folder."""
+        self._draw(lambda vis: vis.save([self.env]))
 
-    def close(self, timeout: float = 2.0) -> bool:
-        """Sends what is left, in `timeout` seconds at most. Says if a server has everything."""
-        self._closing.set()
-        self._thread.join(timeout)
-        return self._complete
-
-    def _put(self, show: Callable[[Board], object]) -> None:
+    def _draw(self, draw: Callable[[Any], object]) -> None:
         try:
-            self._queue.put_nowait(show)
-        except queue.Full:
-            pass  # the server hangs; the curves do without these points
-
-    # -------------------------------------------------------------------------------------------- the daemon thread
-
-    def _run(self) -> None:
-        try:
-            self._loop()
-        except Exception as error:  # never a traceback in the terminal of a training run
-            _say(f"warning: visdom is not used any more: {type(error).__name__}: {error}")
-
-    def _loop(self) -> None:
-        next_try = 0.0
-        while True:
-            closing = self._closing.wait(SEND_EVERY if next_try else 0)
-            self._drain()
-            if self._client is None and (closing or time.monotonic() >= next_try):
-                self._connect()
-                next_try = time.monotonic() + CONNECT_EVERY
+            if self._client is None and time.monotonic() >= self._next_try:
+                self._next_try = time.monotonic() + RETRY_SECONDS
+                self._client = connect(self.env, self.port) if visdom_answers(self.port) else None
             if self._client is not None:
-                self._send(closing)
-            if closing:
-                return
-
-    def _drain(self) -> None:
-        while True:
-            try:
-                show = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            show(self._board)
-
-    def _connect(self) -> None:
-        if visdom_answers(self._port):
-            try:
-                self._client = _client(self._env, self._port)
-                self._board.touch_all()
-            except ConnectionError:  # the server has died between the two
-                pass
-
-    def _send(self, closing: bool) -> None:
-        """Sends every window that has changed; a server that does not answer is tried again later."""
-        try:
-            if self._log is not None:
-                self._read_log()
-            # `win_exists` would print; _send is what all of visdom's drawing functions end in
-            first = {"win": self._board.first, "eid": self._env}
-            if self._board.first and self._client._send(first, endpoint="win_exists", quiet=True) != "true":
-                self._board.touch_all()  # the server was started anew, or somebody has cleared the environment
-            for window in self._board.in_order():
-                self._client._send({"win": window, "eid": self._env, **self._board.message(window)})
-                self._board.changed.discard(window)
-            if closing or self._save.is_set():
-                self._save.clear()
-                self._client.save([self._env])
-            self._complete = closing
+                draw(self._client)
         except ConnectionError:
             self._client = None
 
-    def _read_log(self) -> None:
-        for records in self._log.new():
-            if records is None:  # the log was replaced: the run is resumed at an earlier step
-                self._board = Board(self._log.folder)
-                continue
-            for record in records:
-                self._board.handle(record)
 
+def to_pixels(image: Any) -> np.ndarray:
+    """An array or tensor (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels -> (C, H, W) uint8.
 
-class _LogReader:
-    """What was added to a run's log since the last look."""
-
-    chunk = 1 << 20
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._file: Any = None
-        self._rest = b""
-
-    def new(self) -> Any:
-        """Yields lists of records, None before those of a new file that has taken the place of the old one."""
-        try:
-            now = (self.folder / LOG_NAME).stat()
-            if self._file is not None and not self._is(now):
-                self._file.close()
-                self._file = None
-                yield None
-            if self._file is None:
-                self._file, self._rest = open(self.folder / LOG_NAME, "rb", buffering=0), b""
-            while content := self._file.read(self.chunk):
-                *lines, self._rest = (self._rest + content).split(b"\n")
-                yield parse_lines(b"\n".join(lines))
-        except OSError:
-            return  # not there yet, or removed: what was read stays on the board
-
-    def _is(self, now: Any) -> bool:
-        mine = os.fstat(self._file.fileno())
-        return (mine.st_ino, mine.st_dev) == (now.st_ino, now.st_dev)
+    uint8 is 0~255; anything else is 0~1 and clamped. Raises ValueError for another shape.
+    """
+    array = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    array = array[..., None] if array.ndim == 2 else array
+    if array.ndim == 3 and array.shape[2] in (1, 3, 4):
+        array = array.transpose(2, 0, 1)  # (H, W, C) -> (C, H, W)
+    if array.ndim != 3 or array.shape[0] not in (1, 3, 4):
+        raise ValueError(f"an image has the shape (H, W), (H, W, C) or (C, H, W), not {array.shape}")
+    if array.dtype != np.uint8:
+        array = (np.nan_to_num(array.astype(np.float32)).clip(0, 1) * 255).round().astype(np.uint8)
+    return array
 
 
 def env_name(name: str) -> str:
@@ -235,120 +121,7 @@ def visdom_answers(port: int) -> bool:
         connection.close()
 
 
-def replay(folder: str | Path, port: int = 8097, timeout: float = 60.0) -> None:
-    """Shows what a run has recorded until now. Raises UserError if there is no log or no server."""
-    if not _follow(Path(folder), port).close(timeout):
-        raise UserError(
-            f"no visdom server at http://{HOST}:{port}; start one with `python main.py visdom --port={port}`"
-        )
-
-
-def show(run: str | Path | None = None, port: int = 8097) -> None:
-    """The command `visdom [RUN]`: starts the server unless it runs, and shows the run while its log grows.
-
-    Returns after SIGTERM (Ctrl-C is a KeyboardInterrupt); at once if the server runs already and there is nothing to
-    follow. Raises UserError if the run has no log, another program has the port, or the files of visdom's page cannot
-    be had.
-    """
-    if not 0 < port < 65536:
-        raise UserError(f"--port={port}: choose one from 1 to 65535")
-    folder = Path(run).resolve() if run is not None else None
-    records = read_log(folder) if folder is not None else []
-    if not visdom_answers(port):
-        serve(port, folder)
-        return
-    _say(f"visdom runs already, it is used: {_address(port, folder)}")
-    if folder is None:
-        return
-    if records and records[-1].get("kind") == "final":
-        replay(folder, port)
-        return
-    follower = _follow(folder, port)
-    _say("the run is followed; Ctrl-C ends it")
-    try:
-        asyncio.run(_until_sigterm())
-    finally:  # of Ctrl-C, too
-        follower.close()
-
-
-def serve(port: int = 8097, folder: Path | None = None) -> None:
-    """Runs visdom's server on 127.0.0.1 until Ctrl-C or SIGTERM, and shows the run in `folder`."""
-    if missing_files(static_folder()):
-        _say("getting the files of visdom's page, once")
-        fetch_frontend()
-    asyncio.run(_serve(port, folder))
-
-
-async def _serve(port: int, folder: Path | None) -> None:
-    from visdom.server import app as visdom_app
-
-    # visdom asks for tornado's debug mode, which would restart this program whenever a source file changes
-    visdom_app.tornado_settings["autoreload"] = False
-    for name in ("tornado.access", "tornado.general"):  # a missing style sheet of the user is not worth a line
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    DATA_FOLDER.mkdir(parents=True, exist_ok=True)
-
-    class Application(visdom_app.Application):
-        """Visdom's, but deaf to pages of other sites: any of them could otherwise draw on the board, or clear it."""
-
-        def find_handler(self, request: HTTPServerRequest, **more: Any) -> Any:
-            if is_foreign(request.headers.get("Host", ""), request.headers.get("Origin")):
-                return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
-            return super().find_handler(request, **more)
-
-    application = Application(port=port, env_path=f"{DATA_FOLDER}/")
-    try:
-        server = application.listen(port, address=HOST, max_buffer_size=1 << 30)
-    except OSError as error:
-        raise UserError(
-            f"port {port} cannot be used ({os.strerror(error.errno or 0)}); choose another one with --port"
-        ) from error
-    if folder is not None:  # else a page that is opened at once finds no environment and stays empty
-        application.state.setdefault(_env_of(folder), {"jsons": {}, "reload": {}})
-    _say(f"visdom: {_address(port, folder)}  (Ctrl-C ends it)")
-    follower = _follow(folder, port) if folder is not None else None
-    try:
-        await _until_sigterm()
-    finally:  # of Ctrl-C, too
-        if follower is not None:
-            await asyncio.to_thread(follower.close)
-        server.stop()
-
-
-def is_foreign(host: str, origin: str | None) -> bool:
-    """Whether a request comes from another site's page, or by a name that only leads here (DNS rebinding).
-
-    The port does not matter: that of an ssh tunnel is another one.
-    """
-    return urlsplit(f"//{host}").hostname not in OURS or (origin is not None and urlsplit(origin).netloc != host)
-
-
-async def _until_sigterm() -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await stop.wait()
-
-
-def _follow(folder: Path, port: int) -> Visualizer:
-    return Visualizer(env=_env_of(folder), port=port, folder=folder)
-
-
-def _env_of(folder: Path) -> str:
-    """The environment that the run itself uses: its option `env`, else its folder's name."""
-    configs = [record.get("config") or {} for record in read_log(folder) if record.get("kind") == "config"]
-    return env_name((configs[-1].get("env") if configs else "") or folder.resolve().name)
-
-
-def _address(port: int, folder: Path | None) -> str:
-    address = f"http://{HOST}:{port}"
-    return address if folder is None else f"{address}/env/{quote(_env_of(folder))}"
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
-def _client(env: str, port: int) -> Any:
+def connect(env: str, port: int) -> Any:
     """A connection to visdom's server. Raises ConnectionError if it is not there."""
     warnings.filterwarnings("ignore", module=r"(.*[./\\])?visdom")  # its sources are full of old escapes
     import requests
@@ -364,5 +137,9 @@ def _client(env: str, port: int) -> Any:
             reply = session.post(url, data=data, timeout=REQUEST_SECONDS)
             reply.raise_for_status()
             return reply.text
+
+        def has(self, win: str) -> bool:
+            """Whether there is such a window; visdom's `win_exists` would print."""
+            return self._send({"win": win, "eid": self.env}, endpoint="win_exists", quiet=True) == "true"
 
     return Client(server=f"http://{HOST}", port=port, env=env, use_incoming_socket=False, raise_exceptions=True)
