@@ -33,8 +33,9 @@ if TYPE_CHECKING:  # torch is imported when something is done, not before: mista
 
     from infer.painting.files import Paint, Result
     from infer.photo.classify import Answer
+    from infer.verse.check import Check
     from infer.verse.compose import Composition
-    from infer.verse.prosody import Check, RhymeTable
+    from infer.verse.rhyme import RhymeTable
     from utils.images import Picture
 
 Progress = Callable[[float], object]
@@ -87,7 +88,7 @@ class Poet(_Model):
     default = POET
 
     def _load(self, device: str) -> Any:
-        from infer.verse.load import load_poet
+        from infer.verse.model_file import load_poet
 
         return load_poet(self.file, device)
 
@@ -101,26 +102,20 @@ class Poet(_Model):
         """
         settings = _settings(GenerateConfig, settings, more)
         poem = _given_poem(settings.poem)
-        from infer.verse.compose import compose, locked, split_words
+        from infer.verse.compose import compose
+        from infer.verse.settings import PoemSettings, keep_verses, split_words
 
-        names = (
-            "form prompt author acrostic regular pattern rhyme candidates guidance max_chars temperature top_k top_p"
-        )
-        poems = compose(
-            self.network,
-            n=settings.n,
-            title=title or settings.title,
-            keywords=split_words(settings.keywords),
-            lines=lines or locked(poem, settings.lock),
-            seed=settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n),
-            **{name: getattr(settings, name) for name in names.split()},
-        )
+        asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(PoemSettings) if f.name != "lines"}
+        asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
+        seed = settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n)
+        lines = lines or keep_verses(poem, settings.lock)
+        poems = compose(self.network, PoemSettings(lines=lines, **asked), settings.n, seed)
         return sorted(poems, key=lambda poem: -poem.rating)
 
     def unknown_characters(self, settings: GenerateConfig) -> Iterator[tuple[str, str]]:
         """(argument, remark) about each character of the settings that the poet reads as another, or not at all."""
-        from data.poetry import Vocabulary
-        from infer.verse.compose import split_words
+        from data.vocabulary import Vocabulary
+        from infer.verse.settings import split_words
 
         for name in ("prompt", "title", "author", "acrostic", "keywords"):
             given = "".join(split_words(settings.keywords)) if name == "keywords" else getattr(settings, name)
@@ -133,7 +128,7 @@ class Poet(_Model):
     @cached_property
     def table(self) -> "RhymeTable":
         """Tones and rhymes. Raises UserError if the poet has learnt without."""
-        from infer.verse.prosody import RhymeTable
+        from infer.verse.rhyme import RhymeTable
 
         if not (table := RhymeTable.of(self.network.metadata)):
             raise UserError(f"{self.file} has no rhyme table: give a poet that was trained with one")
@@ -141,7 +136,7 @@ class Poet(_Model):
 
     def check(self, poem: str | Sequence[str]) -> "Check":
         """Tones, pattern, rhyme and faults of a poem, text or lines. Raises UserError for a text without verse."""
-        from infer.verse.prosody import check
+        from infer.verse.check import check
 
         return check(poem, self.table)
 

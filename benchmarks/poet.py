@@ -35,8 +35,13 @@ from torch.nn import functional as F  # noqa: E402
 
 from benchmarks.common import exit_code, machine, peak_memory, say  # noqa: E402
 from config import PoetConfig, task_config  # noqa: E402
-from data.poetry import EMBEDDED, Poem, PoetryDataset, Vocabulary, choose_split, collate, read_poems  # noqa: E402
+from data.poem_files import EMBEDDED, read_poems  # noqa: E402
+from data.poetry import PoetryDataset, collate  # noqa: E402
+from data.splits import choose_split  # noqa: E402
+from data.verse import Poem  # noqa: E402
+from data.vocabulary import Vocabulary  # noqa: E402
 from infer.verse.compose import compose  # noqa: E402
+from infer.verse.settings import PoemSettings  # noqa: E402
 from models.poet import LinearCrossEntropy, Poet  # noqa: E402
 from tasks import make_task  # noqa: E402
 from tasks.poet import CHINESE_CHARACTERS, bits_of  # noqa: E402
@@ -350,7 +355,7 @@ def measure_generation(setting: Setting, model: Poet) -> None:
     """64 quatrains in one batch against one at a time by the same network, and the table of both."""
 
     def write(first: int, n: int) -> None:
-        compose(model, n=n, form="七绝", forms=["七绝"], seed=first)
+        compose(model, PoemSettings(form="七绝"), n, first, forms=["七绝"])
 
     ways: dict[str, Callable[[], Any]] = {
         "one at a time": lambda: [write(i, 1) for i in range(64)],

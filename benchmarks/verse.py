@@ -39,8 +39,12 @@ from benchmarks.verse_judge import (  # noqa: E402
     verses_of,
 )
 from config import GenerateConfig  # noqa: E402
-from data.poetry import Poem, Vocabulary, choose_split, read_poems  # noqa: E402
+from data.poem_files import read_poems  # noqa: E402
+from data.splits import choose_split  # noqa: E402
+from data.verse import Poem  # noqa: E402
+from data.vocabulary import Vocabulary  # noqa: E402
 from infer.verse.compose import Composition, compose  # noqa: E402
+from infer.verse.settings import PoemSettings  # noqa: E402
 from models.poet import Poet  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 
@@ -129,7 +133,7 @@ def write(model: Poet, measure: Measure, n: int) -> Written:
     with tqdm(total=len(models) + 3 * each * len(FORMS), desc="writing", unit="poem", leave=False, disable=None) as bar:
         titled = []
         for seed, real in enumerate(models):
-            titled += compose(model, form=real.form, title=real.title, seed=seed)
+            titled += compose(model, PoemSettings(form=real.form, title=real.title), seed=seed)
             bar.update()
         ways = []
         for options in ({}, {"candidates": 1}, {"candidates": 1, "regular": False}):
@@ -137,7 +141,7 @@ def write(model: Poet, measure: Measure, n: int) -> Written:
             for number, form in enumerate(FORMS):
                 for first in range(0, each, 10):  # a few at a time, for the bar
                     some = min(10, each - first)
-                    ways[-1] += compose(model, n=some, form=form, seed=10_000 * (number + 1) + first, **options)
+                    ways[-1] += compose(model, PoemSettings(form=form, **options), some, 10_000 * (number + 1) + first)
                     bar.update(some)
     return Written(titled, models, *ways)
 
@@ -229,10 +233,9 @@ def times(model: Poet, load: str, rounds: int = 5) -> dict[str, float]:
         return time.perf_counter() - start
 
     say("time")
-    compose(model, form="七绝", candidates=CANDIDATES)
-    warm = [
-        seconds(lambda s=seed: compose(model, form="七绝", candidates=CANDIDATES, seed=s)) for seed in range(rounds)
-    ]
+    settings = PoemSettings(form="七绝", candidates=CANDIDATES)
+    compose(model, settings)
+    warm = [seconds(lambda s=seed: compose(model, settings, seed=s)) for seed in range(rounds)]
 
     def start() -> None:
         options = ["--form=七绝", "--seed=1", f"--load={load}"]

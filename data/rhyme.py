@@ -26,7 +26,7 @@ def read_rhymes(path: str | Path, characters: list[str]) -> Rhymes:
         if not set(tones.values()) <= set(TONES) or not any(groups.values()):
             raise ValueError("no group has a character of the corpus")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f'--rhymes={path}: expected a JSON file with "groups" and "chars" ({error})') from error
+        raise UserError(f'expected a JSON file with "groups" and "chars" ({error})', rhymes=path) from error
     return {"rhyme_tones": tones, "rhymes": groups}
 
 

@@ -10,12 +10,21 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from data.verse import MARKS, Poem, is_verse
+from utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
 COUPLET, VERSE = 8, 4  # Chinese characters of the shortest couplet and verse that tell a poem by
 LETTERS = 20  # in other languages: of two lines
 ALIKE = 1 / 3  # of the pairs of characters of two poems: those that both have
 NEIGHBOURS = 20  # poems that share a verse: each is compared with so many others
+
+
+def choose_split(poems: list[Poem], split: str) -> list[Poem]:
+    """The poems of "train", "val" or "test". Raises UserError if there is none."""
+    chosen = [p for p in poems if p.split == split]
+    if not chosen:
+        raise UserError(f"none of the {len(poems)} poems is in the {split} split: give a larger data_root")
+    return chosen
 
 
 def assign_splits(poems: list[Poem]) -> None:

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from utils.errors import UserError
@@ -68,6 +69,23 @@ def form_of(lines: list[str]) -> str:
         return "杂言"
     named = [name for name, shape in FORMS.items() if shape == (len(parts), width)]
     return named[0] if named else {5: "五言", 7: "七言"}[width]
+
+
+@cache
+def _converter(table: str):
+    from opencc import OpenCC  # only prompts with unseen characters and traditional corpora need it
+
+    return OpenCC(table)
+
+
+def simplify(text: str) -> str:
+    """Traditional to simplified characters (OpenCC's t2s tables)."""
+    return _converter("t2s").convert(text)
+
+
+def traditional(text: str) -> str:
+    """Simplified to traditional characters (OpenCC's s2t tables)."""
+    return _converter("s2t").convert(text)
 
 
 # --------------------------------------------------------------------------------------------------- cleaning
@@ -208,37 +226,38 @@ def split_verses(poem: str | Sequence[str]) -> list[str]:
     return parts
 
 
-def given_poems(given: str, name: str) -> list[str]:
+def given_poems(given: str, argument: str = "") -> list[str]:
     """The poems (with their titles) of what a command was given: text, the name of a UTF-8 file with it, or STDIN.
 
-    Poems stand between blank lines; a file may also be one of a corpus (.jsonl, .json, .npz, packed ones). `name` is
-    what messages call it. Raises UserError for a file that is not there, or no text, and if there is no poem.
+    Poems stand between blank lines; a file may also be one of a corpus (.jsonl, .json, .npz, packed ones). `argument`
+    is what errors are about. Raises UserError for a file that is not there, or no text, and if there is no poem.
     """
+    about = {argument: None} if argument else {}
     if given == STDIN:
         given = sys.stdin.read()
     elif os.path.isfile(path := os.path.expanduser(given)):  # False also where a name is too long for the system
         if re.search(CORPUS, path, re.IGNORECASE):
-            from data.poetry import read_poems  # not before it is needed: it loads torch
+            from data.poem_files import read_poems  # not before it is needed: numpy is slow to load
 
             return [f"《{poem.title}》\n" * bool(poem.title) + "\n".join(poem.lines) for poem in read_poems(path)]
         try:
             given = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            raise UserError(f"{given} is not UTF-8, convert it first") from None
+            raise UserError(f"{given} is not UTF-8, convert it first", **about) from None
     elif re.fullmatch(rf"[^\n]*(\.txt|\.md|{CORPUS})", given):
-        raise UserError(f"{name}{given} does not exist: give a poem, or a text file with one")
+        raise UserError(f"{given} does not exist: give a poem, or a text file with one", **about)
     poems = [part for part in blocks(given) if split_verses(part)]
     if not poems:
-        raise UserError(f"{name.rstrip('=') or 'that'} holds no poem: give verses such as 白日依山尽，黄河入海流。")
+        raise UserError("no poem found: give verses such as 白日依山尽，黄河入海流。", **about)
     return poems
 
 
-def one_poem(given: str, name: str) -> str:
+def one_poem(given: str, argument: str = "") -> str:
     """The same for a command that takes one poem only."""
-    first, *others = given_poems(given, name)
+    first, *others = given_poems(given, argument)
     if others:
-        start = given.split("\n")[0]
-        raise UserError(f"{name}{start} holds {len(others) + 1} poems, with blank lines between; give one")
+        about = {argument: None} if argument else {}
+        raise UserError(f"{len(others) + 1} poems with blank lines between; give one", **about)
     return first
 
 

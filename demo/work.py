@@ -101,13 +101,13 @@ class Workshop:
 
     @cached_property
     def _poet(self) -> Any:
-        from infer.verse.load import load_poet
+        from infer.verse.model_file import load_poet
 
         return load_poet(_file("poet", self.cfg.poet))
 
     @cached_property
     def _table(self) -> Any:
-        from infer.verse.prosody import RhymeTable
+        from infer.verse.rhyme import RhymeTable
 
         return RhymeTable.of(self._poet.metadata)
 
@@ -150,29 +150,28 @@ class Workshop:
         _check_number("temperature", temperature, 0, 2)
         _check_number("n", n, 1, 8)
         _check_number("seed", seed, -1, 2**31 - 1)
-        from infer.verse.compose import compose, split_words
+        from infer.verse.compose import compose
+        from infer.verse.settings import PoemSettings, split_words
 
         poet = self._network("poet")
         seed = secrets.randbelow(2**31 - 8) if seed < 0 else int(seed)
         with self._cores.shared():
-            poems = compose(
-                poet,
-                n=int(n),
+            settings = PoemSettings(
                 form=form,
                 title=title,
                 keywords=split_words(keywords),
                 acrostic=acrostic,
                 lines=kept,
                 temperature=float(temperature),
-                seed=seed,
             )
+            poems = compose(poet, settings, int(n), seed)
         return sorted(poems, key=lambda poem: -poem.rating)
 
     def check(self, lines: Sequence[str]) -> Any:
         """The prosody of a poem (a Check), or None: no table of rhymes, no verse, longer than any here."""
         if sum(map(len, lines)) > 2 * LENGTHS["poem"]:  # the time grows with the square of the length
             return None
-        from infer.verse.prosody import check
+        from infer.verse.check import check
 
         table = self._network("table")
         try:

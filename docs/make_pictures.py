@@ -32,6 +32,7 @@ from infer.postcard.fonts import choose_face  # noqa: E402
 from infer.postcard.layout import postcard as set_poem  # noqa: E402
 from infer.postcard.layout import read_poem  # noqa: E402
 from infer.verse.compose import compose  # noqa: E402
+from infer.verse.settings import PoemSettings  # noqa: E402
 from models.poet import Poet  # noqa: E402
 from tasks.dogcat import DogCatTask  # noqa: E402
 from utils.hardware import choose_precision  # noqa: E402
@@ -105,7 +106,7 @@ def postcard() -> None:
     for name, style, title, form in CARDS:
         photo = np.asarray(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"))
         painting = Painter(painter, painter.mixture({style: 1.0}), precision).paint(photo[None])[0]
-        lines = read_poem("\n".join(compose(poet, form=form, title=title, seed=1)[0].lines)).lines
+        lines = read_poem("\n".join(compose(poet, PoemSettings(form=form, title=title), seed=1)[0].lines)).lines
         face, _ = choose_face("".join(lines) + title + SEAL)
         cards.append(set_poem(painting, lines, face, title, seal=SEAL).rgb)
     height, gap = 420, 12

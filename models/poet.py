@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infer.verse.copies import bloom_add, bloom_has
 from models.basemodule import BaseModule, check_shape
+from models.seen_verses import add_verses, has_verse
 from utils.errors import UserError
 
 State = tuple[Tensor, ...]  # what a backbone remembers of the characters so far; its own business
@@ -100,7 +100,7 @@ class Poet(BaseModule):
         """The state of poems `rows` (N), which may repeat, leave out and reorder those of `state`."""
         return self.backbone.select(state, rows)
 
-    def start_from_frequencies(self, counts: Tensor) -> None:
+    def init_output_bias(self, counts: Tensor) -> None:
         """Sets the output's bias to the log frequency of each character, counts (V): it is learnt first anyway."""
         counts = counts.float() + 0.1  # no character is impossible
         self.output_bias.data.copy_((counts / counts.sum()).log())
@@ -126,12 +126,12 @@ class Poet(BaseModule):
 
     def remember(self, verses: Iterable[str]) -> None:
         """Adds verses (without punctuation) to those that stand in the training corpus."""
-        bloom_add(self.seen_verses.cpu().numpy(), verses)  # on the CPU: the same memory
+        add_verses(self.seen_verses.cpu().numpy(), verses)  # on the CPU: the same memory
 
     def seen(self, verses: Iterable[str]) -> list[bool]:
         """Whether each verse stands in the training corpus; wrong for 2 of 100 that do not."""
         filter = self.seen_verses.cpu().numpy()
-        return [bloom_has(filter, verse) for verse in verses]
+        return [has_verse(filter, verse) for verse in verses]
 
 
 class RecurrentBackbone(nn.Module):
@@ -223,7 +223,7 @@ class TransformerBackbone(nn.Module):
     def __init__(self, embed: int, hidden: int, layers: int, dropout: float):
         super().__init__()
         if embed % 2:
-            raise UserError(f"--embed={embed}: the width of a Transformer must be even")
+            raise UserError("the width of a Transformer must be even", embed=embed)
         self.attention = nn.ModuleList(SelfAttention(embed, embed, embed, rotary=True) for _ in range(layers))
         self.feed_forward = nn.ModuleList(
             nn.Sequential(nn.Linear(embed, hidden), nn.GELU(), nn.Linear(hidden, embed)) for _ in range(layers)

@@ -11,22 +11,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from config import GenerateConfig, PoetConfig
-from data.poetry import (
-    EMBEDDED,
-    FORMS,
-    PoetryDataset,
-    Vocabulary,
-    character_counts,
-    choose_split,
-    collate,
-    read_poems,
-)
+from data.poem_files import EMBEDDED, read_poems
+from data.poetry import PoetryDataset, character_counts, collate
 from data.rhyme import Rhymes, read_rhymes, restrict
-from data.verse import verses
+from data.splits import choose_split
+from data.verse import FORMS, verses
+from data.vocabulary import Vocabulary
 from infer.verse.compose import compose
-from infer.verse.copies import bloom_size
 from models.basemodule import BaseModule, read_metadata
 from models.poet import Poet
+from models.seen_verses import filter_size
 from tasks.base import Task
 from training.recorder import Recorder
 from utils.errors import UserError
@@ -64,8 +58,8 @@ class PoetTask(Task):
         vocabulary = Vocabulary.build(training, cfg.min_count if large else 1)
         regular = {v for p in self.poems for v in verses(p.text) if len(v) in (5, 7)}
         sizes = {name: getattr(cfg, name) for name in SIZES}
-        model = Poet(vocabulary.characters, **sizes, seen_bytes=bloom_size(len(regular)))
-        model.start_from_frequencies(character_counts(training, vocabulary))
+        model = Poet(vocabulary.characters, **sizes, seen_bytes=filter_size(len(regular)))
+        model.init_output_bias(character_counts(training, vocabulary))
         model.remember(regular)
         if cfg.init:
             left = model.start_from(Poet.load(cfg.init))

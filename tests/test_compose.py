@@ -6,10 +6,14 @@ from collections import Counter
 import pytest
 import torch
 
-from data.poetry import AUTHOR, SPECIALS, TITLE, Vocabulary
 from data.verse import FORMS, PAUSES, STOPS, verses
-from infer.verse.compose import BATCH, PARALLEL, THEME, _sample, _survivors, compose, locked, parallelism
-from infer.verse.prosody import RhymeTable, check
+from data.vocabulary import AUTHOR, SPECIALS, TITLE, Vocabulary
+from infer.verse.check import check
+from infer.verse.compose import BATCH, Composition, compose
+from infer.verse.decoding import resample, sample
+from infer.verse.rank import PARALLEL, THEME, parallelism
+from infer.verse.rhyme import RhymeTable
+from infer.verse.settings import PoemSettings, keep_verses
 from models.poet import Poet
 from utils.errors import UserError
 
@@ -28,6 +32,10 @@ def poet(characters: str = CHARACTERS + SIGNS, forms: tuple[str, ...] = tuple(FO
     model.embed.weight.data[eos], model.output_bias.data[eos] = 0.0, ending
     model.metadata = {"forms": list(forms)}
     return model
+
+
+def write(model: Poet, n: int = 1, seed: int = 0, forms: list[str] | None = None, **settings) -> list[Composition]:
+    return compose(model, PoemSettings(**settings), n, seed, forms)
 
 
 def recomputed_score(model: Poet, poem, condition: list[str], ended: bool = False) -> float:
@@ -59,7 +67,7 @@ def train(model: Poet, text: str, steps: int = 150) -> Poet:
 @pytest.mark.parametrize("form", FORMS)
 def test_100_poems_have_the_verses_and_characters_of_the_form(form, temperature):
     count, width = FORMS[form]
-    poems = compose(poet(), n=100, form=form, temperature=temperature, top_p=1.0, candidates=2)
+    poems = write(poet(), n=100, form=form, temperature=temperature, top_p=1.0, candidates=2)
     assert len(poems) == 100
     for poem in poems:
         text = "".join(poem.lines)
@@ -71,23 +79,23 @@ def test_100_poems_have_the_verses_and_characters_of_the_form(form, temperature)
 def test_no_poem_ever_holds_a_special_sign():
     signs = set(CHARACTERS + SIGNS)
     for form in ("free", *FORMS):
-        for poem in compose(poet(), n=100, form=form, temperature=5.0, top_p=1.0, max_chars=40, candidates=2):
+        for poem in write(poet(), n=100, form=form, temperature=5.0, top_p=1.0, max_chars=40, candidates=2):
             assert poem.lines and set("".join(poem.lines)) <= signs
 
 
 def test_auto_is_the_quatrain_or_what_the_network_has_learnt():
-    assert compose(poet())[0].form == "七绝"
-    assert compose(poet(forms=("五绝", "七绝")))[0].form == "七绝"
-    assert compose(poet(forms=("五绝", "五律")))[0].form == "五绝"
-    assert compose(poet(), forms=["五律"])[0].form == "五律"
+    assert write(poet())[0].form == "七绝"
+    assert write(poet(forms=("五绝", "七绝")))[0].form == "七绝"
+    assert write(poet(forms=("五绝", "五律")))[0].form == "五绝"
+    assert write(poet(), forms=["五律"])[0].form == "五律"
 
 
 def test_a_form_the_network_has_not_learnt_is_kept_all_the_same():
-    assert len(verses("".join(compose(poet(forms=("七绝",)), form="五律")[0].lines))) == 8
+    assert len(verses("".join(write(poet(forms=("七绝",)), form="五律")[0].lines))) == 8
 
 
 def test_an_english_poet_writes_freely():
-    poems = compose(poet(ENGLISH, forms=()), n=100, max_chars=50, temperature=2.0)
+    poems = write(poet(ENGLISH, forms=()), n=100, max_chars=50, temperature=2.0)
     for poem in poems:
         assert poem.form == "" and 0 < len("\n".join(poem.lines)) <= 50
         assert set("".join(poem.lines)) <= set(ENGLISH)
@@ -98,23 +106,23 @@ def test_an_english_poet_writes_freely():
 def test_without_punctuation_in_the_corpus_a_verse_is_a_line(form):
     count, width = FORMS[form]
     for characters in (CHARACTERS, CHARACTERS + "\n"):
-        for poem in compose(poet(characters, forms=()), n=5, form=form):
+        for poem in write(poet(characters, forms=()), n=5, form=form):
             assert [len(line) for line in poem.lines] == [width] * count and poem.form == form
             assert set("".join(poem.lines)) <= set(CHARACTERS)
 
 
 def test_a_corpus_without_letters_still_gives_no_special_sign():
-    poem = compose(poet("…！—", forms=()), form="五绝")[0]
+    poem = write(poet("…！—", forms=()), form="五绝")[0]
     assert set("".join(poem.lines)) <= set("…！—")
 
 
 @pytest.mark.parametrize("characters", [CHARACTERS + SIGNS, ENGLISH])
 def test_a_free_poem_is_never_empty_nor_longer_than_max_chars(characters):
     model = poet(characters, forms=(), ending=2.0)
-    poems = compose(model, n=100, max_chars=9, temperature=1.0)
+    poems = write(model, n=100, max_chars=9, temperature=1.0)
     lengths = {len("".join(p.lines)) for p in poems}
     assert min(lengths) >= 1 and max(lengths) <= 9 and len(lengths) > 3
-    assert len("".join(compose(model, max_chars=1)[0].lines)) == 1
+    assert len("".join(write(model, max_chars=1)[0].lines)) == 1
 
 
 # ------------------------------------------------------------------------------------------------- what is given
@@ -125,43 +133,43 @@ GIVEN = ["春江", "门風", "門风", "Ab9", "龘", "😀月", "春😀A門龘"
 @pytest.mark.parametrize("given", GIVEN)
 @pytest.mark.parametrize("form", ["五绝", "七律"])
 def test_prompt_and_acrostic_are_kept_as_they_are(form, given):
-    for poem in compose(poet(), n=3, form=form, prompt=given):
+    for poem in write(poet(), n=3, form=form, prompt=given):
         text = "".join(poem.lines)
         assert text.replace("，", "").startswith(given)
         assert [len(v) for v in verses(text)] == [FORMS[form][1]] * FORMS[form][0]
-    for poem in compose(poet(), n=3, form=form, acrostic=given[:4]):
+    for poem in write(poet(), n=3, form=form, acrostic=given[:4]):
         assert "".join(v[0] for v in verses("".join(poem.lines))).startswith(given[:4])
 
 
 @pytest.mark.parametrize("given", GIVEN)
 def test_a_free_poem_begins_with_its_prompt(given):
-    for poem in compose(poet(), n=3, form="free", prompt=given + "，", max_chars=20):
+    for poem in write(poet(), n=3, form="free", prompt=given + "，", max_chars=20):
         assert "".join(poem.lines).startswith(given + "，")
 
 
 @pytest.mark.parametrize("acrostic", ["春", "春江", "春江花月夜", "春江花月夜山水云風"])
 def test_an_acrostic_has_as_many_verses_as_characters(acrostic):
     for forms, width in ((tuple(FORMS), 7), (("五绝", "五律"), 5)):
-        for poem in compose(poet(forms=forms), n=5, acrostic=acrostic):
+        for poem in write(poet(forms=forms), n=5, acrostic=acrostic):
             parts = verses("".join(poem.lines))
             assert "".join(v[0] for v in parts) == acrostic and {len(v) for v in parts} == {width}
             assert "".join(poem.lines)[-1] in STOPS
 
 
 def test_an_acrostic_of_four_or_eight_is_a_named_form():
-    assert compose(poet(), acrostic="春江花月")[0].form == "七绝"
-    assert compose(poet(), acrostic="春江花月夜山水云")[0].form == "七律"
-    assert compose(poet(), acrostic="春江花月", form="五绝")[0].form == "五绝"
-    assert compose(poet(), acrostic="春江花月夜")[0].form == "七言"
+    assert write(poet(), acrostic="春江花月")[0].form == "七绝"
+    assert write(poet(), acrostic="春江花月夜山水云")[0].form == "七律"
+    assert write(poet(), acrostic="春江花月", form="五绝")[0].form == "五绝"
+    assert write(poet(), acrostic="春江花月夜")[0].form == "七言"
 
 
 def test_punctuation_in_a_prompt_gives_way_to_the_forms_own():
-    text = "".join(compose(poet(), form="五绝", prompt="春江，花月！ 夜山水\n云")[0].lines)
+    text = "".join(write(poet(), form="五绝", prompt="春江，花月！ 夜山水\n云")[0].lines)
     assert text.replace("，", "").replace("、", "").startswith("春江花月夜山水云")
 
 
 def test_prompt_and_acrostic_together():
-    text = "".join(compose(poet(), form="五绝", prompt="春花", acrostic="春江花月")[0].lines)
+    text = "".join(write(poet(), form="五绝", prompt="春花", acrostic="春江花月")[0].lines)
     assert text.startswith("春花") and [v[0] for v in verses(text)] == list("春江花月")
 
 
@@ -175,18 +183,18 @@ def test_prompt_and_acrostic_together():
 )
 def test_what_does_not_fit_is_said(arguments, message):
     with pytest.raises(UserError, match=message):
-        compose(poet(), **arguments)
+        write(poet(), **arguments)
 
 
 def test_a_prompt_that_fills_the_form_or_max_chars_is_the_poem():
-    text = "".join(compose(poet(), form="五绝", prompt="春江花月夜" * 4)[0].lines)
+    text = "".join(write(poet(), form="五绝", prompt="春江花月夜" * 4)[0].lines)
     assert "".join(verses(text)) == "春江花月夜" * 4
-    assert "".join(compose(poet(), form="free", prompt="春江花月夜", max_chars=3)[0].lines) == "春江花月夜"
+    assert "".join(write(poet(), form="free", prompt="春江花月夜", max_chars=3)[0].lines) == "春江花月夜"
 
 
 def test_title_and_author_are_read_and_the_title_is_handed_on():
-    plain, titled = (compose(poet(), n=8, title=title, seed=1) for title in ("", "春江龘😀"))
-    by_author = compose(poet(), n=8, author="山水", seed=1)
+    plain, titled = (write(poet(), n=8, title=title, seed=1) for title in ("", "春江龘😀"))
+    by_author = write(poet(), n=8, author="山水", seed=1)
     assert titled[0].title == "春江龘😀" and str(titled[0]).startswith("《春江龘😀》\n")
     texts = [[p.lines for p in poems] for poems in (plain, titled, by_author)]
     assert texts[0] != texts[1] != texts[2] != texts[0]
@@ -198,25 +206,25 @@ def test_title_and_author_are_read_and_the_title_is_handed_on():
 @pytest.mark.parametrize("form", ["五律", "free"])
 def test_a_batch_of_64_equals_one_at_a_time(form):
     model = train(poet(), "春江花月夜，山水云風门。", steps=20)
-    batch = compose(model, n=64, form=form, seed=7, max_chars=30, candidates=2)
+    batch = write(model, n=64, form=form, seed=7, max_chars=30, candidates=2)
     for i in (0, 1, 31, 63):
-        [alone] = compose(model, n=1, form=form, seed=7 + i, max_chars=30, candidates=2)
+        [alone] = write(model, n=1, form=form, seed=7 + i, max_chars=30, candidates=2)
         assert alone.lines == batch[i].lines and alone.score == pytest.approx(batch[i].score, abs=1e-5)
     assert len({tuple(p.lines) for p in batch}) > 32
 
 
 def test_more_than_a_batch_goes_on_in_the_next():
-    poems = compose(poet(), n=BATCH + 2, form="五绝", seed=3)
+    poems = write(poet(), n=BATCH + 2, form="五绝", seed=3)
     assert len(poems) == BATCH + 2
-    assert [p.lines for p in poems[-2:]] == [p.lines for p in compose(poet(), n=2, form="五绝", seed=3 + BATCH)]
+    assert [p.lines for p in poems[-2:]] == [p.lines for p in write(poet(), n=2, form="五绝", seed=3 + BATCH)]
 
 
 def test_the_global_generator_is_left_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    compose(model := poet(), n=2)
+    write(model := poet(), n=2)
     torch.manual_seed(5)
-    compose(model, n=2)
+    write(model, n=2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -226,7 +234,7 @@ def test_the_global_generator_is_left_alone():
 def test_every_way_of_taking_the_likeliest_is_argmax(narrow):
     model = poet()
     wanted = argmax_poem(model, "五绝")
-    for poem in compose(model, n=3, form="五绝", seed=11, **narrow):
+    for poem in write(model, n=3, form="五绝", seed=11, **narrow):
         assert "".join(poem.lines) == wanted
 
 
@@ -245,17 +253,17 @@ def argmax_poem(model: Poet, form: str) -> str:
 
 def test_the_score_is_what_the_network_says_of_the_poem():
     model = poet()
-    for poem in compose(model, n=5, form="七绝", title="春龘", author="山"):
+    for poem in write(model, n=5, form="七绝", title="春龘", author="山"):
         condition = ["<七绝>", AUTHOR, "山", TITLE, "春", "龘"]
         assert poem.score == pytest.approx(recomputed_score(model, poem, condition), abs=1e-5)
-    for poem in compose(model, n=5, form="五绝", prompt="春龘門风", temperature=0.3):
+    for poem in write(model, n=5, form="五绝", prompt="春龘門风", temperature=0.3):
         assert poem.score == pytest.approx(recomputed_score(model, poem, ["<五绝>"]), abs=1e-5)
 
 
 def test_the_score_of_a_free_poem_counts_its_end_mark():
     model = poet(CHARACTERS, ending=2.0)  # no line breaks, so that the lines are the text
     ended = 0
-    for poem in compose(model, n=30, form="free", max_chars=8, temperature=1.5):
+    for poem in write(model, n=30, form="free", max_chars=8, temperature=1.5):
         short = len("".join(poem.lines)) < 8
         ended += short
         assert poem.score == pytest.approx(recomputed_score(model, poem, [], ended=short), abs=1e-5)
@@ -267,7 +275,7 @@ def test_a_poem_known_by_heart_is_recited(form):
     text = "春江花月夜，山水云風门。夜月花江春，门風云水山。"
     torch.manual_seed(0)
     model = train(Poet(SPECIALS + list(CHARACTERS + SIGNS), 16, 32, 1, 0.0, attention=0), text).eval()
-    [poem] = compose(model, form=form, temperature=0.0, prompt="春江" if form == "free" else "")
+    [poem] = write(model, form=form, temperature=0.0, prompt="春江" if form == "free" else "")
     assert "".join(poem.lines) == text and poem.form == "五绝" and poem.score > -0.5
     facts = poem.as_dict()
     assert facts["score"] == round(poem.score, 4) and facts["rating"] == round(poem.rating, 4)
@@ -279,7 +287,7 @@ def test_sampling_draws_each_sign_as_often_as_its_probability():
     points = (torch.arange(10_000) + 0.5) / 10_000  # evenly, so that the counts are exact
 
     def shares(temperature=1.0, top_k=0, top_p=1.0) -> list[float]:
-        drawn = _sample(logits, temperature, top_k, top_p, points)
+        drawn = sample(logits, temperature, top_k, top_p, points)
         return (torch.bincount(drawn, minlength=4) / 10_000).tolist()
 
     assert shares() == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=2e-4)
@@ -294,7 +302,7 @@ def test_sampling_draws_each_sign_as_often_as_its_probability():
 def test_sampling_never_takes_a_forbidden_sign_even_at_the_edge():
     logits = torch.full((2, 5), -torch.inf)
     logits[:, 1:3] = torch.tensor([1.0, -30.0])
-    drawn = _sample(logits, 1.0, 0, 1.0, torch.tensor([0.0, 1.0]))  # rand() is below 1; rounding may reach it
+    drawn = sample(logits, 1.0, 0, 1.0, torch.tensor([0.0, 1.0]))  # rand() is below 1; rounding may reach it
     assert set(drawn.tolist()) <= {1, 2}
 
 
@@ -348,7 +356,7 @@ def is_regular(poem) -> bool:
 def test_poems_are_regular_by_construction(form, temperature):
     model = regular_poet()
     table = RhymeTable.of(model.metadata)
-    for poem in compose(model, n=20, form=form, temperature=temperature, top_p=1.0, candidates=2):
+    for poem in write(model, n=20, form=form, temperature=temperature, top_p=1.0, candidates=2):
         text = "".join(poem.lines)
         assert is_regular(poem), text
         found = check(poem.lines, table)
@@ -359,19 +367,19 @@ def test_poems_are_regular_by_construction(form, temperature):
 
 
 def test_without_rules_poems_are_as_the_network_likes():
-    poems = compose(regular_poet(), n=20, form="七绝", regular=False)
+    poems = write(regular_poet(), n=20, form="七绝", regular=False)
     assert not any(map(is_regular, poems)) and all(poem.pattern == poem.rhyme == "" for poem in poems)
 
 
 def test_a_poet_without_a_table_says_so():
-    [poem] = compose(poet(), form="五绝")
+    [poem] = write(poet(), form="五绝")
     assert poem.pattern == "" and "no rhyme table" in poem.remarks[0]
-    assert compose(poet(), form="五绝", regular=False)[0].remarks == []
+    assert write(poet(), form="五绝", regular=False)[0].remarks == []
 
 
 @pytest.mark.parametrize("pattern", ["平起首句入韵", "平起首句不入韵", "仄起首句入韵", "仄起首句不入韵"])
 def test_pattern_and_rhyme_are_those_asked_for(pattern):
-    for poem in compose(regular_poet(), n=8, form="五律", pattern=pattern, rhyme="先", candidates=2):
+    for poem in write(regular_poet(), n=8, form="五律", pattern=pattern, rhyme="先", candidates=2):
         rhymes = [v[-1] for v in verses("".join(poem.lines))][1::2]
         assert is_regular(poem) and poem.rhyme == "一先" and set(rhymes) <= set(XIAN)
         second, last = (verses(poem.lines[0])[0][i] for i in (1, -1))
@@ -382,18 +390,18 @@ def test_pattern_and_rhyme_are_those_asked_for(pattern):
 @pytest.mark.parametrize("given", [DONG[0] + OBLIQUE[0] + XIAN[1] + BOTH[0], OBLIQUE[:2] + DONG[:2]])
 def test_the_pattern_fits_what_is_given(given):
     """七绝: the first place of each verse is free, so any acrostic fits; and so does one verse of a handbook."""
-    for poem in compose(regular_poet(), n=5, acrostic=given, candidates=2):
+    for poem in write(regular_poet(), n=5, acrostic=given, candidates=2):
         assert is_regular(poem) and poem.remarks == []
         assert "".join(v[0] for v in verses("".join(poem.lines))) == given
     prompt = "".join({"平": DONG, "仄": OBLIQUE}[t][i] for i, t in enumerate("仄仄平平仄"))
-    for poem in compose(regular_poet(), n=5, form="五绝", prompt=prompt, candidates=2):
+    for poem in write(regular_poet(), n=5, form="五绝", prompt=prompt, candidates=2):
         assert is_regular(poem) and poem.pattern == "仄起首句不入韵" and poem.lines[0].startswith(prompt)
 
 
 def test_a_character_that_fits_no_pattern_is_named_and_nothing_else_gives_way():
     """平平平平 at the beginning: the second and fourth place want different tones in every pattern."""
     table = RhymeTable.of(regular_poet().metadata)
-    for poem in compose(regular_poet(), n=10, form="五绝", prompt=DONG[:4], candidates=2):
+    for poem in write(regular_poet(), n=10, form="五绝", prompt=DONG[:4], candidates=2):
         assert len(poem.remarks) == 1
         [(character, place)] = re.findall(r"(.) \(verse 1, character (\d)\)", poem.remarks[0])
         assert DONG[int(place) - 1] == character and place in "24"
@@ -404,7 +412,7 @@ def test_a_character_that_fits_no_pattern_is_named_and_nothing_else_gives_way():
 def test_given_verses_that_do_not_rhyme_are_named(rhyme, odd):
     """五绝, 平平仄仄平 and 仄仄仄平平 as second and fourth verse, with rhymes of two groups."""
     second, fourth = DONG[:2] + OBLIQUE[:2] + DONG[2], OBLIQUE[2:5] + DONG[3] + XIAN[0]
-    for poem in compose(regular_poet(), n=5, lines=["", second, "", fourth], rhyme=rhyme, candidates=2):
+    for poem in write(regular_poet(), n=5, lines=["", second, "", fourth], rhyme=rhyme, candidates=2):
         [remark] = poem.remarks
         assert f"(verse {odd}, character 5) does not rhyme" in remark
         faults = {(f.kind, f.verse) for f in check(poem.lines, RhymeTable.of(TABLE)).faults}
@@ -412,14 +420,14 @@ def test_given_verses_that_do_not_rhyme_are_named(rhyme, odd):
 
 
 def test_what_the_table_lacks_fits_everywhere():
-    for poem in compose(regular_poet(), n=3, form="五绝", acrostic="龘A😀", candidates=2):
+    for poem in write(regular_poet(), n=3, form="五绝", acrostic="龘A😀", candidates=2):
         assert check(poem.lines, RhymeTable.of(TABLE)).faults == [] and poem.remarks == []
         assert [v[0] for v in verses("".join(poem.lines))][:3] == list("龘A😀")
 
 
 def test_a_vocabulary_too_small_for_the_rules_keeps_the_form():
     model = regular_poet(DONG[:3] + OBLIQUE[:3] + SIGNS)
-    for poem in compose(model, n=5, form="七律", candidates=2):
+    for poem in write(model, n=5, form="七律", candidates=2):
         assert [len(v) for v in verses("".join(poem.lines))] == [7] * 8
 
 
@@ -428,9 +436,9 @@ def test_a_vocabulary_too_small_for_the_rules_keeps_the_form():
     [
         ({"rhyme": "董"}, "no level-tone group"),
         ({"rhyme": "猫"}, "no such rhyme group"),
-        ({"pattern": "仄起"}, "--pattern=仄起: choose auto or one of 平起首句不入韵"),
-        ({"rhyme": "先", "form": "free"}, "--rhyme=先 needs"),
-        ({"pattern": "平起首句入韵", "acrostic": "春江花"}, "--pattern=平起首句入韵 needs"),
+        ({"pattern": "仄起"}, "pattern=仄起: choose auto or one of 平起首句不入韵"),
+        ({"rhyme": "先", "form": "free"}, "rhyme=先: needs"),
+        ({"pattern": "平起首句入韵", "acrostic": "春江花"}, "pattern=平起首句入韵: needs"),
         ({"lines": ["春江花月夜", "春江"]}, "one length"),
         ({"lines": ["春江花月夜", "", ""]}, "3 verses of 5 characters are none of"),
         ({"lines": ["春江花月夜", "", "", ""], "form": "七绝"}, "do not fit 七绝"),
@@ -440,22 +448,22 @@ def test_a_vocabulary_too_small_for_the_rules_keeps_the_form():
 )
 def test_rules_that_cannot_be_kept_are_said(arguments, message):
     with pytest.raises(UserError, match=message):
-        compose(regular_poet(), **{"form": "auto", **arguments})
+        write(regular_poet(), **{"form": "auto", **arguments})
 
 
 def test_keywords_need_a_poet_that_has_learnt_them():
     old = Poet([sign for sign in SPECIALS if sign != "<keyword>"] + list(CHARACTERS), 8, 8, 1, attention=0).eval()
-    with pytest.raises(UserError, match="--keywords needs a poet that has learnt such"):
-        compose(old, keywords=["春"])
-    texts = {str(compose(poet(), keywords=words, seed=1)[0]) for words in ([], ["春"], ["春江", "月"])}
+    with pytest.raises(UserError, match="keywords: needs a poet that has learnt such"):
+        write(old, keywords=["春"])
+    texts = {str(write(poet(), keywords=words, seed=1)[0]) for words in ([], ["春"], ["春江", "月"])}
     assert len(texts) == 3
 
 
 def test_no_verse_of_the_corpus_is_written():
     model = regular_poet(seen_bytes=1000)
-    first = compose(model, n=10, form="五绝", candidates=1, seed=3)
+    first = write(model, n=10, form="五绝", candidates=1, seed=3)
     model.remember(copied := verses("".join(line for poem in first for line in poem.lines)))
-    again = compose(model, n=10, form="五绝", candidates=1, seed=3)
+    again = write(model, n=10, form="五绝", candidates=1, seed=3)
     assert all(map(is_regular, again)) and any(model.seen(copied))
     assert not any(model.seen(verses("".join(line for poem in again for line in poem.lines))))
 
@@ -465,19 +473,19 @@ def test_a_corpus_that_has_every_verse_is_no_error():
     model = regular_poet(DONG[:3] + OBLIQUE + SIGNS, seen_bytes=8)
     model.seen_verses.fill_(255)
     for n in (1, 3):
-        for poem in compose(model, n=n, form="五绝", candidates=1):
+        for poem in write(model, n=n, form="五绝", candidates=1):
             assert [len(verse) for verse in verses("".join(poem.lines))] == [5] * 4
 
 
 # ---------------------------------------------------------------------------------------------- editing and ranking
 
 
-def test_locked_verses_are_kept_and_the_others_written():
-    poem = "".join(compose(regular_poet(), form="七律", seed=1)[0].lines)
+def test_keep_verses_verses_are_kept_and_the_others_written():
+    poem = "".join(write(regular_poet(), form="七律", seed=1)[0].lines)
     before = verses(poem)
-    after = verses("".join(compose(regular_poet(), lines=locked(poem, "1,3,8"), seed=2)[0].lines))
+    after = verses("".join(write(regular_poet(), lines=keep_verses(poem, "1,3,8"), seed=2)[0].lines))
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True, False, False, False, False, True]
-    assert locked("", "") == [] and locked("春江，花月。", "2，1") == ["春江", "花月"]
+    assert keep_verses("", "") == [] and keep_verses("春江，花月。", "2，1") == ["春江", "花月"]
 
 
 @pytest.mark.parametrize(
@@ -485,9 +493,9 @@ def test_locked_verses_are_kept_and_the_others_written():
     [("春江，花月。", "", "belong together"), ("", "1", "belong together"), ("春江，花月。", "3", "from 1 to 2"),
      ("春江，花月。", "a", "from 1 to 2"), ("spring", "1", "no Chinese verse")],
 )  # fmt: skip
-def test_what_cannot_be_locked_is_said(poem, lock, message):
+def test_what_cannot_be_keep_verses_is_said(poem, lock, message):
     with pytest.raises(UserError, match=message):
-        locked(poem, lock)
+        keep_verses(poem, lock)
 
 
 def test_a_verse_is_written_to_suit_what_follows():
@@ -505,14 +513,14 @@ def test_a_verse_is_written_to_suit_what_follows():
     model.eval()
     for way in ways:
         for seed in range(4):
-            [poem] = compose(model, lines=["春江花月夜", "", verses(way)[2], ""], seed=seed)
+            [poem] = write(model, lines=["春江花月夜", "", verses(way)[2], ""], seed=seed)
             assert "".join(poem.lines) == way
 
 
 @pytest.mark.parametrize("form", ["七绝", "七律"])
 def test_the_rating_is_what_it_is_said_to_be(form):
     model = regular_poet()
-    for poem in compose(model, n=4, form=form, title="春江", author=DONG[:2], candidates=4):
+    for poem in write(model, n=4, form=form, title="春江", author=DONG[:2], candidates=4):
         signs = [f"<{form}>", AUTHOR, *DONG[:2], TITLE, "春", "江"]
         theme = recomputed_score(model, poem, signs) - recomputed_score(model, poem, signs[:4])
         vocabulary = Vocabulary(model.vocab)
@@ -531,14 +539,14 @@ def test_of_two_poems_the_one_with_the_keyword_is_better():
     model = regular_poet()
     words = [XIAN[5], OBLIQUE[7]]
     plain, asked = (
-        [sum(w in "".join(p.lines) for p in compose(model, n=15, form="五绝", keywords=given)) for w in words]
+        [sum(w in "".join(p.lines) for p in write(model, n=15, form="五绝", keywords=given)) for w in words]
         for given in ((), words)
     )
     assert sum(asked) > sum(plain) + 8, (plain, asked)
 
 
 def test_more_candidates_are_better():
-    ratings = [[p.rating for p in compose(regular_poet(), n=8, form="七律", candidates=c)] for c in (1, 16)]
+    ratings = [[p.rating for p in write(regular_poet(), n=8, form="七律", candidates=c)] for c in (1, 16)]
     assert sum(ratings[1]) > sum(ratings[0]) + 0.5
 
 
@@ -559,7 +567,7 @@ def test_parallelism_by_hand():
 
 def test_candidates_go_on_as_often_as_their_share():
     weight = torch.tensor([[0.5, 0.25, 0.125, 0.125], [1.0, 0.0, 0.0, 0.0]]).log()
-    rows = torch.stack([_survivors(weight, torch.tensor([u, u])).view(2, 4) for u in torch.arange(0.005, 1, 0.01)])
+    rows = torch.stack([resample(weight, torch.tensor([u, u])).view(2, 4) for u in torch.arange(0.005, 1, 0.01)])
     shares = [[(rows[:, poem] == 4 * poem + c).float().mean().item() for c in range(4)] for poem in range(2)]
     assert shares[0] == pytest.approx([0.5, 0.25, 0.125, 0.125], abs=1e-6) and shares[1] == [1, 0, 0, 0]
     assert all((rows[:, 0] == 0).sum(1) == 2)  # not only on average
@@ -568,12 +576,12 @@ def test_candidates_go_on_as_often_as_their_share():
 def test_regular_poems_depend_on_seed_and_place_alone():
     model = regular_poet()
     n = BATCH // 16 + 2  # the last go into a second batch
-    batch = compose(model, n=n, form="七绝", seed=7)
+    batch = write(model, n=n, form="七绝", seed=7)
     for i in (0, 1, n - 1):
-        assert compose(model, form="七绝", seed=7 + i)[0].lines == batch[i].lines
+        assert write(model, form="七绝", seed=7 + i)[0].lines == batch[i].lines
     assert len({str(poem) for poem in batch}) == n
 
 
 def test_a_transformer_writes_regular_verse_too():
     model = regular_poet(backbone="transformer")
-    assert all(map(is_regular, compose(model, n=3, form="七绝")))
+    assert all(map(is_regular, write(model, n=3, form="七绝")))

@@ -15,8 +15,8 @@ from PIL import Image
 
 import config
 import main
-from data.poetry import SPECIALS
 from data.verse import FORMS, verses
+from data.vocabulary import SPECIALS
 from models.poet import Poet
 from options import OTHER_NAMES, find_inputs, known_name, option_names, parse
 from utils.files import class_in

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from infer.verse.copies import bloom_size
 from models.poet import LinearCrossEntropy, Poet, rotate
+from models.seen_verses import filter_size
 from utils.errors import UserError
 
 VOCAB = [chr(0x4E00 + i) for i in range(50)]
@@ -171,7 +171,7 @@ def test_a_poet_starts_from_another_one_by_character():
 
 
 def test_verses_that_were_seen(tmp_path):
-    model = Poet(VOCAB, embed=12, hidden=20, seen_bytes=bloom_size(1000))
+    model = Poet(VOCAB, embed=12, hidden=20, seen_bytes=filter_size(1000))
     model.remember(f"verse {i}" for i in range(1000))
     model.save(tmp_path / "poet.safetensors", dtype=torch.float16)
     model = Poet.load(tmp_path / "poet.safetensors")
@@ -182,7 +182,7 @@ def test_verses_that_were_seen(tmp_path):
 
 
 def test_an_odd_transformer_is_refused():
-    with pytest.raises(UserError, match="--embed=13: the width of a Transformer must be even"):
+    with pytest.raises(UserError, match="embed=13: the width of a Transformer must be even"):
         Poet(VOCAB, embed=13, backbone="transformer")
 
 
@@ -208,10 +208,10 @@ def test_every_parameter_learns(sizes):
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_start_from_frequencies_predicts_the_frequencies():
+def test_init_output_bias_predicts_the_frequencies():
     model = Poet(VOCAB, embed=12, hidden=20)
     counts = torch.arange(50)
-    model.start_from_frequencies(counts)
+    model.init_output_bias(counts)
     model.embed.weight.data.zero_()
     log_p = model.logits(torch.zeros(1, 12)).log_softmax(-1)[0]
     torch.testing.assert_close(log_p.exp(), (counts + 0.1) / (counts + 0.1).sum())

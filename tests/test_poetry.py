@@ -14,26 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.poetry import (
-    AUTHOR,
-    BOS,
-    EMBEDDED,
-    EOS,
-    IGNORE,
-    KEYWORD,
-    MORE,
-    SPECIALS,
-    TITLE,
-    PoetryDataset,
-    Vocabulary,
-    character_counts,
-    choose_split,
-    collate,
-    read_poems,
-    simplify,
-)
-from data.splits import SPLITS
-from data.verse import FORMS, OTHER_FORMS, PAUSES, STOPS, Poem, form_of, plain, to_lines, verses, why_not
+from data.poem_files import EMBEDDED, read_poems
+from data.poetry import IGNORE, PoetryDataset, character_counts, collate
+from data.splits import SPLITS, choose_split
+from data.verse import FORMS, OTHER_FORMS, PAUSES, STOPS, Poem, form_of, plain, simplify, to_lines, verses, why_not
+from data.vocabulary import AUTHOR, BOS, EOS, KEYWORD, MORE, SPECIALS, TITLE, Vocabulary
 from utils.errors import UserError
 
 TANG = Path(__file__).parents[2] / "shared" / "poetry" / "tang.jsonl.xz"

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import main
-from data.poetry import Vocabulary
 from data.verse import verses
-from infer.verse.load import load_poet
+from data.vocabulary import Vocabulary
+from infer.verse.model_file import load_poet
 from models.poet import Poet
 
 CHARACTERS = [*(chr(0x4E00 + i) for i in range(300)), "，", "。", "<EOP>", "<START>", "</s>"]
@@ -74,7 +74,7 @@ def test_generate_and_check_take_it(book, capsys):
     assert main.main([*words, "--prompt=一丁", "--max_chars=12"]) == 0
     assert json.loads(capsys.readouterr().out)["lines"][0].startswith("一丁")
     assert main.main([*words, "--title=春"]) == 2
-    assert "--title needs a poet that has learnt" in capsys.readouterr().err
+    assert "--title: needs a poet that has learnt" in capsys.readouterr().err
 
 
 def test_it_can_be_kept_as_a_file_of_ours(book, tmp_path):

@@ -5,7 +5,9 @@ import random
 import pytest
 
 from data.verse import FORMS, split_verses
-from infer.verse.prosody import RhymeTable, check, pattern_name, patterns, template
+from infer.verse.check import check
+from infer.verse.prosody import pattern_name, patterns, template
+from infer.verse.rhyme import RhymeTable
 from utils.errors import UserError
 
 # Tones by hand, in the readings of the 平水韵; 中: the character has readings of both tones.

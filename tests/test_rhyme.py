@@ -28,9 +28,9 @@ def test_groups_of_the_characters_that_are_asked_for(tmp_path):
 def test_another_file_is_refused(tmp_path, content):
     path = tmp_path / "rhyme.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"--rhymes=.*rhyme.json: expected a JSON file"):
+    with pytest.raises(UserError, match=r"rhymes=.*rhyme.json: expected a JSON file"):
         read_rhymes(path, ["东"])
-    with pytest.raises(UserError, match="--rhymes"):
+    with pytest.raises(UserError, match="rhymes="):
         read_rhymes(tmp_path / "missing.json", ["东"])
 
 

@@ -19,12 +19,14 @@ from safetensors import safe_open
 import main
 from config import PoetConfig, StyleConfig
 from data.dogcat import list_samples
-from data.poetry import SPECIALS
 from data.verse import FORMS, verses
+from data.vocabulary import SPECIALS
 from infer.painting.tiles import Painter
 from infer.photo.classify import Settings, classify, find_pictures, open_model
+from infer.verse.check import check
 from infer.verse.compose import compose
-from infer.verse.prosody import RhymeTable, check
+from infer.verse.rhyme import RhymeTable
+from infer.verse.settings import PoemSettings
 from models.poet import Poet
 from models.transformer_net import TransformerNet
 from options import parse
@@ -52,7 +54,7 @@ def test_the_file_is_small_and_complete(poet):
 @pytest.mark.parametrize("form", FORMS)
 def test_poems_have_their_form_tones_and_rhyme(poet, form):
     count, width = FORMS[form]
-    poems = compose(poet, n=24, form=form, seed=7, candidates=4)
+    poems = compose(poet, PoemSettings(form=form, candidates=4), n=24, seed=7)
     table = RhymeTable.of(poet.metadata)
     for poem in poems:
         text = "".join(poem.lines)
@@ -60,6 +62,41 @@ def test_poems_have_their_form_tones_and_rhyme(poet, form):
         assert not any(sign in text for sign in SPECIALS)
         assert check(text, table).regular and not any(poet.seen(verses(text)))
     assert len({str(p) for p in poems}) == 24
+
+
+# Written down from the shipped poet in fp32: refactoring must not change what a seed writes.
+GOLDEN = [
+    ({"form": "五绝"}, 7, "蓬鬓开妆镜，凄凉阻玉颜。寒城堪闭户，年向病中闲。", -3.7378, 0.0),
+    (
+        {"form": "七律", "title": "春江夜泊", "candidates": 4},
+        3,
+        "舟泊汀洲晓梦归，薄烟明月不胜稀。谁家女子迎沽酒，半幅菱花买钓矶。"
+        "江馆落时惊锦棹，沙村流水背桃衣。相看未得携觞去，共上春楼一望微。",
+        -3.1513,
+        0.7481,
+    ),
+    (
+        {"acrostic": "诗画人间", "keywords": ["月"], "candidates": 4},
+        5,
+        "诗客危眠万事空，画屏寥廓晓蟾中。人心玉柱燕归去，间在长安月满风。",
+        -3.7422,
+        0.6842,
+    ),
+    (
+        {"form": "free", "max_chars": 40},
+        2,
+        "疏影虽逢雁不过，眼中烟物别偏多。常看送汝不作别，独对闲人长在何。照目故人传远信，",
+        -3.9481,
+        0.0,
+    ),
+]
+
+
+@pytest.mark.parametrize("settings, seed, text, score, rating", GOLDEN)
+def test_the_same_seed_writes_the_same_poem_as_ever(poet, settings, seed, text, score, rating):
+    [poem] = compose(poet, PoemSettings(**settings), seed=seed)
+    assert "".join(poem.lines) == text
+    assert (poem.score, poem.rating) == (pytest.approx(score, abs=1e-3), pytest.approx(rating, abs=1e-3))
 
 
 def test_it_knows_the_verses_of_its_corpus(poet):

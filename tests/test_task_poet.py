@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from config import PoetConfig
-from data.poetry import AUTHOR, TITLE, UNKNOWN, read_poems
+from data.poem_files import read_poems
+from data.vocabulary import AUTHOR, TITLE, UNKNOWN
 from models.poet import Poet
 from options import parse
 from tasks import make_task

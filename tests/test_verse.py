@@ -56,34 +56,34 @@ def test_poems_are_parted_by_blank_lines_and_keep_their_titles(tmp_path, monkeyp
     text = f"登鹳雀楼\n王之涣\n\n{COUPLETS}\n\n \n\n《春晓》\n春眠不觉晓，处处闻啼鸟。\n"
     file = tmp_path / "poems.txt"
     file.write_text("\ufeff" + text.replace("\n", "\r\n"), encoding="utf-8")
-    found = [parse_poem(poem) for poem in given_poems(str(file), "--poem=")]
+    found = [parse_poem(poem) for poem in given_poems(str(file), "poem")]
     assert [(p.title, p.author) for p in found] == [("登鹳雀楼", "王之涣"), ("春晓", "")]
     assert [split_verses(p.lines) for p in found] == [TOWER, ["春眠不觉晓", "处处闻啼鸟"]]
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-    assert given_poems(text, "") == given_poems(STDIN, "")
-    with pytest.raises(UserError, match="--poem=.*poems.txt holds 2 poems"):
-        one_poem(str(file), "--poem=")
+    assert given_poems(text) == given_poems(STDIN)
+    with pytest.raises(UserError, match="poem: 2 poems with blank lines"):
+        one_poem(str(file), "poem")
 
 
 def test_a_file_of_a_corpus_is_read_as_such(tmp_path):
     file = tmp_path / "poems.jsonl"
     records = [{"title": "登鹳雀楼", "lines": COUPLETS.split("\n")}, {"lines": ["春眠不觉晓，处处闻啼鸟。"]}]
     file.write_text("\n".join(map(json.dumps, records)))
-    assert given_poems(str(file), "") == [f"《登鹳雀楼》\n{COUPLETS}", "春眠不觉晓，处处闻啼鸟。"]
+    assert given_poems(str(file)) == [f"《登鹳雀楼》\n{COUPLETS}", "春眠不觉晓，处处闻啼鸟。"]
 
 
 def test_a_poem_may_be_longer_than_the_name_of_a_file():
     long = "白日依山尽，黄河入海流。" * 40
-    assert given_poems(long, "") == [long]
+    assert given_poems(long) == [long]
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        ("", "--poem holds no poem"),
-        ("，。", "--poem holds no poem"),
-        ("《登高》", "--poem holds no poem"),
-        ("nowhere.txt", "--poem=nowhere.txt does not exist"),
+        ("", "poem: no poem found"),
+        ("，。", "poem: no poem found"),
+        ("《登高》", "poem: no poem found"),
+        ("nowhere.txt", "poem: nowhere.txt does not exist"),
         ("GBK", "is not UTF-8"),
     ],
 )
@@ -92,7 +92,7 @@ def test_what_holds_no_poem_is_said(tmp_path, given, message):
         given = str(tmp_path / "poem.txt")
         (tmp_path / "poem.txt").write_bytes("白日".encode("gbk"))
     with pytest.raises(UserError, match=message):
-        given_poems(given, "--poem=")
+        given_poems(given, "poem")
 
 
 def test_every_command_reads_the_same_poem(tmp_path, capsys):

@@ -26,7 +26,10 @@ from benchmarks.verse_judge import (
     tone_fault,
     verses_of,
 )
-from data.poetry import SPECIALS, Poem, choose_split, read_poems
+from data.poem_files import read_poems
+from data.splits import choose_split
+from data.verse import Poem
+from data.vocabulary import SPECIALS
 from models.poet import Poet
 
 SHARED = Path(__file__).parents[2] / "shared" / "poetry"

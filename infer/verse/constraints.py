@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from data.poetry import Vocabulary
-from infer.verse.prosody import EITHER, LEVEL, OBLIQUE, RhymeTable, judge_verse, patterns
+from data.vocabulary import Vocabulary
+from infer.verse.check import tone_faults
+from infer.verse.prosody import patterns
+from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
 from utils.errors import UserError
 
 CLASSES = (EITHER, LEVEL, OBLIQUE)
@@ -51,7 +53,7 @@ class Rules:
         found = patterns(*shape)
         names = [p.name for p in found]
         if pattern != "auto" and pattern not in names:
-            raise UserError(f"--pattern={pattern}: choose auto or one of {', '.join(names)}")
+            raise UserError(f"choose auto or one of {', '.join(names)}", pattern=pattern)
         self.patterns = [p for p in found if pattern in ("auto", p.name)]
         # What each place wants: an index of CLASSES, (K, T); and whether it rhymes, (K, T).
         self.wants = torch.tensor([[CLASSES.index(c) for v in p.verses for c in v + EITHER] for p in self.patterns])
@@ -115,7 +117,7 @@ class Rules:
             ]  # of what is yet to be written the pattern's own
             tones = [t or LEVEL + OBLIQUE for t in tones]
             second, end = wants[1], wants[-1]
-            bad = {start + fault.place - 1 for fault in judge_verse(tones, second, end, verse + 1)}
+            bad = {start + fault.place - 1 for fault in tone_faults(tones, second, end, verse + 1)}
             last = start + self.width - 1
             if rhyming and last in self.given and not bool((self.given_groups[last] & self.possible).any()):
                 bad.add(last)
@@ -141,7 +143,7 @@ class Progress:
         self.used = rules.used.expand(rows, -1).contiguous()  # (R, V) times, given ones included
         self.ids = torch.zeros(rows, 0, dtype=torch.long, device=device)  # (R, places so far)
 
-    def weigh(self, logits: Tensor, place: int) -> Tensor:
+    def apply_rules(self, logits: Tensor, place: int) -> Tensor:
         """logits (R, V) of the next character -> with what the rules forbid at minus infinity, repeated ones lower.
 
         Where nothing is left, as in a tiny vocabulary, repetition is allowed, then everything that was.
@@ -180,23 +182,23 @@ class Progress:
         found[row, after[row, where]] = True
         return found
 
-    def take(self, chosen: Tensor, place: int) -> None:
-        """Goes on with the signs `chosen` (R)."""
+    def take(self, tokens: Tensor, place: int) -> None:
+        """Goes on with the tokens (R)."""
         rules = self.rules
-        self.ids = torch.cat([self.ids, chosen[:, None]], 1)
+        self.ids = torch.cat([self.ids, tokens[:, None]], 1)
         if place % (rules.width + 1) == rules.width:  # a punctuation mark
             return
         wants, rhymes = rules.wants[:, place], rules.rhymes[:, place]  # (K), (K)
         if place in rules.given:
             fits = torch.ones_like(self.alive)  # (R, K) see Rules
-            groups = rules.given_groups[place].to(wants.device).expand(len(chosen), -1)  # (R, G)
+            groups = rules.given_groups[place].to(wants.device).expand(len(tokens), -1)  # (R, G)
         else:
-            fits = rules.classes[:, chosen][wants].T  # (3, R) -> (K, R) -> (R, K)
-            groups = rules.groups[:, chosen].T  # (R, G)
-            self.used.scatter_add_(1, chosen[:, None], torch.ones_like(chosen[:, None], dtype=torch.uint8))
+            fits = rules.classes[:, tokens][wants].T  # (3, R) -> (K, R) -> (R, K)
+            groups = rules.groups[:, tokens].T  # (R, G)
+            self.used.scatter_add_(1, tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.uint8))
         left = self.possible & groups  # (R, G)
         alive = self.alive & fits
-        self.alive = torch.where(alive.any(1, keepdim=True), alive, self.alive)  # nothing fitted: see weigh
+        self.alive = torch.where(alive.any(1, keepdim=True), alive, self.alive)  # nothing fitted: see apply_rules
         rhymed = (self.alive & rhymes).any(1, keepdim=True) & left.any(1, keepdim=True)
         self.possible = torch.where(rhymed, left, self.possible)
 

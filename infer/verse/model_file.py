@@ -1,4 +1,4 @@
-"""The poet of a file: our own, or weights of pytorch-book's (chenyuntc/pytorch-book) with its tang.npz beside them."""
+"""Loading a poet: our own file, or weights of pytorch-book (chenyuntc/pytorch-book) with its tang.npz beside them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional as F
 
-from config import GenerateConfig
-from data.poetry import BOS, EOS, PAD, UNKNOWN, read_words
+from data.poem_files import read_words
 from data.rhyme import restrict
+from data.vocabulary import BOS, EOS, PAD, UNKNOWN
 from models.basemodule import is_own, read_metadata, read_state_dict, unwrap
 from models.poet import Poet
 from utils.errors import UserError
 
 NEVER = -1e4  # a logit: probability 0
-SHIPPED = Path(__file__).parents[2] / GenerateConfig.load
+SHIPPED = Path(__file__).parents[2] / "checkpoints" / "poet.safetensors"
 
 
 def load_poet(path: str | Path, device: str = "cpu") -> Poet:

@@ -1,0 +1,206 @@
+"""What a poem breaks of the rules of regulated verse (近体诗): tones, 对 and 粘, rhyme."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from data.verse import HAN, form_of, simplify, split_verses
+from infer.verse.prosody import pattern_name, template
+from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, UNKNOWN, RhymeTable
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong where; verse and place count from 1, place 0 is the whole verse."""
+
+    kind: str
+    verse: int
+    place: int
+    text: str
+
+
+@dataclass
+class Check:
+    """A poem's prosody. `tones` and `wants` have for each character 平, 仄, 中 (either) or ？ (not in the table).
+
+    `pattern` is the nearest regular one, `rhyme` the group of most rhymes; both and `wants` are empty for verse whose
+    shape is not that of regulated verse. Remarks are no faults.
+    """
+
+    form: str
+    verses: list[str]
+    tones: list[str]
+    wants: list[str] = field(default_factory=list)
+    rhymes: list[bool] = field(default_factory=list)
+    pattern: str = ""
+    rhyme: str = ""
+    faults: list[Fault] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def regular(self) -> bool:
+        return bool(self.pattern) and not self.faults
+
+    def as_dict(self) -> dict:
+        return {**asdict(self), "regular": self.regular}
+
+    def __str__(self) -> str:
+        """The characters, their tones below, ＾ under each fault; then the faults in words.
+
+        Everything is as wide as a Chinese character, so that it is aligned in a terminal.
+        """
+        head = f"{self.form} {self.pattern}, rhyme {self.rhyme or 'none'}" if self.pattern else self.form
+        faults = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        text = [f"{head}: {'regular' if self.regular else faults if self.faults else 'not regulated verse'}"]
+        for couplet in range(0, len(self.verses), 2):
+            numbers = range(couplet, min(couplet + 2, len(self.verses)))
+            text.append("，".join(self.verses[v] for v in numbers) + "。")
+            text.append("　".join(self.tones[v] for v in numbers))
+            below = "　".join(self._marks(v + 1) for v in numbers).rstrip("　")
+            text += [below] if below else []
+        text += [f"verse {f.verse}: {f.kind} {f.text}" for f in self.faults]
+        return "\n".join(text + self.remarks)
+
+    def _marks(self, verse: int) -> str:
+        places = {f.place for f in self.faults if f.verse == verse}
+        return "".join("＾" if place in places else "　" for place in range(1, len(self.verses[verse - 1]) + 1))
+
+
+def check(poem: str | Sequence[str], table: RhymeTable) -> Check:
+    """Checks a poem, given as text or lines, see `check_verses`. Raises UserError for a text without verse."""
+    return check_verses(chinese_verses(poem), table)
+
+
+def chinese_verses(poem: str | Sequence[str]) -> list[str]:
+    """The verses of a poem, given as text or lines. Raises UserError if there are none in Chinese."""
+    parts = split_verses(poem)
+    if not re.search(f"[{HAN}]", "".join(parts)):
+        given = poem if isinstance(poem, str) else "".join(poem)
+        raise UserError(f"no Chinese verse in {given[:20]!r}: expected such as 白日依山尽，黄河入海流。")
+    return parts
+
+
+def check_verses(verses: list[str], table: RhymeTable) -> Check:
+    """Checks verses (without punctuation) against the rules of regulated verse.
+
+    The rules apply to any even number of verses of five or seven characters (more than eight: 排律); other verse only
+    gets its tones. A character of both tones satisfies either, so does one that the table lacks. 平平仄平仄 instead of
+    平平平仄仄 is regular, and so is the free last but two (一三五不论).
+    """
+    lookup = {c: c if table.tones(c) else simplify(c) for c in set("".join(verses))}
+    readings = [[table.tones(lookup[c]) for c in verse] for verse in verses]
+    signs = {LEVEL + OBLIQUE: EITHER, "": UNKNOWN}
+    found = Check(
+        form_of([f"{verse}。" for verse in verses]), verses, ["".join(signs.get(r, r) for r in row) for row in readings]
+    )
+    if len(verses) % 2 or len(verses) < 4 or {len(verse) for verse in verses} not in ({5}, {7}):
+        found.remarks = ["regulated verse has 4, 8 or more even verses of 5 or 7 characters"]
+        return found
+    readings = [[r or LEVEL + OBLIQUE for r in row] for row in readings]
+    groups = [table.groups(lookup[verse[-1]]) for verse in verses]
+    # Of two equally good ways the rhyming one if the first verse does rhyme: its last character may have both tones.
+    ways = [_check_way(verses, readings, groups, first_rhymes) for first_rhymes in (False, True)]
+    best = min(ways, key=lambda way: (len(way.faults), way.rhymes[0] != (way.rhyme in groups[0])))
+    found.pattern, found.rhyme, found.rhymes, found.wants = best.pattern, best.rhyme, best.rhymes, best.wants
+    found.faults = best.faults
+    found.remarks = [
+        f"verse {v}: 三仄尾 three oblique tones at the end (no fault, but better avoided)"
+        for v, tones in enumerate(found.tones, 1)
+        if tones.endswith(OBLIQUE * 3)
+    ]
+    unknown = dict.fromkeys(c for c, tone in zip("".join(verses), "".join(found.tones), strict=True) if tone == UNKNOWN)
+    found.remarks += [f"not in the table: {''.join(unknown)}"] if unknown else []
+    return found
+
+
+@dataclass
+class _Way:
+    """A poem read as one whose first verse rhymes, or does not."""
+
+    pattern: str
+    rhyme: str
+    rhymes: list[bool]
+    wants: list[str]
+    faults: list[Fault]
+
+
+def _check_way(verses: list[str], readings: list[list[str]], groups: list[list[str]], first_rhymes: bool) -> _Way:
+    rhymes = [v % 2 == 1 or (v == 0 and first_rhymes) for v in range(len(verses))]
+    seconds, faults = _nearest(readings, rhymes)
+    rhyme, rhyme_faults = _check_rhyme(verses, groups, rhymes)
+    wants = [
+        template(len(verses[0]), second, LEVEL if r else OBLIQUE, loose=True)
+        for second, r in zip(seconds, rhymes, strict=True)
+    ]
+    faults = sorted(faults + rhyme_faults, key=lambda f: (f.verse, f.place))
+    return _Way(pattern_name(seconds[0], first_rhymes), rhyme, rhymes, wants, faults)
+
+
+def _nearest(readings: list[list[str]], rhymes: list[bool]) -> tuple[list[str], list[Fault]]:
+    """(tone of the second character of each verse, faults) of the reading of a poem that has the fewest faults.
+
+    Of the verses before one only its second tone matters, so it is enough to keep the best way to each of the two.
+    """
+    best: dict[str, tuple[list[str], list[Fault]]] = {}
+    for v, (verse, rhyme) in enumerate(zip(readings, rhymes, strict=True)):
+        ways = {}
+        for second in (LEVEL, OBLIQUE):
+            here = tone_faults(verse, second, LEVEL if rhyme else OBLIQUE, v + 1)
+            found = [
+                ([*seconds, second], faults + _joint_faults(v, before, second) + here)
+                for before, (seconds, faults) in best.items()
+            ]
+            ways[second] = min(found, key=lambda way: len(way[1])) if found else ([second], here)
+        best = ways
+    return min(best.values(), key=lambda way: len(way[1]))
+
+
+def _joint_faults(v: int, before: str, second: str) -> list[Fault]:
+    """失对 or 失粘 between verse v (from 0) and the one before, by the tones of their second characters."""
+    if v % 2 and second == before:
+        return [Fault("失对", v + 1, 2, f"the second character has the tone of verse {v}'s, {before}")]
+    if v % 2 == 0 and second != before:
+        return [Fault("失粘", v + 1, 2, f"the second character has not the tone of verse {v}'s, {before}")]
+    return []
+
+
+def tone_faults(verse: list[str], second: str, end: str, number: int) -> list[Fault]:
+    """The faults of a verse, given the tones that each of its characters may have."""
+    wants = template(len(verse), second, end, loose=True)
+    core = wants[-5:]  # a verse of seven characters is one of five with two in front
+    variant = core.endswith(LEVEL + EITHER + OBLIQUE + OBLIQUE) and _fits(verse[-5:], "平平仄平仄")
+    faults = []
+    for i, (tones, want) in enumerate(zip(verse, wants, strict=True), 1):
+        last = len(verse) - i
+        if want == EITHER or want in tones or (variant and last == 1):
+            continue
+        if last == 2:
+            faults.append(Fault("三平尾", number, i, "three level tones at the end"))
+        elif last == 4 and core == "平平中仄平":
+            if LEVEL not in verse[-3]:  # else the level tone there makes up for it
+                faults.append(Fault("孤平", number, i, "a single level tone besides the rhyme"))
+        else:
+            faults.append(Fault("平仄", number, i, f"character {i} is {tones}, the pattern wants {want}"))
+    return faults
+
+
+def _fits(tones: Sequence[str], wants: str) -> bool:
+    return all(want == EITHER or want in tone for tone, want in zip(tones, wants, strict=True))
+
+
+def _check_rhyme(verses: list[str], groups: list[list[str]], rhymes: list[bool]) -> tuple[str, list[Fault]]:
+    """(the group of most rhymes, the faults), `groups` the level groups of each verse's last character."""
+    numbers = [v for v, rhyme in enumerate(rhymes) if rhyme]
+    counts = Counter(g for v in numbers for g in groups[v])
+    rhyme = counts.most_common(1)[0][0] if counts else ""
+    faults, seen = [], set()
+    for v in numbers:
+        character, place = verses[v][-1], len(verses[v])
+        if rhyme and groups[v] and rhyme not in groups[v]:  # one of oblique tone only breaks the pattern already
+            faults.append(Fault("出韵", v + 1, place, f"{character} rhymes in {'、'.join(groups[v])}, not in {rhyme}"))
+        if character in seen:
+            faults.append(Fault("重韵", v + 1, place, f"{character} is a rhyme for the second time"))
+        seen.add(character)
+    return rhyme, faults

@@ -1,0 +1,67 @@
+"""What a poem should be like. No torch here: these settings are made and checked before anything slow is imported."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infer.verse.check import chinese_verses
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class PoemSettings:
+    """Settings of `compose`.
+
+    What is given is kept as it is, even characters that the network does not know (it reads the unknown token instead).
+
+    Args:
+        form: one of FORMS, "free", or "auto": what fits the rest, else 七绝 if the network has learnt it.
+        prompt, acrostic: how the poem begins; how its verses begin.
+        keywords: words that the poem should be about.
+        lines: verses to keep, without punctuation; an empty one is written.
+        regular: keep the rules of regulated verse, avoid repetition, copy no verse of the training corpus. Applies to
+            FORMS if the network has a rhyme table.
+        pattern: name of a tone pattern; "auto": whichever fits and the network likes.
+        rhyme: a rhyme group such as 先; empty: whichever the network likes.
+        candidates: versions of each poem, of which the best is kept.
+        temperature, top_k, top_p: how tokens are sampled; temperature 0: always the likeliest; top_k 0: all.
+        guidance: scale of the classifier-free guidance by title and keywords; 0: off.
+        max_chars: length at which a free poem is cut.
+    """
+
+    form: str = "auto"
+    prompt: str = ""
+    title: str = ""
+    author: str = ""
+    acrostic: str = ""
+    keywords: Sequence[str] = ()
+    lines: Sequence[str] = ()
+    regular: bool = True
+    pattern: str = "auto"
+    rhyme: str = ""
+    candidates: int = 16
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 0.93
+    guidance: float = 1.5
+    max_chars: int = 200
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a list separated by commas or white space: 梅花,雪."""
+    return [word for word in re.split(r"[,，、\s]+", text) if word]
+
+
+def keep_verses(poem: str, lock: str) -> list[str]:
+    """The verses of `poem` that `lock` ("1,3", counted from 1) names, and "" for each of the others.
+
+    Raises UserError for numbers that the poem does not have, or if only one of the two is given.
+    """
+    if bool(poem) != bool(lock):
+        raise UserError("poem and lock belong together: poem=床前明月光，… lock=1,3 rewrites all verses but 1 and 3")
+    parts = chinese_verses(poem) if poem else []
+    numbers = {str(i) for i in range(1, len(parts) + 1)}
+    kept = set(split_words(lock))
+    if not kept <= numbers:
+        raise UserError(f"expected numbers of verses from 1 to {len(parts)}, such as 1,3", lock=lock)
+    return [verse if str(i) in kept else "" for i, verse in enumerate(parts, 1)]
