@@ -122,7 +122,7 @@ def test_a_very_long_poem_is_shown_without_its_prosody(tmp_path, monkeypatch):
     """Judging it takes time that grows with the square of its length."""
     judged = []
     monkeypatch.setattr(Workshop, "_network", lambda self, name: "a table")
-    monkeypatch.setattr("infer.verse.prosody.check", lambda lines, table: judged.append(lines))
+    monkeypatch.setattr("infer.verse.check.check", lambda lines, table: judged.append(lines))
     page = page_of(Workshop(DemoConfig()), tmp_path)
     long = ["春眠不觉晓，" * (2 * LENGTHS["poem"] // 6), "春"]
     _, cards, *_ = page.choose({**STATE, "poems": [POEM, {**POEM, "lines": long}]}, event(index=1))

@@ -1,4 +1,4 @@
-"""infer/verse/load.py: pytorch-book's poet with its tang.npz, against a plain version of that network."""
+"""infer/verse/model_file.py: pytorch-book's poet with its tang.npz, against a plain version of that network."""
 
 import json
 
