@@ -130,7 +130,7 @@ def check(*args: str, **options: Option) -> None:
     if len(args) != 1 or not args[0]:
         raise UserError("check needs one poem, or file of poems: python main.py check 白日依山尽，黄河入海流。…")
     poet = shihua.Poet(cfg.load)
-    checks = [poet.check(poem) for poem in given_poems(args[0], "")]
+    checks = [poet.check(poem) for poem in given_poems(args[0])]
     if cfg.json:
         print("\n".join(json.dumps(found.as_dict(), ensure_ascii=False) for found in checks))
     else:

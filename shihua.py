@@ -517,4 +517,4 @@ def _given_poem(text: str) -> str:
     """The one poem of a text, or of the file that it names."""
     from data.verse import one_poem
 
-    return one_poem(text, "--poem=") if text else ""
+    return one_poem(text, "poem") if text else ""
