@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # torch is imported when something is done, not before: mista
     from infer.verse.rhyme import RhymeTable
     from utils.images import Picture
 
+_DECODING = threading.Lock()  # one picture at a time: a large one takes a lot of memory
 Progress = Callable[[float], object]
 Notify = Callable[[str], object]
 
@@ -309,7 +310,8 @@ class Classifier(_Model):
         Raises UserError if the picture cannot be read.
         """
         settings = _settings(ClassifyConfig, settings, more)
-        (answer,) = self._answers([_source(photo)], settings, out=None)
+        with _DECODING:
+            (answer,) = self._answers([_source(photo)], settings, out=None)
         if answer.error:
             raise UserError(answer.error)
         return answer
@@ -377,7 +379,8 @@ class Card:
 
     image: "Image.Image"
     title: str
-    lines: list[str]
+    poem: str  # as it was given, or written
+    lines: list[str]  # its verses
     seed: int | None  # with which the poet writes the poem again; None: it was given
     font: str
     place: str  # of the poem: picture or paper
@@ -438,7 +441,8 @@ def postcard(
     picture = read(photo, settings.max_megapixels, settings.max_side)
     if not given:
         written = poet.write(title, form=settings.form, keywords=settings.keywords, seed=settings.seed)[0]
-        given, seed = layout.read_poem("\n".join(written.lines)), written.seed
+        text, seed = "\n".join(written.lines), written.seed
+        given = layout.read_poem(text)
     face, remarks = choose_face("".join(given.lines) + title + signature + settings.seal, settings.font)
     for remark in filter(None, (*remarks, picture.note)):
         notify(remark)
@@ -449,7 +453,7 @@ def postcard(
         )
     card = layout.postcard(layout.on_paper(picture), given.lines, face, title, signature, settings.seal, settings.place)
     place = "paper" if card.on_paper else "picture"
-    return Card(_to_pil(card.rgb), title, given.lines, seed, face.name, place, card.contrast, path)
+    return Card(_to_pil(card.rgb), title, text, given.lines, seed, face.name, place, card.contrast, path)
 
 
 # --------------------------------------------------------------------------------------------------------- helpers
@@ -464,11 +468,12 @@ def read(photo: Any, max_megapixels: float = 0, max_side: int = 0) -> "Picture":
 
     if isinstance(photo, Picture):
         return photo
-    if isinstance(photo, Photo):
-        return read_image(photo.open(), max_megapixels, max_side, photo.name)
-    if isinstance(photo, str | Path) or hasattr(photo, "read"):
-        return read_image(photo, max_megapixels, max_side)
-    return decode(_to_pil(photo), max_side)
+    with _DECODING:
+        if isinstance(photo, Photo):
+            return read_image(photo.open(), max_megapixels, max_side, photo.name)
+        if isinstance(photo, str | Path) or hasattr(photo, "read"):
+            return read_image(photo, max_megapixels, max_side)
+        return decode(_to_pil(photo), max_side)
 
 
 def _source(photo: Any) -> Any:

@@ -58,7 +58,7 @@ class Guard:
         if scope["type"] != "http":  # Gradio's page opens no web sockets
             return None
         headers, path = Headers(scope=scope), scope["path"]
-        status, reason = self._fault(scope["method"], path, headers)
+        status, reason = self._refusal(scope["method"], path, headers)
         if status:
             return await PlainTextResponse(reason, status)(scope, receive, send)
 
@@ -76,8 +76,8 @@ class Guard:
                 return await self.app(scope, receive, send_safely)
         await Response(status_code=status)(scope, receive, send)
 
-    def _fault(self, method: str, path: str, headers: Headers) -> tuple[int, str]:
-        """(HTTP status, what is wrong), or (0, "")."""
+    def _refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str]:
+        """(HTTP status, reason) if it is refused, else (0, "")."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_ours(host):  # another name that leads here: DNS rebinding
             return 403, f"this server does not answer for {host[:100]}"
@@ -121,7 +121,7 @@ class Uploads:
 
     def __init__(self, root: Path, max_bytes: int):
         self.root, self.max_bytes = root.resolve(), max_bytes
-        self._lock = threading.Lock()  # works take files in their threads while the server sends them
+        self._lock = threading.Lock()  # jobs take files in their threads while the server sends them
         self._fetchers: Counter[Path] = Counter()
         self._used: set[Path] = set()  # folders that go as soon as nobody fetches from them
 
@@ -150,7 +150,7 @@ class Uploads:
     def fetching(self, path: str) -> Iterator[int]:
         """For as long as a client fetches a file: the HTTP status. What was made for a client can be fetched once.
 
-        The page fetches an upload to show it, perhaps after a work has taken it (204: the page soon has its answer).
+        The page fetches an upload to show it, perhaps after a job has taken it (204: the page soon has its answer).
         """
         made = self._folder_of(path, OUTPUTS)
         folder = made or self._folder_of(path, INPUTS)

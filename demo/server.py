@@ -22,8 +22,8 @@ from gradio.route_utils import MultiPartException, upload_fn
 
 from config import DemoConfig
 from demo.guard import INPUTS, Guard, Uploads
-from demo.page import Page
-from demo.work import Workshop
+from demo.page import build_page
+from demo.service import Service
 from utils.errors import UserError
 
 STYLE = Path(__file__).parent / "style.css"
@@ -92,7 +92,6 @@ def application(cfg: DemoConfig, root: Path) -> Guard:
     gr.processing_utils.async_move_files_to_cache = _untouched
     max_bytes = int(cfg.max_file_size * 1e6)
     uploads = Uploads(root, 20 * max_bytes)
-    page = Page(Workshop(cfg), uploads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -121,7 +120,7 @@ def application(cfg: DemoConfig, root: Path) -> Guard:
 
     gr.mount_gradio_app(
         app,
-        page.blocks(),
+        build_page(Service(cfg), uploads),
         path="/",
         server_name=cfg.host,
         server_port=cfg.port,
@@ -147,7 +146,7 @@ async def _untouched(data: Any, block: Any, **how: Any) -> Any:
 
 def _import_networks() -> None:
     """What takes seconds and needs nobody: so the first poem does not wait for it, nor the first painting."""
-    for name in ("compose", "stylize", "classify"):
+    for name in ("verse.compose", "painting.files", "photo.classify"):
         importlib.import_module(f"infer.{name}")
 
 

@@ -1,10 +1,9 @@
-"""The demo's server as a process: its works as an API, what it refuses, and that it keeps nothing."""
+"""The demo's server as a process: its calls as an API, what it refuses, and that it keeps nothing."""
 
 import http.client
 import io
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -18,11 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import charts
 from demo.guard import INPUTS, OUTPUTS, UNCLAIMED, Uploads
-from demo.work import Cores
+from demo.service import Cores
 from tests.servers import HOST, ROOT, free_port, until
-from training.recorder import Recorder
 from utils.errors import UserError
 
 POEM = "白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。"
@@ -109,7 +106,7 @@ def client(demo):
     return Client(demo.url, verbose=False, analytics_enabled=False)
 
 
-# --------------------------------------------------------------------------------------------------- the four works
+# --------------------------------------------------------------------------------------------------- the four calls
 
 
 def test_a_poem(client, demo):
@@ -160,7 +157,7 @@ def test_cats_and_dogs(client, demo):
         assert (answer["cat"] > answer["dog"]) == (label == "cat")
 
 
-def test_only_the_four_works_are_offered(client):
+def test_only_the_four_calls_are_offered(client):
     names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(names) == {"/compose", "/paint", "/postcard", "/classify"}
 
@@ -313,16 +310,16 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(demo):
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (("题" * 31, "五绝", "", "", 0.8, 1, 1), "title is a text of 30 characters"),
-        ((["题"], "五绝", "", "", 0.8, 1, 1), "title is a text"),
-        (("题", "sonnet", "", "", 0.8, 1, 1), "form is one of"),
-        (("题", "五绝", "", "", "hot", 1, 1), "temperature is a number"),
-        (("题", "五绝", "", "", 3.0, 1, 1), "temperature is a number from 0 to 2, not 3.0"),
-        (("题", "五绝", "", "", 0.8, 1, 100_000), "n is a number from 1 to 8"),
+        (("题" * 31, "五绝", "", "", 0.8, 1, 1), "title: must be a text of at most 30 characters"),
+        ((["题"], "五绝", "", "", 0.8, 1, 1), "title: must be a text"),
+        (("题", "sonnet", "", "", 0.8, 1, 1), "form=sonnet: choose one of"),
+        (("题", "五绝", "", "", "hot", 1, 1), "temperature=hot: expected a number"),
+        (("题", "五绝", "", "", 3.0, 1, 1), "temperature=3.0: must be at most 2"),
+        (("题", "五绝", "", "", 0.8, 1, 100_000), "n=100000: must be at most 8"),
         (("题", "五绝", "", "春夏秋冬东", 0.8, 1, 1), "五绝 has 4 verses"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(demo, data, sentence):
+def test_a_mistake_is_one_sentence(demo, data, sentence):
     event, answer = demo.call("compose", *data)
     message = json.loads(answer)["error"]
     assert event == "error" and sentence in message and "\n" not in message and "--" not in message
@@ -337,7 +334,7 @@ def test_a_mistake_is_told_in_one_sentence(demo, data, sentence):
         ("carry", [None], None),
     ],
 )
-def test_a_hand_made_click_is_told_in_one_sentence(demo, name, data, clicked):
+def test_a_hand_made_click_is_one_sentence(demo, name, data, clicked):
     """As the page sends it, but with another state; `demo` looks for tracebacks at the end."""
     functions = {
         function["api_name"]: function["id"] for function in json.loads(demo.ask("GET", "/config")[1])["dependencies"]
@@ -370,7 +367,7 @@ def test_the_command_line_stays_light():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_a_taken_port_is_told_in_one_line():
+def test_a_taken_port_is_one_line():
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
         command = [sys.executable, "main.py", "demo", f"--port={port}"]
@@ -427,7 +424,7 @@ def test_an_upload_is_no_output_and_no_folder(tmp_path):
 
 
 def test_an_upload_that_is_fetched_stays_until_it_is_sent(tmp_path):
-    """The page fetches what it has uploaded, to show it, while a work takes the same file."""
+    """The page fetches what it has uploaded, to show it, while a job takes the same file."""
     uploads = Uploads(tmp_path, 100)
     photo = uploads.new_folder(INPUTS) / "a.jpg"
     photo.write_bytes(b"photo")
@@ -470,59 +467,3 @@ def test_cores_are_shared():
         assert counts == [4, 2, 4]
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (3.9, 4.1), (0, 1500), (-5, 52), (1e-4, 3e-4), (52.8, 197.2)])
-def test_ticks_are_round_and_enough(low, high):
-    ticks = charts._ticks(low, high)
-    assert 3 <= len(ticks) <= 12 and low <= ticks[0] and ticks[-1] <= high
-    assert all(len(f"{tick:.12g}".lstrip("-0.").replace(".", "").rstrip("0")) <= 3 for tick in ticks)
-
-
-def test_a_chart_has_a_line_for_each_piece_of_a_curve():
-    curve = {"name": "train", "x": [0, 1, 2, 3, 4], "y": [1.0, 2.0, None, 4.0, 3.0]}
-    svg = charts._chart([curve], {"xaxis": {}})
-    lines = re.findall(r'<polyline points="([^"]*)"', svg)
-    assert [len(line.split()) for line in lines] == [2, 2]
-    # x and y of the first and the last point: the lower left corner, and the right margin at 2/3 of the height
-    (first, *_), (*_, last) = (([tuple(map(float, p.split(","))) for p in line.split()]) for line in lines)
-    height = charts.HEIGHT - charts.TOP - charts.BOTTOM
-    assert first == (charts.LEFT, charts.HEIGHT - charts.BOTTOM)
-    assert last == pytest.approx((charts.WIDTH - charts.RIGHT, charts.TOP + height / 3), abs=0.1)
-    assert "train 3<" in svg
-
-
-def test_a_chart_with_fixed_ranges_keeps_them_and_names_its_axes():
-    """Precision over recall: half of the range is half of the chart, and the last precision is no figure."""
-    curves = [{"name": name, "x": [0.0, 0.5], "y": [1.0, 0.5]} for name in ("cat", "a &lt;b&gt;")]
-    layout = {
-        "xaxis": {"title": "recall", "range": [0, 1]},
-        "yaxis": {"title": "precision", "range": [0, 1]},
-    }
-    svg = charts._chart(curves, layout)
-    middle = (charts.LEFT + charts.WIDTH - charts.RIGHT) / 2, (charts.TOP + charts.HEIGHT - charts.BOTTOM) / 2
-    line = f"{charts.LEFT:.1f},{charts.TOP:.1f} {middle[0]:.1f},{middle[1]:.1f}"
-    assert svg.count(f'<polyline points="{line}"') == 2
-    assert re.findall(r"</i>([^/]*)<", svg) == ["cat", "a &lt;b&gt;"] and "precision over recall" in svg
-    assert len(set(re.findall(r'stroke="(#\w+)"', svg))) == 2
-    assert "<i" not in charts._chart([{**curve, "showlegend": False} for curve in curves], layout)
-
-
-def test_runs_the_newest_first_and_their_panels(tmp_path):
-    for age, name in ((20, "old"), (10, "new"), (30, "<b>")):
-        recorder = Recorder(tmp_path / name)
-        recorder.epoch(10, 0, "val", loss=2.5)
-        recorder.matrix(10, 0, "confusion", [[3, 1], [0, 4]], ["<cat>", "dog"])
-        recorder.close()
-        os.utime(tmp_path / name / "log.jsonl", (1e9 - age, 1e9 - age))
-    (tmp_path / "empty").mkdir()
-    assert charts.list_runs(tmp_path) == ["new", "old", "<b>"]
-    assert charts.list_runs(tmp_path / "nowhere") == []
-    page = charts.run_html(tmp_path / "new")
-    assert page.count("<section") == 2 and "&lt;cat&gt;" in page and "<cat>" not in page
-    assert "75.0%" in page and "100.0%" in page
-    with open(tmp_path / "new" / "log.jsonl", "a") as log:
-        log.write('{"kind": "text", "step": 10, "epoch": 0, "name": "poems", "text": "春"}\n')
-    assert "春" in charts.run_html(tmp_path / "new")
-    with pytest.raises(UserError, match="no log of a run"):
-        charts.run_html(tmp_path / "empty")

@@ -1,9 +1,9 @@
-"""The page's callbacks and the works behind them, called without a server: what they are told that the page never
-says, whom a Stop stops, and what is looked at before the work."""
+"""The tabs' callbacks and the service behind them, called without a server: what they are asked that the page never
+asks, whom a Stop stops, what is checked before the job, and that they answer what the command line answers."""
 
 import base64
-import io
 import json
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -14,12 +14,20 @@ import pytest
 from PIL import Image
 
 import main
+import shihua
 from config import DemoConfig
+from demo import training
+from demo.classify import NEITHER, ClassifyTab
+from demo.compose import GONE, ComposeTab, read_state
 from demo.guard import Uploads
-from demo.page import NEITHER, Page, _read_state, to_url
-from demo.poems import GONE
-from demo.work import CANDIDATES, LENGTHS, Photo, Stopped, Workshop
+from demo.page import build_page
+from demo.paint import PaintTab
+from demo.parts import Jobs, Photos, encode, to_url
+from demo.postcard import PostcardTab
+from demo.service import CANDIDATES, LENGTHS, Cancelled, Service
+from shihua import Photo
 from tests.servers import HOST, ROOT, free_port
+from training.recorder import Recorder
 from utils.errors import UserError
 from utils.images import read_image
 
@@ -46,8 +54,10 @@ BROKEN = {
 }
 
 
-class Idle(Workshop):
+class Idle(Service):
     """Has no networks: keeps what it is asked, and paints by calling `painting`."""
+
+    styles = ["great_wave"]
 
     def __init__(self, painting=lambda progress: None):
         super().__init__(DemoConfig())
@@ -56,20 +66,20 @@ class Idle(Workshop):
     def check(self, lines):
         return None
 
-    def compose(self, *args, **asked):
+    def write(self, **asked):
         self.asked = asked
         return [SimpleNamespace(as_dict=lambda: POEM)]
 
-    def paint(self, photo, style="", strength=1.0, keep_color=False, progress=None):
+    def paint(self, photo, progress=None, **asked):
         self.painting(progress)
         return np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)
 
-    def postcard(self, photo, title="", poem="", style="", strength=0.8, seal="诗画", progress=None):
-        return self.paint(photo, progress=progress)[1], poem
+    def postcard(self, photo, poem="", progress=None, **asked):
+        return self.paint(photo, progress)[1], poem
 
 
-def page_of(workshop, folder) -> Page:
-    return Page(workshop, Uploads(folder, 1000))
+def photos_of(service, folder) -> Photos:
+    return Photos(service, Uploads(folder, 1000))
 
 
 def event(**data) -> SimpleNamespace:
@@ -80,171 +90,163 @@ def event(**data) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("state", BROKEN.values(), ids=BROKEN)
-def test_a_state_that_the_page_has_not_made_is_told_in_a_line(tmp_path, state):
-    page = page_of(Idle(), tmp_path)
-    for callback, *more in ((page.choose, event(index=0)), (page.rewrite, []), (page.carry,)):
+def test_a_state_that_the_page_has_not_made_is_one_line(state):
+    tab = ComposeTab(Idle())
+    for callback, *more in ((tab.choose, event(index=0)), (tab.rewrite, []), (tab.carry,)):
         with pytest.raises(UserError, match=GONE):
             callback(state, *more)
 
 
 @pytest.mark.parametrize("chosen", [2, -3, 10**30, None, "0", [], {}, 0.5])
-def test_a_choice_of_no_poem_is_told_in_a_line(tmp_path, chosen):
-    page = page_of(Idle(), tmp_path)
-    with pytest.raises(UserError, match=GONE):
-        page.choose(STATE, event(index=chosen))
-    with pytest.raises(UserError, match=GONE):
-        page.carry({**STATE, "chosen": chosen})
+def test_a_choice_of_no_poem_is_one_line(chosen):
+    tab = ComposeTab(Idle())
+    for callback, *given in ((tab.choose, STATE, event(index=chosen)), (tab.carry, {**STATE, "chosen": chosen})):
+        with pytest.raises(UserError, match=GONE):
+            callback(*given)
 
 
 @pytest.mark.parametrize("data", [None, {}, "x", 3])
-def test_a_click_without_a_card_is_told_in_a_line(tmp_path, data):
+def test_a_click_without_a_card_is_one_line(data):
     from gradio import EventData
 
     with pytest.raises(UserError, match=GONE):
-        page_of(Idle(), tmp_path).choose(STATE, EventData(None, data))
-
-
-def test_only_what_is_known_is_asked_again(tmp_path):
-    workshop = Idle()
-    page_of(workshop, tmp_path).rewrite({**STATE, "asked": {**ASKED, "n": 8, "bogus": 1}}, [])
-    assert workshop.asked == {**ASKED, "seed": -1, "kept": ()}
+        ComposeTab(Idle()).choose(STATE, EventData(None, data))
 
 
 def test_a_state_is_read_as_texts_and_no_longer_than_it_was_made():
     poem = {"form": None, "title": 3, "lines": [1, [2]], "remarks": "ab", "more": 1}
-    state = _read_state({**STATE, "poems": [poem] * 1000, "chosen": 1})
+    state = read_state({**STATE, "poems": [poem] * 1000, "chosen": 1})
     assert len(state["poems"]) == CANDIDATES and state["chosen"] == 1
     assert state["poems"][0] == {"form": "None", "title": "3", "lines": ["1", "[2]"], "remarks": ["a", "b"]}
-    assert _read_state(STATE) == STATE
+    assert read_state(STATE) == STATE
+    service = Idle()
+    ComposeTab(service).rewrite({**STATE, "asked": {**ASKED, "n": 8, "bogus": 1}}, [])
+    assert service.asked == {**ASKED, "seed": -1, "kept": ()}
 
 
-def test_a_very_long_poem_is_shown_without_its_prosody(tmp_path, monkeypatch):
-    """Judging it takes time that grows with the square of its length."""
-    judged = []
-    monkeypatch.setattr(Workshop, "_network", lambda self, name: "a table")
-    monkeypatch.setattr("infer.verse.check.check", lambda lines, table: judged.append(lines))
-    page = page_of(Workshop(DemoConfig()), tmp_path)
+def test_a_very_long_poem_is_shown_without_its_prosody(monkeypatch):
+    """Checking it takes time that grows with the square of its length."""
+    checked = []
+    monkeypatch.setattr(shihua.Poet, "check", lambda self, lines: checked.append(lines))
     long = ["春眠不觉晓，" * (2 * LENGTHS["poem"] // 6), "春"]
-    _, cards, *_ = page.choose({**STATE, "poems": [POEM, {**POEM, "lines": long}]}, event(index=1))
-    assert judged == [POEM["lines"]]
+    state = {**STATE, "poems": [POEM, {**POEM, "lines": long}]}
+    _, cards, *_ = ComposeTab(Service(DemoConfig())).choose(state, event(index=1))
+    assert checked == [POEM["lines"]]
     assert f"<p>{long[0]}</p><p>春</p>" in cards
 
 
 # ------------------------------------------------------------------------------------------------------- stopping
 
 
-WORKS = {
-    "paint": lambda page, visitor: page.paint("photo", "", "", 0, 1, False, visitor, lambda share, desc: None),
-    "postcard": lambda page, visitor: page.postcard("photo", "", 1, "", "", "", visitor, lambda share, desc: None),
-}
+def run_job(tab: str, service: Service, jobs: Jobs, visitor: str, folder, photo="photo", see=lambda *_, **__: None):
+    """The job of a tab, asked by a visitor."""
+    request, photos = event(session_hash=visitor), photos_of(service, folder)
+    if tab == "paint":
+        return PaintTab(photos, jobs).paint(photo, "great_wave", "", 0, 1, False, request, see)
+    return PostcardTab(photos, jobs).postcard(photo, "", 1, "", "", "", request, see)
 
 
-@pytest.mark.parametrize("tab", WORKS)
+@pytest.mark.parametrize("tab", ["paint", "postcard"])
 @pytest.mark.parametrize(
     ("who", "where", "stopped"),
     [("me", "this", True), ("me", "other", False), ("you", "this", False), ("me", "all", True), ("you", "all", False)],
 )
-def test_stop_ends_the_works_of_its_visitor_and_its_tab(tmp_path, tab, who, where, stopped):
-    (other,) = WORKS.keys() - {tab}
+def test_stop_ends_the_jobs_of_its_visitor_and_its_tab(tmp_path, tab, who, where, stopped):
+    jobs = Jobs()
 
     def painting(progress):
         request = event(session_hash=who)
-        page.leave(request) if where == "all" else page.stopper(tab if where == "this" else other)(request)
+        other = {"paint": "postcard", "postcard": "paint"}[tab]
+        jobs.leave(request) if where == "all" else jobs.stopper(tab if where == "this" else other)(request)
         progress(0.5)
 
-    page = page_of(Idle(painting), tmp_path)
-    with pytest.raises(Stopped) if stopped else nullcontext():
-        WORKS[tab](page, event(session_hash="me"))
-    assert page.stops == {}
+    with pytest.raises(Cancelled) if stopped else nullcontext():
+        run_job(tab, Idle(painting), jobs, "me", tmp_path)
+    assert jobs.running == {}
+
+
+@pytest.mark.parametrize("tab", ["paint", "postcard"])
+def test_a_job_that_fails_is_not_remembered(tmp_path, tab):
+    def painting(progress):
+        assert list(jobs.running.values()) == [("me", tab)]
+        raise UserError("no picture")
+
+    jobs = Jobs()
+    with pytest.raises(UserError, match="no picture"):
+        run_job(tab, Idle(painting), jobs, "me", tmp_path)
+    assert jobs.running == {}
 
 
 def test_a_painting_that_is_stopped_is_not_computed_to_its_end(tmp_path):
-    page, me, shares = page_of(Workshop(DemoConfig()), tmp_path), event(session_hash="me"), []
+    jobs, shares = Jobs(), []
 
     def see(share: float, desc: str) -> None:
         shares.append(share)
         if share > 0:
-            page.stopper("paint")(me)
+            jobs.stopper("paint")(event(session_hash="me"))
 
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)).save(buffer, "PNG")
-    with pytest.raises(Stopped):
-        page.paint(Photo("photo.png", buffer.getvalue()), "great_wave", "", 0, 1, False, me, see)
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    with pytest.raises(Cancelled):
+        run_job("paint", Service(DemoConfig()), jobs, "me", tmp_path, Photo("photo.png", encode(noise, "PNG")), see)
     assert len(shares) == 2 and shares[0] == 0 < shares[1] < 0.5
 
 
 def test_the_buttons_stop_their_own_tab(tmp_path, monkeypatch):
-    """Each Stop is bound to the tab whose work it cancels."""
-    monkeypatch.setattr(Idle, "styles", ["great_wave"])
+    """Each Stop is bound to the tab whose job it cancels."""
     bound = {}
-    page = page_of(Idle(), tmp_path)
-    monkeypatch.setattr(page, "stopper", lambda tab: bound.setdefault(tab, lambda: None))
-    functions = page.blocks().fns
+    monkeypatch.setattr(Jobs, "stopper", lambda self, tab: bound.setdefault(tab, lambda: None))
+    functions = build_page(Idle(), Uploads(tmp_path, 1000)).fns
     for tab, stop in bound.items():
         (button,) = (function.targets for function in functions.values() if function.fn is stop)
         (cancels,) = (
             function.cancels for function in functions.values() if function.targets == button and function.cancels
         )
         assert [functions[index].fn.__name__ for index in cancels] == [tab]
-    assert set(bound) == set(WORKS)
+    assert set(bound) == {"paint", "postcard"}
 
 
-@pytest.mark.parametrize("tab", WORKS)
-def test_a_work_that_fails_is_not_remembered(tmp_path, tab):
-    def painting(progress):
-        assert list(page.stops.values()) == [("me", tab)]
-        raise UserError("no picture")
-
-    page = page_of(Idle(painting), tmp_path)
-    with pytest.raises(UserError, match="no picture"):
-        WORKS[tab](page, event(session_hash="me"))
-    assert page.stops == {}
-
-
-# ------------------------------------------------------------------------------------------------ before the work
+# ------------------------------------------------------------------------------------------------- before the job
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         ({"seal": "诗 画"}, "a seal has one to four characters"),
-        ({"poem": f"《{'题' * 61}》\n白日依山尽，黄河入海流。"}, "title has 61 characters"),
+        ({"poem": f"《{'题' * 61}》\n白日依山尽，黄河入海流。"}, "61 characters"),
     ],
 )
 @pytest.mark.parametrize("strength", [0, 0.8])
-def test_words_that_a_card_cannot_have_are_told_before_the_work(monkeypatch, words, sentence, strength):
-    for work in ("decode", "_painted", "compose"):
-        monkeypatch.setattr(Workshop, work, lambda *args, **options: pytest.fail("it works"))
+def test_words_that_a_card_cannot_have_are_reported_before_the_job(monkeypatch, words, sentence, strength):
+    for owner, name in ((shihua, "read"), (shihua.Painter, "paint"), (shihua.Poet, "write")):
+        monkeypatch.setattr(owner, name, lambda *args, **options: pytest.fail("it works"))
     with pytest.raises(UserError, match=sentence):
-        Workshop(DemoConfig()).postcard(Photo("photo.jpg", b""), strength=strength, **words)
+        Service(DemoConfig()).postcard(Photo("photo.jpg", b""), strength=strength, **words)
 
 
 def test_pictures_are_decoded_one_at_a_time(monkeypatch):
-    """Twice for a classification, the second time for its explanation."""
-    classify = pytest.importorskip("infer.photo.classify")
-    workshop, locked = Workshop(DemoConfig()), []
-    read_image = classify.read_image
+    """Twice for a classification, the second time for its overlay."""
+    from infer.photo import classify
+
+    locked, read_image = [], classify.read_image
 
     def reading(*args, **options):
-        locked.append(workshop._decoding.locked())
+        locked.append(shihua._DECODING.locked())
         return read_image(*args, **options)
 
     monkeypatch.setattr(classify, "read_image", reading)
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), "gray").save(buffer, "PNG")
-    *_, heat = workshop.classify(Photo("photo.png", buffer.getvalue()))
-    assert locked == [True, True] and heat.shape == (48, 64, 3)
+    answer = Service(DemoConfig()).classify(Photo("photo.png", encode(np.full((48, 64, 3), 128, np.uint8), "PNG")))
+    assert locked and all(locked) and answer.overlay.shape == (48, 64, 3)
 
 
 # ------------------------------------------------------------------------------------- the same as the command line
 
 
 @pytest.fixture(scope="module")
-def workshop() -> Workshop:
+def service() -> Service:
     for name in ("poet", "style", "classifier"):
         if not (ROOT / getattr(DemoConfig, name)).exists():
             pytest.skip(f"{getattr(DemoConfig, name)} is not here")
-    return Workshop(DemoConfig())
+    return Service(DemoConfig())
 
 
 @pytest.fixture
@@ -270,63 +272,87 @@ def said(capsys, *words: object) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_poem_is_that_of_the_command_line(workshop, capsys):
+def test_a_poem_is_that_of_the_command_line(service, capsys):
     asked = {"form": "五绝", "title": "江行", "keywords": "月,舟", "temperature": 0.8, "seed": 3, "n": 2}
-    poems = [poem.as_dict() for poem in workshop.compose(**asked)]
+    poems = [poem.as_dict() for poem in service.write(**asked)]
     assert json.loads(json.dumps(poems)) == said(capsys, "generate", *(f"--{k}={v}" for k, v in asked.items()))
 
 
 @pytest.mark.parametrize("kind", ["jpg", "heic", "png"])
-def test_a_painting_is_that_of_the_command_line(workshop, capsys, tmp_path, fp32, kind):
+def test_a_painting_is_that_of_the_command_line(service, capsys, tmp_path, fp32, kind):
     path, photo = photo_file(tmp_path, kind)
     asked = {"style": "wave:0.6,starry:0.4", "strength": 0.8, "keep_color": True}
-    _, painting = workshop.paint(photo, **asked)
+    _, painting = service.paint(photo, **asked)
     said(capsys, "stylize", path, f"--out={tmp_path / 'out.bmp'}", *(f"--{k}={v}" for k, v in asked.items()))
     assert np.abs(painting.astype(int) - read_image(tmp_path / "out.bmp").rgb).max() <= 1
 
 
 @pytest.mark.parametrize("kind, strength", [("jpg", 1), ("png", 0.5), ("png", 0)])
-def test_a_postcard_is_that_of_the_command_line(workshop, capsys, tmp_path, fp32, kind, strength):
+def test_a_postcard_is_that_of_the_command_line(service, capsys, tmp_path, fp32, kind, strength):
     path, photo = photo_file(tmp_path, kind)
     asked = {"title": "登鹳雀楼", "poem": "".join(POEM["lines"]), "style": "wave", "strength": strength, "seal": "诗"}
-    card, _ = workshop.postcard(photo, **asked)
+    card, _ = service.postcard(photo, **asked)
     said(capsys, "postcard", path, f"--out={tmp_path / 'out.png'}", *(f"--{k}={v}" for k, v in asked.items()))
     other = read_image(tmp_path / "out.png").rgb
     assert card.shape == other.shape and np.abs(card.astype(int) - other).max() <= 1
 
 
-def test_an_answer_is_that_of_the_command_line_and_stands_in_the_headline(workshop, capsys, tmp_path):
+def test_an_answer_is_that_of_the_command_line_and_stands_in_the_headline(service, capsys, tmp_path):
     animals = ROOT / "dataset" / "sample" / "dogcat" / "train"
     paths = [photo_file(tmp_path, kind)[0] for kind in ("jpg", "png")]
     labels = []
     for path in [*paths, animals / "cat.11.jpg", animals / "dog.11.jpg"]:
         photo = Photo(path.name, path.read_bytes())
-        label, chances, _ = workshop.classify(photo, explain=False)
-        told = {name: round(chance, 6) for name, chance in chances.items()}
-        assert said(capsys, "classify", path) == [{"path": str(path), "label": label, **told}]
-        verdict, _ = page_of(workshop, tmp_path / "page").classify(photo)
-        assert verdict.label == {"neither": NEITHER, "cat": "猫 cat", "dog": "狗 dog"}[label]
-        assert [bar.confidence for bar in verdict.confidences] == sorted(chances.values(), reverse=True)
-        labels.append(label)
+        answer = service.classify(photo, explain=False)
+        assert said(capsys, "classify", path) == [{**answer.as_dict(), "path": str(path)}]
+        verdict, _ = ClassifyTab(photos_of(service, tmp_path / "page")).classify(photo)
+        assert verdict.label == {"neither": NEITHER, "cat": "猫 cat", "dog": "狗 dog"}[answer.label]
+        assert [bar.confidence for bar in verdict.confidences] == sorted(answer.probabilities.values(), reverse=True)
+        labels.append(answer.label)
     assert "neither" in labels
 
 
-def test_what_is_transparent_or_moves_is_received_as_it_is(workshop, tmp_path, monkeypatch):
+def test_what_is_transparent_or_moves_is_received_as_it_is(service, tmp_path, monkeypatch):
     notes = []
-    monkeypatch.setattr("demo.page.gr.Info", lambda text, **options: notes.append(text))
+    monkeypatch.setattr("demo.parts.gr.Info", lambda text, **options: notes.append(text))
     path, photo = photo_file(tmp_path, "png")
-    page = page_of(workshop, tmp_path / "page")
-    received = page.receive(photo)
+    photos = photos_of(service, tmp_path / "page")
+    received = photos.receive(photo)
     assert (received == np.asarray(Image.open(path))).all() and notes == []
     again = base64.b64decode(to_url(received).partition(",")[2])
-    assert (workshop.decode(Photo("again", again)).alpha == received[..., 3]).all()
+    assert (service.decode(Photo("again", again)).alpha == received[..., 3]).all()
     frames = [Image.new("RGB", (30, 20), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert (page.receive(Photo("a.gif", (tmp_path / "a.gif").read_bytes()))[0, 0] == (255, 0, 0)).all()
+    assert (photos.receive(Photo("a.gif", (tmp_path / "a.gif").read_bytes()))[0, 0] == (255, 0, 0)).all()
     assert notes == ["a.gif is an animation: only its first frame is used"]
 
 
-# ------------------------------------------------------------------------------------------------- its benchmark
+# ------------------------------------------------------------------------------------------------- training, speed
+
+
+def test_runs_the_newest_first_and_their_panels(tmp_path):
+    for age, name in ((20, "old"), (10, "new"), (30, "<b>")):
+        recorder = Recorder(tmp_path / name)
+        recorder.epoch(10, 0, "val", loss=2.5)
+        recorder.matrix(10, 0, "confusion", [[3, 1], [0, 4]], ["<cat>", "dog"])
+        recorder.close()
+        os.utime(tmp_path / name / "log.jsonl", (1e9 - age, 1e9 - age))
+    (tmp_path / "empty").mkdir()
+    assert training.list_runs(tmp_path) == ["new", "old", "<b>"]
+    assert training.list_runs(tmp_path / "nowhere") == []
+    tab = training.TrainingTab(tmp_path)
+    before = tab.version("new")
+    with open(tmp_path / "new" / "log.jsonl", "a") as log:
+        log.write('{"kind": "text", "step": 10, "epoch": 0, "name": "poems", "text": "<春>"}\n')
+    assert before[0] == "new" and tab.version("new") != before and tab.version(None) == ("", 0)
+    panels = dict(training.panels(tmp_path / "new"))
+    loss, matrix = training.figure_of(panels["loss"]), training.figure_of(panels["matrix confusion"])
+    assert [(t["name"], t["y"]) for t in loss["data"]] == [("val 2.5", [2.5])] and loss["layout"]["height"] > 200
+    assert matrix["data"][0]["z"] == [[0.75, 0.25], [0, 1]] and "&lt;cat&gt;" in json.dumps(matrix)
+    assert "&lt;春&gt;" in training.html_of(panels["text poems"]) and not training.html_of(panels["loss"])
+    for name, sentence in (("../new", "there is no run"), ("empty", "there is no run")):
+        with pytest.raises(UserError, match=sentence):
+            tab.version(name)
 
 
 def test_the_benchmark_ends_with_a_server_that_has_ended():

@@ -1,0 +1,53 @@
+"""The tab that paints a photograph: a style, its strength, a second style mixed in."""
+
+import gradio as gr
+import numpy as np
+
+from demo.parts import LABELS, QUIET, Jobs, Photos, bilingual, shown, style_choice, wanted
+from shihua import Photo
+
+
+class PaintTab:
+    def __init__(self, photos: Photos, jobs: Jobs):
+        self.photos, self.jobs, self.service = photos, jobs, photos.service
+
+    def build(self) -> None:
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                photo = self.photos.field()
+                style = style_choice(self.service)
+                strength = gr.Slider(0, 1.5, 1.0, step=0.05, label=LABELS["strength"])
+                choices = [("不掺 none", ""), *((bilingual(name), name) for name in self.service.styles)]
+                other = gr.Dropdown(choices, value="", label="掺入 Mixed with")
+                share = gr.Slider(0, 100, 50, step=5, label="掺入多少 How much of it, %", visible=False)
+                other.change(lambda name: gr.update(visible=bool(name)), other, share, **QUIET)
+                keep_color = gr.Checkbox(label="保留照片的颜色 Keep the photo's colours")
+                buttons = gr.Column()
+            with gr.Column(scale=5, min_width=300):
+                slider = gr.ImageSlider(show_label=False, max_height=760, interactive=False, elem_id="before-after")
+                slider.postprocess = lambda pair: pair and tuple(shown(rgb).model_dump() for rgb in pair)
+        with buttons:
+            asked = [photo, style, other, share, strength, keep_color]
+            self.jobs.buttons("绘画 Paint", "paint", self.paint, asked, slider)
+
+    def paint(
+        self,
+        photo: Photo | None,
+        style: str,
+        other: str,
+        share: float,
+        strength: float,
+        keep_color: bool,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio wants it
+    ) -> tuple[np.ndarray, np.ndarray]:
+        asked = {"style": mixture(style, other, share), "strength": strength, "keep_color": keep_color}
+        with self.jobs.job(request, "paint", progress, "绘画 painting") as show:
+            return self.service.paint(wanted(photo), show, **asked)
+
+
+def mixture(style: str | None, other: str, share: float) -> str:
+    """Two styles as the painter wants them, `share` in % of the second."""
+    if not other or not style or not share:
+        return style or ""
+    return f"{style}:{100 - share:g},{other}:{share:g}" if share < 100 else other
