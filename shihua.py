@@ -396,7 +396,7 @@ class Card:
         """Writes a .jpg, .png, .webp, .tif, .bmp or .pdf, and returns where. Raises UserError if it cannot."""
         import numpy as np
 
-        from infer.postcard.layout import save_postcard
+        from infer.postcard.card import save_postcard
 
         if not (path := path or self.path):
             raise UserError("name the file to write", path=None)
@@ -426,24 +426,24 @@ def postcard(
         painter = None
     else:
         painter = painter or Painter(settings.load, settings.use_gpu)
-    from infer.postcard import layout
+    from data.verse import Poem
+    from infer.postcard.card import destination, on_paper
+    from infer.postcard.card import postcard as set_poem
     from infer.postcard.fonts import choose_face
+    from infer.postcard.text import Inscription, read_poem
 
     path = None
     if isinstance(photo, str | Path):
-        path = layout.destination(str(photo), settings.out, settings.inputs())
-    given, seed = layout.read_poem(text) if text else None, None
-    title, signature = (
-        settings.title or (given.title if given else ""),
-        settings.signature or (given.author if given else ""),
-    )
-    layout.check_words(title, signature, settings.seal)
+        path = destination(str(photo), settings.out, settings.inputs())
+    given, seed = read_poem(text) if text else Poem([]), None
+    title, signature = settings.title or given.title, settings.signature or given.author
+    words = Inscription(given.lines, title, signature, settings.seal)
     picture = read(photo, settings.max_megapixels, settings.max_side)
-    if not given:
+    if not words.lines:
         written = poet.write(title, form=settings.form, keywords=settings.keywords, seed=settings.seed)[0]
         text, seed = "\n".join(written.lines), written.seed
-        given = layout.read_poem(text)
-    face, remarks = choose_face("".join(given.lines) + title + signature + settings.seal, settings.font)
+        words = dataclasses.replace(words, lines=read_poem(text).lines)
+    face, remarks = choose_face(words.characters, settings.font)
     for remark in filter(None, (*remarks, picture.note)):
         notify(remark)
     if painter:
@@ -451,9 +451,9 @@ def postcard(
         picture = read(
             painter.paint(picture, progress=progress, notify=notify, style=settings.style, strength=settings.strength)
         )
-    card = layout.postcard(layout.on_paper(picture), given.lines, face, title, signature, settings.seal, settings.place)
+    card = set_poem(on_paper(picture), words, face, settings.place)
     place = "paper" if card.on_paper else "picture"
-    return Card(_to_pil(card.rgb), title, text, given.lines, seed, face.name, place, card.contrast, path)
+    return Card(_to_pil(card.rgb), title, text, words.lines, seed, face.name, place, card.contrast, path)
 
 
 # --------------------------------------------------------------------------------------------------------- helpers

@@ -138,7 +138,7 @@ def verses_of(poem: dict) -> list[str]:
 
 
 def card(poem: dict, chosen: bool, index: int, check: Any) -> str:
-    """A poem to choose: its lines, with tones and rhymes (infer.verse.prosody.Check) under the characters."""
+    """A poem to choose: its lines, with tones and rhymes (infer.verse.check.Check) under the characters."""
     title = f"<h4>{html.escape(poem['title'])}</h4>" if poem["title"] else ""
     notes = [poem["form"] or "自由 free"]
     if check and check.wants:

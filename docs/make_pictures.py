@@ -28,9 +28,9 @@ from infer.painting.files import load_network  # noqa: E402
 from infer.painting.tiles import Painter  # noqa: E402
 from infer.photo.classify import open_model  # noqa: E402
 from infer.photo.explain import explain_prediction  # noqa: E402
+from infer.postcard.card import postcard as set_poem  # noqa: E402
 from infer.postcard.fonts import choose_face  # noqa: E402
-from infer.postcard.layout import postcard as set_poem  # noqa: E402
-from infer.postcard.layout import read_poem  # noqa: E402
+from infer.postcard.text import Inscription  # noqa: E402
 from infer.verse.compose import compose  # noqa: E402
 from infer.verse.settings import PoemSettings  # noqa: E402
 from models.poet import Poet  # noqa: E402
@@ -106,9 +106,9 @@ def postcard() -> None:
     for name, style, title, form in CARDS:
         photo = np.asarray(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"))
         painting = Painter(painter, painter.mixture({style: 1.0}), precision).paint(photo[None])[0]
-        lines = read_poem("\n".join(compose(poet, PoemSettings(form=form, title=title), seed=1)[0].lines)).lines
-        face, _ = choose_face("".join(lines) + title + SEAL)
-        cards.append(set_poem(painting, lines, face, title, seal=SEAL).rgb)
+        [poem] = compose(poet, PoemSettings(form=form, title=title), seed=1)
+        text = Inscription(poem.verses, title, seal=SEAL)
+        cards.append(set_poem(painting, text, choose_face(text.characters)[0]).rgb)
     height, gap = 420, 12
     row = [Image.fromarray(c).resize((round(c.shape[1] * height / len(c)), height), Image.LANCZOS) for c in cards]
     sheet = Image.new("RGB", (sum(card.width + gap for card in row) - gap, height), "white")

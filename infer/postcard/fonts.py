@@ -29,18 +29,6 @@ FAMILIES = tuple(
 RANK = {family.lower(): rank for rank, family in enumerate(FAMILIES)}
 REGULAR, ALL_WEIGHTS = 80, 0x8000  # fontconfig's numbers of the regular weight, and of a variable font's face
 PACKAGE, PACKAGE_FONT = "pylopdf_fonts_zh_cn", "NotoSerifSC-Regular.otf"  # a package of two fonts under the OFL
-FOLDERS = (
-    "/usr/share/fonts",
-    "/usr/local/share/fonts",
-    "~/.local/share/fonts",
-    "~/.fonts",
-    "/System/Library/Fonts",
-    "/System/Library/AssetsV2",
-    "/Library/Fonts",
-    "~/Library/Fonts",
-    "C:/Windows/Fonts",
-    "~/AppData/Local/Microsoft/Windows/Fonts",
-)
 LIKELY = re.compile(r"kai|song|serif|sun|ming|\.ttc$", re.IGNORECASE)  # files that may hold one of the families
 SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
 
@@ -91,16 +79,20 @@ def choose_face(text: str, file: str = "") -> tuple[Face, list[str]]:
         remarks[f"{face.name} lacks {missing}"] = None  # regular and bold say the same
         best = missing if best is None or len(missing) < len(best) else best
     if best is None:
-        raise UserError("no Chinese font found: give one with --font=FILE, or install the package in requirements.txt")
-    raise UserError(f"no font found has {best}: give one that does with --font=FILE, or write something else")
+        raise UserError("no Chinese font found: name a file, or install the package in requirements.txt", font=None)
+    raise UserError(f"no font found has {best}: name a file that does, or write something else", font=None)
 
 
 @lru_cache(maxsize=1)
 def system_faces() -> tuple[Face, ...]:
-    """The faces of FAMILIES on this machine, the best first; as fontconfig lists them, else by looking into FOLDERS."""
-    found = [entry for entry in _listed() if entry[0].name.lower() in RANK] or [
-        entry for entry in _in_folders() if entry[0].name.lower() in RANK
-    ]
+    """The faces of FAMILIES on this machine, the best first.
+
+    fontconfig knows them all and answers in milliseconds. Where there is none, matplotlib lists the files; it is not
+    asked first, since it takes a second and knows neither faces of collections nor weights.
+    """
+    found: list[tuple[Face, float]] = []
+    for listing in (_fontconfig_faces, _faces_in_files):
+        found = found or [entry for entry in listing() if entry[0].name.lower() in RANK]
     return tuple(face for face, _ in sorted(found, key=lambda entry: (_rank(entry[0]), entry[1], entry[0].path)))
 
 
@@ -115,7 +107,7 @@ def _rank(face: Face) -> int:
     return RANK.get(face.name.lower(), len(RANK))
 
 
-def _listed() -> Iterator[tuple[Face, float]]:
+def _fontconfig_faces() -> Iterator[tuple[Face, float]]:
     """(face, how far it is from regular) of all fonts that fc-list names, by the family of FAMILIES if it has one."""
     form = "%{file}\t%{index}\t%{weight}\t%{variable}\t%{family}\n"
     try:
@@ -132,13 +124,13 @@ def _listed() -> Iterator[tuple[Face, float]]:
             yield Face(path, number % (1 << 16), names[0]), abs(int(weight) - REGULAR) if known else 0
 
 
-def _in_folders() -> Iterator[tuple[Face, float]]:
-    """(face, 0 if it is regular, else 1) of the likely files in FOLDERS."""
-    for folder in FOLDERS:
-        for place, _, names in os.walk(os.path.expanduser(folder)):
-            for name in sorted(names):
-                if name.lower().endswith(SUFFIXES) and LIKELY.search(name):
-                    yield from _faces_in(os.path.join(place, name))
+def _faces_in_files() -> Iterator[tuple[Face, float]]:
+    """(face, 0 if it is regular, else 1) of the system's font files with a likely name."""
+    from matplotlib.font_manager import findSystemFonts
+
+    for path in sorted(findSystemFonts()):
+        if LIKELY.search(os.path.basename(path)):
+            yield from _faces_in(path)
 
 
 def _faces_in(path: str) -> Iterator[tuple[Face, float]]:
@@ -155,10 +147,10 @@ def _faces_in(path: str) -> Iterator[tuple[Face, float]]:
 def _face_of(file: str) -> Face:
     """The best face in a file that the user names. Raises UserError if it is no font."""
     if not os.path.isfile(file):
-        raise UserError(f"--font={file} does not exist: give a font file (.ttf, .otf, .ttc)")
+        raise UserError("does not exist: give a font file (.ttf, .otf, .ttc)", font=file)
     faces = [face for face, _ in _faces_in(file)]
     if not faces:
-        raise UserError(f"--font={file} is not a font that can be read: give a .ttf, .otf or .ttc")
+        raise UserError("not a font that can be read: give a .ttf, .otf or .ttc", font=file)
     face = min(faces, key=_rank)
     face.lacks("")
     return Face(file, face.index, face.name if face.name.strip("? ") else Path(file).stem)

@@ -1,0 +1,116 @@
+"""A postcard: a poem in vertical script on a picture, with a title and a red seal; readable on anything.
+
+The poem goes where the picture is quiet, in dark or light ink; where that alone is too faint to read, a mist is laid
+under it; where the mist would hide too much, the picture is mounted on paper, and the poem stands on that, as above a
+hanging scroll or beside a handscroll. Nothing here paints pictures or writes poems.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from infer.postcard.contrast import contrast, luminance
+from infer.postcard.fonts import Face
+from infer.postcard.ink import DARK, LIGHT, PAPER, draw_text, lay_mist
+from infer.postcard.layout import Box, Glyph, find_quiet_place, mount
+from infer.postcard.text import Inscription
+from utils.errors import UserError
+from utils.files import atomic_save, refuse_overwriting
+from utils.images import WRITABLE, Picture, save_image
+
+MIST = 0.35  # more of it, and the picture is mounted on paper instead
+BUSY = 0.45  # the same, of what there is in the place
+PDF_SIDE = 148 / 25.4  # inches: the longer side of a page, that of a postcard (A6)
+
+
+@dataclass(frozen=True)
+class Postcard:
+    """A finished card: `rgb` (H, W, 3) uint8, and where everything stands on it."""
+
+    rgb: np.ndarray
+    columns: list[list[Glyph]]  # title, verses, signature; the first is the rightmost
+    seal: Box | None
+    picture: Box  # where the picture is; all of the card, unless it is mounted on paper
+    dark: bool  # the ink
+    mist: float  # its strength, 0..1
+    contrast: float  # WCAG's ratio of ink and background, where it is the least
+
+    @property
+    def on_paper(self) -> bool:
+        return self.picture != (0, 0, self.rgb.shape[1], self.rgb.shape[0])
+
+
+def postcard(rgb: np.ndarray, text: Inscription, face: Face, place: str = "auto") -> Postcard:
+    """Sets a poem on a picture (H, W, 3) uint8 of any size.
+
+    Args:
+        face: a font that has all characters (`infer.postcard.fonts.choose_face`).
+        place: "picture": on it, "paper": beside it, on the paper that it is mounted on; "auto": on it if there is a
+            place where text can be read and not much is hidden by it. A picture too small for the poem is mounted.
+
+    Raises UserError if the font lacks characters.
+    """
+    if missing := face.lacks(text.characters):
+        raise UserError(f"{face.name} lacks {missing}: give another font", font=None)
+    height, width = rgb.shape[:2]
+    anyhow = place == "picture"
+    if place != "paper" and (block := find_quiet_place(rgb, text, np.inf if anyhow else BUSY)):
+        card = rgb.copy()
+        if misted := lay_mist(card, block, 1.0 if anyhow else MIST):
+            draw_text(card, block, face, DARK if misted[0] else LIGHT, text.seal)
+            return Postcard(card, block.columns, block.seal, (0, 0, width, height), *misted)
+    sheet = mount(height, width, text)
+    card = np.empty((*sheet.size[::-1], 3), np.uint8)
+    card[:] = PAPER
+    left, top = sheet.picture
+    card[top : top + height, left : left + width] = rgb
+    draw_text(card, sheet.block, face, DARK, text.seal)
+    ratio = contrast(*luminance(np.array((PAPER, DARK), np.uint8)).tolist())
+    box = (left, top, left + width, top + height)
+    return Postcard(card, sheet.block.columns, sheet.block.seal, box, True, 0.0, ratio)
+
+
+def on_paper(picture: Picture) -> np.ndarray:
+    """(H, W, 3) uint8: the picture, laid on paper where it is transparent."""
+    if picture.alpha is None:
+        return picture.rgb
+    image = Image.fromarray(picture.rgb)
+    return np.array(Image.composite(image, Image.new("RGB", image.size, PAPER), Image.fromarray(picture.alpha)))
+
+
+def destination(photo: str, out: str, others: Sequence[str] = ()) -> Path:
+    """Where the card of a photograph goes: `out`, or NAME_postcard in the folder `out`, or beside the photograph.
+
+    It has the photograph's type where that can be written, else it is a PNG. Raises UserError if there is no such
+    photograph, for a type that cannot be written, or if the card would overwrite it or one of the files `others`.
+    """
+    path = Path(photo)
+    if not path.exists():
+        raise UserError(f"{photo} does not exist: give a photograph")
+    suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
+    name = f"{path.stem}_postcard{suffix}"
+    target = path.with_name(name) if not out else Path(out, name) if os.path.isdir(out) else Path(out)
+    _check_suffix(target)
+    refuse_overwriting([target], [photo, *others])
+    return target
+
+
+def save_postcard(path: str | Path, rgb: np.ndarray, quality: int = 95) -> None:
+    """Writes (H, W, 3) uint8 as a picture, or as a PDF of one page, by the suffix. Raises UserError if it cannot."""
+    _check_suffix(path)
+    if Path(path).suffix.lower() != ".pdf":
+        save_image(path, rgb, quality=quality)
+        return
+    image, resolution = Image.fromarray(rgb), max(rgb.shape) / PDF_SIDE
+    options = {"resolution": resolution, "quality": quality, "producer": "shihua"}
+    atomic_save(path, lambda temporary: image.save(temporary, format="PDF", **options))
+
+
+def _check_suffix(path: str | Path) -> None:
+    suffix = Path(path).suffix
+    if suffix.lower() not in (*WRITABLE, ".pdf"):
+        raise UserError(f"{path}: cannot write {suffix or 'a file without a suffix'}; use {', '.join(WRITABLE)}, .pdf")
