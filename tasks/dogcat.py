@@ -2,10 +2,10 @@
 
 import csv
 import io
+import math
 import sys
-import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torchnet.meter import AUCMeter, ConfusionMeter
 from tqdm import tqdm
 
 from config import DogCatConfig
@@ -24,6 +23,7 @@ from data.dogcat import collate as collate_pictures
 from data.loading import batches_of
 from data.photos import choose_split as choose_photos
 from data.photos import list_pictures
+from infer.photo import metrics, report
 from infer.photo.classify import (
     VIEWS,
     Pictures,
@@ -35,7 +35,6 @@ from infer.photo.classify import (
     read_picture,
 )
 from infer.photo.explain import explain_prediction
-from infer.photo.report import FILES, write_report
 from models import BACKBONES, Classifier
 from models.basemodule import BaseModule, check_shape
 from models.classifier import fold_batchnorm
@@ -88,7 +87,7 @@ class DogCatTask(Task):
             raise UserError(f"--image_size={cfg.image_size}: {type(self.model).__name__} needs 33 or more")
         self.calibration: dict[str, float] = {}
         self.kept: dict[int, CachedFeatures] = {}  # by view; -1: of the validation pictures
-        self.judged: dict[str, Tensor] = {}  # the last validation's samples
+        self.validated: dict[str, Tensor] = {}  # the last validation's samples
 
     def _new_model(self, classes: list[str]) -> Classifier:
         cfg = self.cfg
@@ -197,46 +196,53 @@ class DogCatTask(Task):
     def compute_metrics(self, samples: dict[str, Tensor]) -> dict[str, float]:
         """Area under the ROC curve (more than two classes: the mean of each against the rest); calibrates the model."""
         order = samples["index"].argsort()  # the same however many processes there are
-        self.judged = {name: tensor[order] for name, tensor in samples.items()}
-        label, logits = self.judged["label"], self.judged["logits"]
+        self.validated = {name: tensor[order] for name, tensor in samples.items()}
+        label, logits = self.validated["label"], self.validated["logits"]
         known = label >= 0
         temperature, threshold = calibrate(logits[known], label[known])
         self.calibration = {"temperature": temperature, "threshold": threshold}
-        chances = (logits / temperature).softmax(1)
-        figures = {"auc": area_under_roc(chances[known], label[known])}
+        probs = (logits / temperature).softmax(1)
+        found = {"auc": math.nan}
+        if len(label[known].unique()) == len(self.model.classes):
+            found["auc"] = metrics.area_under_roc(label[known].numpy(), probs[known].numpy())
         if not known.all():
-            figures["others_rejected"] = (chances[~known].amax(1) < threshold).float().mean().item()
-        return figures
+            found["others_rejected"] = (probs[~known].amax(1) < threshold).float().mean().item()
+        return found
 
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
         """Confusion matrix, precision-recall and ROC curve, the validation pictures of the largest and smallest losses.
 
         The curves are those of the last of two classes, or of each class against the rest.
         """
-        known = (self.judged["label"] >= 0).nonzero().flatten()
-        label, logits = self.judged["label"][known], self.judged["logits"][known]
-        confusion = ConfusionMeter(len(self.model.classes))
-        confusion.add(logits, label)
-        recorder.matrix(step, epoch, "confusion", confusion.value().astype(int).tolist(), self.model.classes)
-        chances = (logits / self.calibration["temperature"]).softmax(1)
-        for name, axes, points in (
-            ("precision_recall", ("recall", "precision"), precision_recall),
-            ("roc", ("false positive rate", "true positive rate"), roc),
+        from sklearn.metrics import confusion_matrix
+
+        classes, known = self.model.classes, (self.validated["label"] >= 0).nonzero().flatten()
+        label, logits = self.validated["label"][known], self.validated["logits"][known]
+        matrix = confusion_matrix(label, logits.argmax(1), labels=range(len(classes)))
+        recorder.matrix(step, epoch, "confusion", matrix.tolist(), classes)
+        probs = (logits / self.calibration["temperature"]).softmax(1)
+        most = min(CURVE_POINTS, max(20, CURVES_POINTS // len(classes)))
+        for name, axes, curve in (
+            ("precision_recall", ("recall", "precision"), metrics.precision_recall),
+            ("roc", ("false positive rate", "true positive rate"), metrics.roc),
         ):
-            lines = class_curves(points, chances, label, self.model.classes)
-            if lines:
+            if lines := metrics.class_curves(curve, label.numpy(), probs.numpy(), classes, most):
                 recorder.curve(step, epoch, name, lines, axes)
         count = min(4 * self.cfg.samples, len(known) // 2)
-        if not count or recorder.folder is None:
-            return
-        losses = F.cross_entropy(logits, label, reduction="none")
+        if count and recorder.folder is not None:
+            losses = F.cross_entropy(logits, label, reduction="none")
+            self._show_losses(recorder, step, epoch, losses, self.validated["index"][known], count)
+
+    def _show_losses(
+        self, recorder: Recorder, step: int, epoch: int, losses: Tensor, index: Tensor, count: int
+    ) -> None:
+        """The largest and the smallest of the losses (N) of the validation pictures `index` (N)."""
         order = losses.argsort(descending=True)
         rows, lines = [], []
         for name, part in (("worst", order[:count]), ("best", order.flip(0)[:count])):
-            indices = self.judged["index"][known[part]].tolist()
-            rows.append([self.val_pictures.picture(index) for index in indices])
-            pairs = zip(indices, losses[part].tolist(), strict=True)
-            names = [f"{self.val_pictures.samples[index].source.name} {loss:.2f}" for index, loss in pairs]
+            rows.append([self.val_pictures.picture(i) for i in index[part].tolist()])
+            pairs = zip(index[part].tolist(), losses[part].tolist(), strict=True)
+            names = [f"{self.val_pictures.samples[i].source.name} {loss:.2f}" for i, loss in pairs]
             lines.append(f"{name}: {', '.join(names)}")
         path = recorder.folder / "pictures" / f"epoch_{epoch + 1:04}.png"
         save_image(path, grid(rows, ("worst", "best")))
@@ -269,63 +275,36 @@ class DogCatTask(Task):
             Classifier.load(path).save(path, calibration=found)
 
     def evaluate(self, split: str) -> dict[str, Any]:
-        """Judges a split with cfg.tta views of each picture, and writes a report about it into cfg.out.
+        """Writes a report on a split into cfg.out, from cfg.tta views of each picture.
 
         Of the split test, a file for Kaggle is written as well if there are pictures whose names do not tell the class.
-        Returns the figures of infer/photo/report.py, and where the report is. Computed in float32, so that they can be
+        Returns the metrics of infer/photo/metrics.py, and where the report is. Computed in float32, so that they can be
         compared between machines; the model cannot be trained any more afterwards.
         """
         cfg, model = self.cfg, self.model.eval()
         fold_batchnorm(model)
         model.metadata.setdefault("image_size", cfg.image_size)
-        embedded = EMBEDDED / ("test" if split == "test" else "train")
-        root, labels = cfg.data_root or embedded, cfg.labels
+        size, place = model.metadata["image_size"], str(cfg.data_root or "the embedded sample")
         out = Path(cfg.out or f"tmp/dogcat_{split}")
-        if is_inside(out, root) or is_inside(root, out / "samples"):
-            raise UserError(f"the report in {out} would be mixed with {root}, which is the input: give another --out")
-        refuse_overwriting((out / name for name in (*FILES, SUBMISSION)), cfg.inputs())
-        if not cfg.data_root and split == "test":
-            labels = labels or str(EMBEDDED / "test_labels.csv")
-        samples = self.some(choose_split(list_samples(root, labels), split))
-        if split == "test" and not any(s.split == "test" or s.label is None or s.listed for s in samples):
-            told = "nothing here is for the test alone: all pictures are judged, those of a training, too"
-            tqdm.write(told, file=sys.stderr)
-        size = model.metadata["image_size"]
+        samples = self._to_evaluate(split, out)
         numbers = DogCatDataset(samples, model.classes, size).labels  # -1: unknown
-        pictures = Pictures([sample.source for sample in samples], size, cfg.tta)
-        found: dict[int, np.ndarray] = {}  # probabilities (K)
-        faults = []
-        with tqdm(desc="judging", total=len(samples), unit="picture", leave=False) as bar:
-            for index, logits, fault in predict(model, pictures, workers=cfg.num_workers):
-                if logits is None:
-                    faults.append(fault)
-                else:
-                    found[index] = probabilities(model, logits).numpy()
-                bar.update()
-        for fault in faults:
-            tqdm.write(f"left out: {fault}", file=sys.stderr)
-        if not found:
-            raise UserError(f"none of the {len(samples)} pictures can be read; the first: {faults[0]}")
-        kept = [samples[index] for index in found]
-        chances = np.stack(list(found.values()))  # (N, K)
+        found, broken = self._predict(samples, size)
+        readable, probs = [samples[index] for index in found], np.stack(list(found.values()))  # (N, K)
         label = np.array([numbers[index] for index in found])  # (N)
         unknown = int((label < 0).sum())
         if 0 < unknown < len(label):
-            told = f"{unknown} of {len(label)} pictures have no label: the figures are those of the others"
-            tqdm.write(told, file=sys.stderr)
+            _say(f"{unknown} of {len(label)} pictures have no label: the metrics are those of the others")
 
-        def picture(number: int) -> np.ndarray:
-            return read_picture(kept[number].source, size).rgb
+        def read(number: int) -> np.ndarray:
+            return read_picture(readable[number].source, size).rgb
 
-        def explain(numbers: list[int], targets: list[int]) -> list[np.ndarray]:
-            return [explain_prediction(model, picture(n), target) for n, target in zip(numbers, targets, strict=True)]
-
-        notes = {"pictures": str(cfg.data_root or "the embedded sample"), "split": split, "model": Path(cfg.load).name}
-        notes |= {"views of each": str(cfg.tta), "left out": str(len(faults))}
-        names = [sample.source.name for sample in kept]
-        figures = write_report(out, "Dogs vs. Cats", names, label, chances, model.classes, picture, explain, notes)
-        result = {"data": notes["pictures"], "split": split, "pictures": len(kept), "broken": len(faults)}
-        result |= ({"unlabelled": unknown} if unknown else {}) | figures
+        pictures = report.Pictures(read, lambda number, target: explain_prediction(model, read(number), target))
+        results = report.Results([sample.source.name for sample in readable], label, probs, model.classes)
+        notes = {"pictures": place, "split": split, "model": Path(cfg.load).name}
+        notes |= {"views of each": str(cfg.tta), "left out": str(broken)}
+        found_metrics = report.write_report(out, "Dogs vs. Cats", results, pictures, notes)
+        result = {"data": place, "split": split, "pictures": len(readable), "broken": broken}
+        result |= ({"unlabelled": unknown} if unknown else {}) | found_metrics
         asked = [i for i, sample in enumerate(samples) if sample.label is None or sample.listed]
         if split == "test" and asked:
             as_likely = np.full(len(model.classes), 1 / len(model.classes))  # Kaggle wants a line for the broken, too
@@ -333,6 +312,37 @@ class DogCatTask(Task):
             write_submission(out / SUBMISSION, table, model.classes)
             result["submission"] = str(out / SUBMISSION)
         return result | {"report": str(out / "report.html")}
+
+    def _to_evaluate(self, split: str, out: Path) -> list[Sample]:
+        """The samples of a split. Raises UserError if the report in `out` would be among them, or overwrite them."""
+        embedded = EMBEDDED / ("test" if split == "test" else "train")
+        root, labels = self.cfg.data_root or embedded, self.cfg.labels
+        if is_inside(out, root) or is_inside(root, out / "samples"):
+            raise UserError(f"the report would be mixed with {root}, which is the input: give another folder", out=out)
+        refuse_overwriting((out / name for name in (*report.FILES, SUBMISSION)), self.cfg.inputs())
+        if not self.cfg.data_root and split == "test":
+            labels = labels or str(EMBEDDED / "test_labels.csv")
+        samples = self.some(choose_split(list_samples(root, labels), split))
+        if split == "test" and not any(s.split == "test" or s.label is None or s.listed for s in samples):
+            _say("nothing here is for the test alone: all pictures are judged, those of a training, too")
+        return samples
+
+    def _predict(self, samples: list[Sample], size: int) -> tuple[dict[int, np.ndarray], int]:
+        """({number of a sample: its probabilities (K)}, how many cannot be read). Raises UserError if none can."""
+        pictures = Pictures([sample.source for sample in samples], size, self.cfg.tta)
+        found, errors = {}, []
+        with tqdm(desc="judging", total=len(samples), unit="picture", leave=False) as bar:
+            for index, logits, remark in predict(self.model, pictures, workers=self.cfg.num_workers):
+                if logits is None:
+                    errors.append(remark)
+                else:
+                    found[index] = probabilities(self.model, logits).numpy()
+                bar.update()
+        for error in errors:
+            _say(f"left out: {error}")
+        if not found:
+            raise UserError(f"none of the {len(samples)} pictures can be read; the first: {errors[0]}")
+        return found, len(errors)
 
     @property
     def train_size(self) -> int:
@@ -403,72 +413,6 @@ def mixup(inputs: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]
     return share * inputs + (1 - share) * inputs[order], share * target + (1 - share) * target[order]
 
 
-def area_under_roc(chances: Tensor, label: Tensor) -> float:
-    """Of probabilities (N, K): of the last of two classes, or the mean of every class against the rest.
-
-    NaN if a class has no picture.
-    """
-    classes = chances.shape[1]
-    if len(label.unique()) < classes:
-        return float("nan")
-    areas = []
-    for index in range(1, 2) if classes == 2 else range(classes):
-        positive = label == index  # (N)
-        for first in (positive, ~positive):  # the meter takes equal scores as they come; they are to count half
-            rank = np.empty(len(label))
-            rank[np.lexsort((first, chances[:, index]))] = np.arange(len(label))
-            with warnings.catch_warnings(action="ignore"):  # the meter uses what PyTorch is going to remove
-                meter = AUCMeter()
-            meter.add(rank, positive.long())
-            areas.append(float(meter.value()[0]))
-    return sum(areas) / len(areas)
-
-
-def class_curves(
-    points: Callable[[Tensor, Tensor], Tensor], chances: Tensor, label: Tensor, classes: list[str]
-) -> dict[str, tuple[list[float], list[float]]]:
-    """class -> (x, y) of the curve that `points` makes of probabilities (N, K): of the last of two classes, or of every
-    class against the rest. A class that no picture or every picture is of has no curve.
-    """
-    lines, most = {}, min(CURVE_POINTS, max(20, CURVES_POINTS // len(classes)))
-    for index in range(1, 2) if len(classes) == 2 else range(len(classes)):
-        positive = label == index  # (N)
-        if positive.any() and not positive.all():
-            lines[classes[index]] = tuple(thinned(points(chances[:, index], positive), most).T.tolist())
-    return lines
-
-
-def precision_recall(scores: Tensor, positive: Tensor) -> Tensor:
-    """(P, 2) recall and precision at each threshold of the scores (N), the highest first; it begins at (0, 1)."""
-    true, false = _taken(scores, positive)
-    curve = torch.stack([true / true[-1], true / (true + false)], dim=1)
-    return torch.cat([curve.new_tensor([[0, 1]]), curve])
-
-
-def roc(scores: Tensor, positive: Tensor) -> Tensor:
-    """(P, 2) false and true positive rate at each threshold of the scores (N), the highest first, from (0, 0)."""
-    true, false = _taken(scores, positive)
-    curve = torch.stack([false / false[-1], true / true[-1]], dim=1)
-    return torch.cat([curve.new_tensor([[0, 0]]), curve])
-
-
-def _taken(scores: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """How many positive samples, and how many others, have at least the score: for each score (P) there is."""
-    scores, order = scores.sort(descending=True)
-    last = torch.cat([scores[1:] != scores[:-1], torch.tensor([True])])  # of those with the same score
-    true = positive[order].double().cumsum(0)
-    return true[last], (torch.arange(1, len(scores) + 1) - true)[last]
-
-
-def thinned(points: Tensor, most: int) -> Tensor:
-    """At most so many of the points (P, 2) of a curve, evenly along its length, with the first and the last."""
-    if len(points) <= most:
-        return points
-    length = torch.cat([points.new_zeros(1), points.diff(dim=0).abs().sum(1).cumsum(0)])  # (P)
-    places = torch.linspace(0, 1, most, dtype=length.dtype) * length[-1]
-    return points[torch.searchsorted(length, places).unique()]
-
-
 def write_submission(path: Path, table: Mapping[str, np.ndarray], classes: list[str]) -> None:
     """Kaggle's CSV, by id: `id,label` with the probability of the last of two classes, else one column for each.
 
@@ -481,3 +425,7 @@ def write_submission(path: Path, table: Mapping[str, np.ndarray], classes: list[
         row = table[name].clip(CLIP, 1 - CLIP)
         writer.writerow([name, f"{row[1]:.6f}"] if len(classes) == 2 else [name, *(f"{p:.6f}" for p in row)])
     atomic_write(path, text.getvalue())
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)  # above the progress bar, if there is one

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from infer.photo.report import FILES, SHOWN, calibration_error, figures, suspects, write_report
+from infer.photo.metrics import calibration_error, compute_metrics, find_suspects
+from infer.photo.report import FILES, SHOWN, Pictures, Results, write_report
 from utils.errors import UserError
 
 CHINESE = ["鸟", "猫 $x^$", "_<b>dog</b>"]
@@ -38,8 +39,11 @@ def picture(number: int) -> np.ndarray:
     return np.full((20 + number % 7, 600 if number % 2 else 30, 3), number % 256, np.uint8)
 
 
-def explain(numbers: list[int], classes: list[int]) -> list[np.ndarray]:
-    return [np.full_like(picture(i), 255 - k) for i, k in zip(numbers, classes, strict=True)]
+def explain(number: int, target: int) -> np.ndarray:
+    return np.full_like(picture(number), 255 - target)
+
+
+PICTURES = Pictures(picture, explain)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -66,14 +70,14 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory) -> tuple[Path, np.ndarray, np.ndarray, dict[str, float]]:
-    """A report on 60 pictures of 3 classes, some labels wrong: (folder, labels, probabilities, figures)."""
+    """A report on 60 pictures of 3 classes, some labels wrong: (folder, labels, probabilities, metrics)."""
     folder = tmp_path_factory.mktemp("report") / "new" / "folder"
     labels = np.random.default_rng(1).integers(0, 3, 60)
     chances = guesses(labels, 3, strength=3)
     labels[[5, 14, 21, 29, 35]] = (labels[[5, 14, 21, 29, 35]] + 1) % 3
     names = [f"{HOSTILE[i % len(HOSTILE)]}{i}" for i in range(60)]
     notes = {"model": "<i>x</i>", "<u>": "&"}
-    found = write_report(folder, "<img src=x> & 猫", names, labels, chances, CHINESE, picture, explain, notes)
+    found = write_report(folder, "<img src=x> & 猫", Results(names, labels, chances, CHINESE), PICTURES, notes)
     return folder, labels, chances, found
 
 
@@ -118,29 +122,16 @@ def binned_error(right: np.ndarray, confidence: np.ndarray) -> float:
     return error
 
 
-def test_figures_of_three_classes(three):
-    folder, _, _, found = three
-    check_against_scikit_learn(folder, CHINESE, found)
-
-
 @pytest.mark.parametrize("count", [2, 20])
 def test_figures_of_two_and_of_twenty_classes(tmp_path, count):
     classes = [f"class {i}" for i in range(count)]
     labels = np.arange(200) % count
-    found = write_report(
-        tmp_path, "t", ["x"] * 200, labels, guesses(labels, count, strength=6), classes, picture, None, {}
-    )
+    results = Results(["x"] * 200, labels, guesses(labels, count, strength=6), classes)
+    found = write_report(tmp_path, "t", results, Pictures(picture), {})
     check_against_scikit_learn(tmp_path, classes, found)
     assert not list((tmp_path / "samples").glob("*_explained.png"))
     for path in tmp_path.rglob("*.png"):
         Image.open(path).verify()
-
-
-def test_calibration_error_by_hand():
-    # Bins (0.6, 0.667] and (0.867, 0.933]: 2 of 5 pictures with a gap of 0.15, 3 with one of 0.9 - 2/3.
-    right = np.array([True, False, True, True, False])
-    confidence = np.array([0.65, 0.65, 0.9, 0.88, 0.92])
-    assert calibration_error(right, confidence) == pytest.approx(2 / 5 * 0.15 + 3 / 5 * (0.9 - 2 / 3))
 
 
 def test_calibration_error_equals_the_bins_one_by_one():
@@ -154,24 +145,20 @@ def test_calibration_error_equals_the_bins_one_by_one():
 def test_figures_of_a_class_that_is_absent_are_left_out():
     labels = np.array([0, 0, 1, 1])
     chances = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])  # predicted: 0 2 1 0
-    found = figures(labels, chances, ["a", "b", "c"])
+    found = compute_metrics(labels, chances, ["a", "b", "c"])
     assert found["a_precision"] == 0.5 and found["a_recall"] == 0.5 and found["a_f1"] == 0.5
     assert found["b_precision"] == 1 and found["b_recall"] == 0.5 and found["b_f1"] == pytest.approx(2 / 3)
     assert found["macro_f1"] == pytest.approx((0.5 + 2 / 3) / 2) and not [name for name in found if name[:2] == "c_"]
     assert found["auc"] == pytest.approx(
         (2 / 4 + 4 / 4) / 2
     )  # pairs in order: a .7 .1 against .2 .6; b .5 .3 against .2
-    alone = figures(labels[:2], chances[:2], ["a", "b", "c"])
+    alone = compute_metrics(labels[:2], chances[:2], ["a", "b", "c"])
     assert "auc" not in alone and "average_precision" not in alone and alone["accuracy"] == 0.5
 
 
-def test_a_class_that_is_never_predicted_has_precision_0():
-    found = figures(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), ["a", "b"])
-    assert found["b_precision"] == found["b_recall"] == found["b_f1"] == 0 and found["macro_recall"] == 0.5
-
-
-def test_a_class_may_be_called_macro():
-    found = figures(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), ["macro", "b"])
+def test_a_class_that_is_never_predicted_has_precision_0_and_a_class_may_be_called_macro():
+    found = compute_metrics(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]), ["macro", "b"])
+    assert found["b_precision"] == found["b_recall"] == found["b_f1"] == 0
     assert found["macro_recall"] == 0.5  # the mean, not the class's 1
 
 
@@ -188,7 +175,7 @@ def test_tables_by_hand(tmp_path):
     chances = np.full((9, 3), 0.2)
     chances[np.arange(9), predictions] = 0.6
     names = [str(i) for i in range(9)]
-    write_report(tmp_path, "t", names, np.array(labels), chances, classes, picture, None, {})
+    write_report(tmp_path, "t", Results(names, np.array(labels), chances, classes), Pictures(picture), {})
     assert [list(row.values()) for row in table(tmp_path / "confusion.csv")] == [
         ["cat", "2", "1", "3"],
         ["dog", "0", "1", "0"],
@@ -205,7 +192,8 @@ def test_tables_by_hand(tmp_path):
 
 
 def test_predictions_keep_every_digit_and_every_name(three):
-    folder, labels, chances, _ = three
+    folder, labels, chances, found = three
+    check_against_scikit_learn(folder, CHINESE, found)
     rows = table(folder / "predictions.csv")
     assert list(rows[0]) == ["name", "label", "prediction", *CHINESE]
     exact = chances / chances.sum(1, keepdims=True, dtype=np.float64)
@@ -232,9 +220,11 @@ def test_suspects_by_hand():
         ]
     )
     # Thresholds: (0.9 + 0.2 + 0.1) / 3 = 0.4, (0.35 + 0.45) / 2 = 0.4, 0.7
-    found = suspects(labels, chances)
+    found = find_suspects(labels, chances)
     assert [(s.index, s.suggestion) for s in found] == [(1, 1), (3, 0), (4, 0)]
     assert [s.margin for s in found] == pytest.approx([0.55, 0.1, 0.05])
+    # A class without labels has no threshold and is never suggested; those of the others are 0.35 and 0.3.
+    assert find_suspects(np.array([0, 0, 1]), np.array([[0.2, 0.1, 0.7], [0.5, 0.3, 0.2], [0.1, 0.3, 0.6]])) == []
 
 
 def test_suspects_equal_the_definition_picture_by_picture():
@@ -248,27 +238,13 @@ def test_suspects_equal_the_definition_picture_by_picture():
             above = [j for j in thresholds if p[j] >= thresholds[j]]
             if above and (best := max(above, key=lambda j, p=p: p[j])) != label:
                 expected.append((p[label] - p[best], i, best))
-        found = [(-s.margin, s.index, s.suggestion) for s in suspects(labels, chances)]
+        found = [(-s.margin, s.index, s.suggestion) for s in find_suspects(labels, chances)]
         assert len(found) > 3 and found == sorted(expected)
-
-
-def test_suspects_are_the_wrong_labels():
-    true = np.arange(300) % 3
-    chances = guesses(true, 3, strength=9)
-    labels = true.copy()
-    labels[[10, 50, 200]] = (labels[[10, 50, 200]] + 1) % 3
-    found = suspects(labels, chances)[:3]
-    assert {(s.index, s.suggestion) for s in found} == {(i, true[i]) for i in (10, 50, 200)}
-
-
-def test_a_class_without_labels_is_never_suggested():
-    found = suspects(np.array([0, 0, 1]), np.array([[0.2, 0.1, 0.7], [0.5, 0.3, 0.2], [0.1, 0.3, 0.6]]))
-    assert found == []  # the thresholds are 0.35, 0.3 and none
 
 
 def test_suspects_csv(three):
     folder, labels, chances, _ = three
-    found = suspects(labels, chances.astype(float) / chances.sum(1, keepdims=True, dtype=float))
+    found = find_suspects(labels, chances.astype(float) / chances.sum(1, keepdims=True, dtype=float))
     rows = table(folder / "suspects.csv")
     assert len(rows) == len(found) > 2
     for row, suspect in zip(rows, found, strict=True):
@@ -326,7 +302,7 @@ def test_samples_are_the_right_ones(three):
             assert (sample == index).all()
             heat = np.asarray(Image.open(folder / f"samples/{kind}_{rank}_explained.png"))
             assert (heat == 255 - predictions[index]).all() and heat.shape == sample.shape
-    for rank, suspect in enumerate(suspects(labels, chances)[:SHOWN], 1):
+    for rank, suspect in enumerate(find_suspects(labels, chances)[:SHOWN], 1):
         assert (np.asarray(Image.open(folder / f"samples/suspect_{rank}.png")) == suspect.index).all()
 
 
@@ -341,10 +317,11 @@ def test_pictures_without_a_label_change_no_figure(tmp_path):
         return picture(number)
 
     classes = ["cat", "dog"]
-    found = write_report(tmp_path / "all", "t", names, labels, chances, classes, seen, explain, {})
+    found = write_report(tmp_path / "all", "t", Results(names, labels, chances, classes), Pictures(seen, explain), {})
     some = [name for name, there in zip(names, known, strict=True) if there]
-    alone = write_report(tmp_path / "some", "t", some, labels[known], chances[known], classes, picture, None, {})
-    assert found == alone and set(shown) <= set(np.flatnonzero(known).tolist())
+    alone = Results(some, labels[known], chances[known], classes)
+    assert found == write_report(tmp_path / "some", "t", alone, Pictures(picture), {})
+    assert set(shown) <= set(np.flatnonzero(known).tolist())
     for name in ("confusion.csv", "per_class.csv", "suspects.csv", "figures.json"):
         assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "some" / name).read_bytes()
     rows = table(tmp_path / "all" / "predictions.csv")
@@ -356,13 +333,13 @@ def test_one_picture_and_then_unlabelled_ones_in_the_same_folder(tmp_path):
     keep.parent.mkdir()
     keep.write_bytes(b"mine")
     chances = np.array([[1.0, 0.0]])
-    found = write_report(tmp_path, "t", ["a"], np.array([1]), chances, ["cat", "dog"], picture, explain, {})
+    found = write_report(tmp_path, "t", Results(["a"], np.array([1]), chances, ["cat", "dog"]), PICTURES, {})
     assert found["accuracy"] == 0 and found["log_loss"] == pytest.approx(-np.log(np.finfo(float).eps))
     assert "∞" in Page(tmp_path / "report.html").text and (tmp_path / "samples" / "worst_1.png").exists()
     json.loads((tmp_path / "figures.json").read_text(), parse_constant=pytest.fail)
 
     unknown = np.array([-1, -1])
-    found = write_report(tmp_path, "t", ["a", "b"], unknown, np.eye(2), ["cat", "dog"], picture, explain, {})
+    found = write_report(tmp_path, "t", Results(["a", "b"], unknown, np.eye(2), ["cat", "dog"]), PICTURES, {})
     assert found == {}
     there = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert there == ["distribution.png", "predictions.csv", "report.html", "samples/mine.png"]
@@ -372,12 +349,13 @@ def test_one_picture_and_then_unlabelled_ones_in_the_same_folder(tmp_path):
 
 def test_probabilities_that_are_no_numbers_are_named(tmp_path):
     chances = np.array([[0.5, 0.5], [np.nan, 0.5]])
+    results = Results(["a.jpg", "b.jpg"], np.array([0, 1]), chances, ["x", "y"])
     with pytest.raises(UserError, match="^b.jpg: the probabilities are not finite"):
-        write_report(tmp_path, "t", ["a.jpg", "b.jpg"], np.array([0, 1]), chances, ["x", "y"], picture, None, {})
+        write_report(tmp_path, "t", results, PICTURES, {})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write .*file"):
-        write_report(tmp_path / "file", "t", ["a"], np.array([0]), np.eye(2)[:1], ["x", "y"], picture, None, {})
+        write_report(tmp_path / "file", "t", Results(["a"], np.array([0]), np.eye(2)[:1], ["x", "y"]), PICTURES, {})

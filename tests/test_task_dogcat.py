@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import random
 import shutil
 import time
@@ -157,75 +156,6 @@ def test_mixup_by_hand(pictures):
     same = task_of(pictures)
     same.model.eval()
     assert plain.item() == pytest.approx(same.step(same.model, batch)["objective"].item())
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("classes", [2, 3])
-def test_area_under_roc_is_scikit_learns(classes):
-    draw = torch.Generator().manual_seed(0)
-    label = torch.randint(classes, (200,), generator=draw)
-    logits = torch.randn(200, classes, generator=draw)
-    logits[torch.arange(200), label] += 1
-    chances = logits.double().softmax(1)
-    chances[:80] = chances[0]  # equal scores
-    scores = chances[:, 1] if classes == 2 else chances
-    expected = metrics.roc_auc_score(label.numpy(), scores.numpy(), multi_class="ovr")
-    assert dogcat.area_under_roc(chances, label) == pytest.approx(expected, abs=1e-9)
-    assert dogcat.area_under_roc(torch.full((200, classes), 1 / classes), label.sort()[0]) == pytest.approx(0.5)
-    assert math.isnan(dogcat.area_under_roc(chances, torch.zeros(200, dtype=torch.long)))
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_curves_are_scikit_learns(ties):
-    draw = torch.Generator().manual_seed(1)
-    positive = torch.rand(300, generator=draw) < 0.3
-    scores = torch.randn(300, generator=draw) + positive
-    if ties:
-        scores = scores.round(decimals=1)
-    precision, recall, _ = metrics.precision_recall_curve(positive, scores)  # the lowest threshold comes first
-    expected = np.stack([recall, precision], axis=1)[::-1]
-    np.testing.assert_allclose(dogcat.precision_recall(scores, positive), expected)
-    expected = np.stack(metrics.roc_curve(positive, scores, drop_intermediate=False)[:2], axis=1)
-    np.testing.assert_allclose(dogcat.roc(scores, positive), expected)
-
-
-def test_a_thinned_curve_keeps_its_ends_and_its_shape():
-    draw = torch.Generator().manual_seed(2)
-    positive = torch.rand(5000, generator=draw) < 0.5
-    scores = 2 * torch.randn(5000, generator=draw) + 5 * positive
-    for points in (dogcat.precision_recall, dogcat.roc):
-        curve = points(scores, positive)
-        thin = dogcat.thinned(curve, 100)
-        assert 60 < len(thin) <= 100 and thin[0].equal(curve[0]) and thin[-1].equal(curve[-1])
-        places = [(curve == point).all(1).nonzero()[0].item() for point in thin]  # they are points of the curve
-        assert places == sorted(places)
-        assert thin.diff(dim=0).abs().amax() < 0.05  # no long way without a point
-        few = curve[::100]
-        assert dogcat.thinned(few, 100).equal(few)
-
-
-def test_each_class_has_a_curve_that_it_can_have():
-    label = torch.tensor([0, 1, 1, 0, 3])
-    chances = torch.tensor([[4, 3, 2, 1], [2, 5, 1, 2], [3, 4, 2, 1], [1, 6, 1, 2], [1, 1, 1, 7]]) / 10
-    names = ["ant", "bee", "cow", "dog"]
-    lines = dogcat.class_curves(dogcat.precision_recall, chances, label, names)
-    assert list(lines) == ["ant", "bee", "dog"]  # there is no cow
-    recall, precision = lines["bee"]  # by falling probability: the fourth, the second, the third, the others
-    assert recall == pytest.approx([0, 0, 0.5, 1, 1, 1])
-    assert precision == pytest.approx([1, 0, 1 / 2, 2 / 3, 2 / 4, 2 / 5])
-    two = dogcat.class_curves(dogcat.roc, chances[:4, :2], label[:4], ["cat", "dog"])
-    assert list(two) == ["dog"]
-    np.testing.assert_allclose(two["dog"], [[0, 0.5, 0.5, 0.5, 1], [0, 0, 0.5, 1, 1]])
-    assert dogcat.class_curves(dogcat.roc, chances[1:3, :2], label[1:3], ["cat", "dog"]) == {}
-
-
-@pytest.mark.parametrize(("classes", "most"), [(2, 100), (20, 50), (60, 20)])
-def test_curves_of_many_classes_have_fewer_points(classes, most):
-    draw = torch.Generator().manual_seed(3)
-    chances = torch.rand(2000, classes, generator=draw)
-    label = torch.randint(classes, (2000,), generator=draw)
-    lines = dogcat.class_curves(dogcat.roc, chances, label, [str(k) for k in range(classes)])
-    assert len(lines) == (1 if classes == 2 else classes) and max(len(x) for x, _ in lines.values()) == most
 
 
 # ------------------------------------------------------------------------------------------------------------ a run
@@ -538,7 +468,7 @@ def test_test_with_labels(kaggle, tmp_path, capfd):
     (tmp_path / "labels.csv").write_text("id,label\n1,1\n2,0\n")
     labels = {row[0]: row[2] for row in predictions(tmp_path / "report")}
     out, err = cli(capfd, "test", **given)
-    assert "9 of 11 pictures have no label: the figures are those of the others" in err
+    assert "9 of 11 pictures have no label: the metrics are those of the others" in err
     told = json.loads(out)
     assert told["pictures"] == 11 and told["unlabelled"] == 9
     assert told["accuracy"] == ((labels["1.png"] == "dog") + (labels["2.png"] == "cat")) / 2
@@ -573,7 +503,7 @@ def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(har
 
 def test_labelled_by_name_there_is_nothing_to_submit(tmp_path, capfd, monkeypatch):
     """Class folders have pictures of one name, and their case may differ from the model's classes."""
-    monkeypatch.setattr(dogcat, "write_report", lambda *arguments: {})
+    monkeypatch.setattr(dogcat.report, "write_report", lambda *arguments: {})
     for i in range(3):
         write_picture(tmp_path / "data" / "Cat" / f"{i}.png", HUES["cat"], i)
         write_picture(tmp_path / "data" / "DOG" / f"{i}.png", HUES["dog"], i)
