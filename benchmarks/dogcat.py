@@ -30,7 +30,9 @@ from torch.utils.data import DataLoader  # noqa: E402
 from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noqa: E402
 from benchmarks.reference_dogcat import PlainDogCat, mobilenet_v2, plain_logits, plain_training  # noqa: E402
 from config import ClassifyConfig, DogCatConfig, task_config  # noqa: E402
-from data.dogcat import DogCatDataset, choose_split, list_samples  # noqa: E402
+from data.dogcat import DogCatDataset  # noqa: E402
+from data.labels import choose_split, list_samples  # noqa: E402
+from data.views import Augmentation  # noqa: E402
 from infer.photo.classify import Settings, classify, find_pictures, open_model  # noqa: E402
 from models import MobileNetV2  # noqa: E402
 from tasks import make_task  # noqa: E402
@@ -75,7 +77,7 @@ def timed_reading(way: str, folder: Path, cache: Path) -> Callable[[int], tuple[
         dataset = PlainDogCat(training_files(folder), SIZE, train=True)
     else:
         samples = choose_split(list_samples(folder), "train")
-        dataset = DogCatDataset(samples, ["cat", "dog"], SIZE, seed=0, cache=cache if way == "cached" else "")
+        dataset = DogCatDataset(samples, ["cat", "dog"], SIZE, Augmentation(), cache if way == "cached" else "")
 
     def answer(number: int) -> tuple[float, None]:
         start = time.perf_counter()

@@ -1,11 +1,8 @@
 """The classifier's task: which class a picture is of, judged by log loss and accuracy; two classes or twenty."""
 
-import csv
-import io
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from config import DogCatConfig
-from data.dogcat import DogCatDataset, Sample, choose_split, class_names, list_samples
-from data.dogcat import collate as collate_pictures
-from data.loading import batches_of
+from data.dogcat import CachedFeatures, DogCatDataset, collate
+from data.labels import Sample, choose_split, class_names, list_samples, write_submission
 from data.photos import choose_split as choose_photos
 from data.photos import list_pictures
+from data.views import Augmentation
 from infer.photo import metrics, report
 from infer.photo.classify import (
     VIEWS,
@@ -41,22 +38,15 @@ from models.classifier import fold_batchnorm
 from tasks.base import Task
 from training.recorder import Recorder
 from utils.errors import UserError
-from utils.files import atomic_write, is_inside, refuse_overwriting
+from utils.files import is_inside, refuse_overwriting
 from utils.images import grid, save_image
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
 SUBMISSION = "submission.csv"
-CLIP = 0.005  # one wrong answer of probability 0 would make Kaggle's log loss infinite
 VAL_BATCH = 64
 CURVE_POINTS = 100  # most points of a curve in the log
 CURVES_POINTS = 1000  # and of those of all classes, unless that leaves fewer than 20 to each
-
-
-def collate(samples: Sequence[dict[str, Any] | None]) -> dict[str, Tensor] | None:
-    """As data/dogcat.py does it; of CachedFeatures "maps" (B, C, h, w) instead of "image"."""
-    there = [sample for sample in samples if sample is not None]
-    return default_collate(there) if there and "maps" in there[0] else collate_pictures(there)
 
 
 class DogCatTask(Task):
@@ -86,7 +76,7 @@ class DogCatTask(Task):
             # Its maps have one place then, of which BatchNorm cannot tell the variance in a batch of one picture.
             raise UserError(f"--image_size={cfg.image_size}: {type(self.model).__name__} needs 33 or more")
         self.calibration: dict[str, float] = {}
-        self.kept: dict[int, CachedFeatures] = {}  # by view; -1: of the validation pictures
+        self.cached: dict[int, CachedFeatures] = {}  # by view; -1: of the validation pictures
         self.validated: dict[str, Tensor] = {}  # the last validation's samples
 
     def _new_model(self, classes: list[str]) -> Classifier:
@@ -105,8 +95,8 @@ class DogCatTask(Task):
     def samples(self) -> list[Sample]:
         return list_samples(self.cfg.data_root or EMBEDDED / "train", self.cfg.labels)
 
-    def _dataset(self, samples: list[Sample], **training: Any) -> DogCatDataset:
-        return DogCatDataset(samples, self.model.classes, self.cfg.image_size, cache=self.cfg.cache, **training)
+    def _dataset(self, samples: list[Sample], augmentation: Augmentation | None = None) -> DogCatDataset:
+        return DogCatDataset(samples, self.model.classes, self.cfg.image_size, augmentation, self.cfg.cache)
 
     def _others(self, split: str) -> list[Sample]:
         """Pictures of none of the classes."""
@@ -120,7 +110,7 @@ class DogCatTask(Task):
         """What to train with, as pictures."""
         cfg, views = self.cfg, self.cfg.views if self.body_frozen else 0
         samples = choose_split(self.samples, "train") + self._others("train")
-        return self._dataset(samples, seed=cfg.seed, jitter=cfg.jitter, shuffle_blocks=cfg.shuffle_blocks, views=views)
+        return self._dataset(samples, Augmentation(cfg.seed, cfg.jitter, cfg.shuffle_blocks, views=views))
 
     @cached_property
     def val_pictures(self) -> DogCatDataset:
@@ -160,11 +150,18 @@ class DogCatTask(Task):
         order = list(range(len(dataset)))
         return dataset, [order[i : i + VAL_BATCH] for i in range(0, len(order), VAL_BATCH)]
 
-    def _features(self, pictures: DogCatDataset, view: int) -> "CachedFeatures":
+    def _features(self, pictures: DogCatDataset, view: int) -> CachedFeatures:
         """The features of all these pictures, computed when they are asked for first."""
-        if view not in self.kept:
-            self.kept[view] = CachedFeatures(self.model, pictures, self.cfg.precision, self.cfg.num_workers)
-        return self.kept[view]
+        if view not in self.cached:
+            self.cached[view] = CachedFeatures(self._extract, pictures, VAL_BATCH, self.cfg.num_workers)
+        return self.cached[view]
+
+    @torch.no_grad()
+    def _extract(self, image: Tensor) -> Tensor:
+        """Images (B, 3, S, S) uint8 -> what the last layer needs of their maps."""
+        model = self.model.eval()
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.cfg.precision == "bf16"):
+            return model.pool(model.feature_maps(as_input(image.to(model.device)))).float().cpu()
 
     def step(self, model: BaseModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross entropy to the target distribution; log loss and accuracy of the pictures whose class is known.
@@ -359,43 +356,6 @@ class DogCatTask(Task):
         return {"image_size": self.cfg.image_size, **self.calibration}
 
 
-class CachedFeatures(Dataset):
-    """What a frozen body makes of pictures: {"maps": (C, h, w), "label", "index"}, None for one that is broken.
-
-    Computed at once: a training of the last layer then costs next to nothing.
-    """
-
-    def __init__(self, model: Classifier, pictures: DogCatDataset, precision: str, workers: int = 0):
-        self.pictures = pictures
-        self.found: dict[int, dict[str, Any]] = {}
-        model.eval()
-        order = list(range(len(pictures)))
-        batches = [order[i : i + VAL_BATCH] for i in range(0, len(order), VAL_BATCH)]
-        loader = DataLoader(
-            pictures,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=workers,
-            generator=torch.Generator(),  # the global one is for the training: a resumed one computes this once more
-        )
-        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            for batch in tqdm(batches_of(loader), "features", len(loader), unit="batch", leave=False):
-                if batch is None:
-                    continue
-                maps = model.pool(model.feature_maps(as_input(batch["image"].to(model.device)))).float().cpu()
-                for i, index in enumerate(batch["index"].tolist()):
-                    self.found[index] = {"maps": maps[i].clone(), "label": int(batch["label"][i]), "index": index}
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> dict[str, Any] | None:
-        return self.found.get(index)
-
-    def fault(self, index: int) -> str:
-        return self.pictures.fault(index)
-
-
 def as_input(image: Tensor) -> Tensor:
     """(B, 3, S, S) uint8 -> float in 0..1, channels last."""
     return (image.float() / 255).contiguous(memory_format=torch.channels_last)
@@ -411,20 +371,6 @@ def mixup(inputs: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]
     share = max(share, 1 - share)
     order = torch.randperm(len(inputs), device="cpu").to(inputs.device)
     return share * inputs + (1 - share) * inputs[order], share * target + (1 - share) * target[order]
-
-
-def write_submission(path: Path, table: Mapping[str, np.ndarray], classes: list[str]) -> None:
-    """Kaggle's CSV, by id: `id,label` with the probability of the last of two classes, else one column for each.
-
-    `table` has the probabilities (K) of each id; they are kept CLIP away from 0 and 1.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label"] if len(classes) == 2 else ["id", *classes])
-    for name in sorted(table, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)):
-        row = table[name].clip(CLIP, 1 - CLIP)
-        writer.writerow([name, f"{row[1]:.6f}"] if len(classes) == 2 else [name, *(f"{p:.6f}" for p in row)])
-    atomic_write(path, text.getvalue())
 
 
 def _say(text: str) -> None:

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 import infer.photo.explain
 import main
-from data.dogcat import centre_view
 from data.photos import Source
+from data.views import centre_view
 from infer.photo.classify import (
     Pictures,
     Settings,

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
-from data.dogcat import Sample, class_names, list_samples
+from data.labels import Sample, class_names, list_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "dataset" / "sample" / "dogcat"

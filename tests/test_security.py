@@ -19,7 +19,9 @@ import torch
 from PIL import Image
 
 import main
-from data.dogcat import DogCatDataset, list_samples
+from data.dogcat import DogCatDataset
+from data.labels import list_samples
+from data.views import Augmentation
 from infer.photo.classify import Settings, classify, find_pictures
 from models import BACKBONES
 from tests.training import arguments, write_corpus
@@ -124,7 +126,7 @@ def test_the_bombs_would_go_off(marker):
 
 
 def test_a_bomb_in_the_cache_of_pictures_is_replaced(marker):
-    photos = DogCatDataset(list_samples(Path("pictures", "train")), ("cat", "dog"), 16, seed=0, cache="cache")
+    photos = DogCatDataset(list_samples(Path("pictures", "train")), ("cat", "dog"), 16, Augmentation(), "cache")
     expected = photos[0]["image"]
     (kept,) = Path("cache").iterdir()
     whole = kept.read_bytes()
@@ -227,6 +229,6 @@ def test_every_way_in_refuses_a_huge_picture_by_its_header(marker, capfd, monkey
     monkeypatch.undo()
     os.chdir(marker.parent)
     huge_png(Path("pictures", "train", "cat.0.png"))
-    photos = DogCatDataset(list_samples(Path("pictures", "train")), ("cat", "dog"), 16, seed=0)
+    photos = DogCatDataset(list_samples(Path("pictures", "train")), ("cat", "dog"), 16, Augmentation())
     broken = [photos.fault(i) for i in range(len(photos)) if photos[i] is None]
     assert len(broken) == 1 and "60000 x 60000 pixels" in broken[0]

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 import main
 from config import PoetConfig, StyleConfig
-from data.dogcat import list_samples
+from data.labels import list_samples
 from data.verse import FORMS, verses
 from data.vocabulary import SPECIALS
 from infer.painting.tiles import Painter

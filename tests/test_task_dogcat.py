@@ -16,7 +16,8 @@ from sklearn import metrics
 
 import main
 from config import DogCatConfig
-from data.dogcat import choose_split, list_samples
+from data.dogcat import CachedFeatures
+from data.labels import choose_split, list_samples, write_submission
 from infer.photo.classify import Pictures, calibrate, calibration, classify, open_model, predict
 from models import BACKBONES, Classifier
 from models.poet import Poet
@@ -342,9 +343,7 @@ def test_kept_features_give_the_objective_of_computing_them_anew(pictures):
     kept, anew = frozen_task(pictures, dropout=0), frozen_task(pictures, dropout=0)
     for task in (kept, anew):
         task.train_batches(0)
-    assert isinstance(kept.train_set, dogcat.CachedFeatures) and isinstance(
-        kept.val_batches()[0], dogcat.CachedFeatures
-    )
+    assert isinstance(kept.train_set, CachedFeatures) and isinstance(kept.val_batches()[0], CachedFeatures)
     train_mode(kept.model)
     train_mode(anew.model)
     for indices in kept.train_batches(0):
@@ -517,7 +516,7 @@ def test_labelled_by_name_there_is_nothing_to_submit(tmp_path, capfd, monkeypatc
 
 def test_three_classes_have_a_column_each(tmp_path):
     table = {"10": np.array([0.2, 0.3, 0.5]), "9": np.array([1.0, 0, 0]), "b": np.full(3, 1 / 3)}
-    dogcat.write_submission(tmp_path / "s.csv", table, ["a,b", "猫", "c"])
+    write_submission(tmp_path / "s.csv", table, ["a,b", "猫", "c"])
     with open(tmp_path / "s.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert [row[0] for row in rows] == ["id", "9", "10", "b"] and rows[0] == ["id", "a,b", "猫", "c"]
@@ -623,5 +622,5 @@ def test_labels_from_a_file_train(tmp_path, capfd):
         lines.append(f"{i},{path.name[:3]}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     given = options(tmp_path, tmp_path / "data", run="a", max_epoch=1)
-    assert "--labels=FILE" in cli(capfd, "train", 2, **given)[1]
+    assert "labels=FILE" in cli(capfd, "train", 2, **given)[1]
     assert "6 cat, 6 dog" in cli(capfd, "train", **given, labels=tmp_path / "labels.csv")[1]

@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from data.dogcat import MARGIN
 from data.loading import batches_of
 from data.photos import Source, list_pictures
+from data.views import MARGIN
 from infer.photo.explain import explain_prediction, is_overlay, overlay_paths, save_overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError

@@ -17,8 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.dogcat import MARGIN
 from data.photos import Source
+from data.views import MARGIN
 from models.classifier import Classifier
 from utils.errors import UserError
 from utils.files import atomic_save
