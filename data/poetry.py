@@ -18,7 +18,7 @@ IGNORE = -1  # target of positions that are not counted: padding and condition
 
 
 def character_counts(poems: Iterable[Poem], vocabulary: Vocabulary) -> Tensor:
-    """(V,) how often each sign is a target in the bodies of the poems."""
+    """(V,) how often each token is a target in the bodies of the poems."""
     counts = np.zeros(len(vocabulary), np.int64)
     for poem in poems:
         np.add.at(counts, [*vocabulary.encode(poem.text), vocabulary.eos], 1)
@@ -26,85 +26,90 @@ def character_counts(poems: Iterable[Poem], vocabulary: Vocabulary) -> Tensor:
 
 
 class PoetryDataset(Dataset):
-    """Rows of ids to train or judge on; a row holds one poem after the other, as many as fit.
+    """Sequences of ids to train on or to evaluate; each holds one poem after the other, as many as fit.
 
-    Rows keep padding away: poems have 20 to 3,000 characters, rows are all nearly full, and a batch of rows is as mixed
-    as the corpus, which a batch of poems of equal length is not.
+    Packing keeps padding away: poems have 20 to 3,000 characters, packed sequences are all nearly full, and a batch of
+    them is as mixed as the corpus, which a batch of poems of equal length is not.
 
     Args:
-        row_length: signs in a row; longer poems are cut into stretches at the ends of lines, a later stretch starts
-            with <more> instead of <bos>. 0: one whole poem a row, in the order given; for judging.
         condition: "none" (text alone), "all" (form, author and title given) or "random": in training half of the poems
             get none, in the others form, author and title are each there with probability 0.7, and one to four
             keywords, words of the poem itself, with probability 0.5.
-        seed: which conditions are drawn and which poems share a row is a function of (seed, epoch), so that a resumed
-            run sees what the uninterrupted one would have seen.
+        sequence_length: tokens of a sequence; longer poems are cut into chunks at the ends of lines, a later chunk
+            starts with <more> instead of <bos>. 0: one whole poem a sequence, in the order given; for evaluation.
+        seed: conditions and packing are a function of (seed, epoch), so that a resumed run sees what the uninterrupted
+            one would have seen.
     """
 
     def __init__(
-        self, poems: list[Poem], vocabulary: Vocabulary, condition: str = "random", row_length: int = 128, seed: int = 0
+        self,
+        poems: list[Poem],
+        vocabulary: Vocabulary,
+        condition: str = "random",
+        sequence_length: int = 128,
+        seed: int = 0,
     ):
-        self.vocabulary, self.condition, self.row_length, self.seed = vocabulary, condition, row_length, seed
+        self.vocabulary, self.condition, self.sequence_length, self.seed = vocabulary, condition, sequence_length, seed
         # ids of form, author and title of each poem
         self.conditions = [vocabulary.condition(p.form, p.author, p.title)[:3] for p in poems]
-        self.stretches: list[tuple[int, np.ndarray]] = []  # (poem, ids with <bos> or <more> in front)
+        self.chunks: list[tuple[int, np.ndarray]] = []  # (poem, ids with <bos> or <more> in front)
         for number, poem in enumerate(poems):
             body = np.array([vocabulary.bos, *vocabulary.encode(poem.text), vocabulary.eos], np.int32)
-            for start, stop in _stretches(poem.text, row_length):
+            for start, stop in _cut(poem.text, sequence_length):
                 ids = body[start:stop].copy()
                 ids[0] = vocabulary.bos if start == 0 else vocabulary.ids[MORE]
-                self.stretches.append((number, ids))
-        self.characters = sum(len(ids) - 1 for _, ids in self.stretches)  # counted ones: bodies and end marks
-        self.keyword = _KeywordChoice(vocabulary, [ids for _, ids in self.stretches])
+                self.chunks.append((number, ids))
+        self.characters = sum(len(ids) - 1 for _, ids in self.chunks)  # counted ones: bodies and end tokens
+        self.keywords = _KeywordSampler(vocabulary, [ids for _, ids in self.chunks])
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws the conditions and the rows of that epoch."""
-        n = len(self.stretches)
+        """Draws the conditions of that epoch, and packs its sequences."""
+        n = len(self.chunks)
         random = np.random.default_rng((self.seed, epoch, 0))
-        self.given = [self.conditions[poem] if self.condition == "all" else [] for poem, _ in self.stretches]
+        self.given = [self.conditions[poem] if self.condition == "all" else [] for poem, _ in self.chunks]
         if self.condition == "random":
             chosen = random.random(n) < 0.5
             parts = random.random((n, 4)) < (0.7, 0.7, 0.7, 0.5)
             for i in chosen.nonzero()[0]:
-                poem, body = self.stretches[i]
-                keywords = self.keyword.draw(body, random) if parts[i, 3] else []
+                poem, body = self.chunks[i]
+                keywords = self.keywords.draw(body, random) if parts[i, 3] else []
                 whole = (*self.conditions[poem], keywords)
                 self.given[i] = [part for part, there in zip(whole, parts[i], strict=True) if there]
-        if self.row_length:
-            lengths = [
-                len(ids) + sum(map(len, given)) for (_, ids), given in zip(self.stretches, self.given, strict=True)
-            ]
-            self.rows = _pack(lengths, random.permutation(n), self.row_length)
-        else:
-            self.rows = [[i] for i in range(n)]
+        self.sequences = [[i] for i in range(n)]  # the chunks of each
+        if self.sequence_length:
+            lengths = [len(ids) + sum(map(len, given)) for (_, ids), given in zip(self.chunks, self.given, strict=True)]
+            self.sequences = _pack(lengths, random.permutation(n), self.sequence_length)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.sequences)
 
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """A row of n signs: {"ids": (n,), "counted": (n,) whether the loss counts the sign (bodies and end marks, not
-        conditions), "poem": (n,) the number of its poem in the row}."""
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """A sequence of n tokens: {"ids": (n,), "counted": (n,) whether the loss counts the token (bodies and end
+        tokens, not conditions), "poem": (n,) the number of its poem in the sequence}."""
         ids, counted, poem = [], [], []
-        for number in self.rows[row]:
-            body = self.stretches[number][1]
-            condition = [i for part in self.given[number] for i in part]
-            room = max(0, self.row_length - len(body)) if self.row_length else len(condition)
-            poem += [self.rows[row].index(number)] * (min(len(condition), room) + len(body))
-            ids += [*condition[:room], *body]
-            counted += [False] * (min(len(condition), room) + 1) + [True] * (len(body) - 1)
+        for place, chunk in enumerate(self.sequences[index]):
+            body = self.chunks[chunk][1]
+            condition = [i for part in self.given[chunk] for i in part]
+            if self.sequence_length:
+                condition = condition[: max(0, self.sequence_length - len(body))]
+            ids += [*condition, *body]
+            counted += [False] * (len(condition) + 1) + [True] * (len(body) - 1)
+            poem += [place] * (len(condition) + len(body))
         return {"ids": np.array(ids), "counted": np.array(counted), "poem": np.array(poem)}
 
     def batches(self, batch_size: int, epoch: int, shuffle: bool = True) -> list[list[int]]:
-        """The epoch's batches of row numbers; without shuffle rows of equal length together, for judging."""
+        """The epoch's batches of indices; without shuffle sequences of equal length together, for evaluation."""
         if shuffle:
             order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self))
         else:
-            order = np.argsort([sum(len(self.stretches[i][1]) for i in row) for row in self.rows], kind="stable")
+            order = np.argsort(
+                [sum(len(self.chunks[i][1]) for i in chunks) for chunks in self.sequences], kind="stable"
+            )
         return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
 
 
-class _KeywordChoice:
+class _KeywordSampler:
     """Draws words of a poem: single characters, and pairs that start at an even place of their verse.
 
     Common characters are drawn less often, by the square root of their frequency as in word2vec (Mikolov et al. 2013):
@@ -117,8 +122,8 @@ class _KeywordChoice:
         counts = np.bincount(np.concatenate(bodies), minlength=len(vocabulary))
         self.word = np.array([c not in SPECIALS and c.isalnum() for c in vocabulary.characters])
         frequency = np.maximum(counts, 1) / max(1, counts[self.word].sum())
-        self.share = np.minimum(1, (self.COMMON / frequency) ** 0.5)
-        self.sign = vocabulary.ids[KEYWORD]
+        self.probs = np.minimum(1, (self.COMMON / frequency) ** 0.5)
+        self.token = vocabulary.ids[KEYWORD]
 
     def draw(self, body: np.ndarray, random: np.random.Generator) -> list[int]:
         """Up to four words of the body, as ids, each behind a <keyword>."""
@@ -126,47 +131,47 @@ class _KeywordChoice:
         letters = self.word[body]
         tries = random.integers(0, len(body), 2 * random.integers(1, 5))
         for place, pair, luck in zip(tries, random.random(len(tries)) < 0.5, random.random(len(tries)), strict=True):
-            if not letters[place] or luck > self.share[body[place]]:
+            if not letters[place] or luck > self.probs[body[place]]:
                 continue
             start = place
             if pair:
-                verse = place - int(letters[place::-1].argmin())  # the sign before the verse
+                verse = place - int(letters[place::-1].argmin())  # the token before the verse
                 start -= (place - verse - 1) % 2
                 if start + 1 >= len(body) or not letters[start + 1]:
                     start -= 1  # the last of an odd number: with the one before
             word = body[start : start + 1 + pair]
             if letters[start : start + 1 + pair].all() and self.word[word].all():
-                keywords += [self.sign, *word.tolist()]
+                keywords += [self.token, *word.tolist()]
         return keywords
 
 
-def _pack(lengths: list[int], order: np.ndarray, row_length: int, open_rows: int = 32) -> list[list[int]]:
-    """Fills rows of `row_length` with items in that order: each goes into the fullest open row that it fits in."""
+def _pack(lengths: list[int], order: np.ndarray, sequence_length: int, bins: int = 32) -> list[list[int]]:
+    """Fills sequences with items in that order: each goes into the fullest open one that it fits in."""
     done: list[list[int]] = []
-    rows: list[list[int]] = [[] for _ in range(open_rows)]
-    room = [row_length] * open_rows
+    open_: list[list[int]] = [[] for _ in range(bins)]
+    room = [sequence_length] * bins
     for item in order.tolist():
-        length = min(int(lengths[item]), row_length)
+        length = min(int(lengths[item]), sequence_length)
         fitting = [r for r in room if r >= length]
-        best = room.index(min(fitting if fitting else room))
+        best = room.index(min(fitting or room))
         if not fitting:  # close the fullest
-            done.append(rows[best])
-            rows[best], room[best] = [], row_length
-        rows[best].append(item)
+            done.append(open_[best])
+            open_[best], room[best] = [], sequence_length
+        open_[best].append(item)
         room[best] -= length
-    return done + [row for row in rows if row]
+    return done + [items for items in open_ if items]
 
 
-def _stretches(text: str, row_length: int) -> list[tuple[int, int]]:
-    """Where to cut <bos> + text + <eos> into stretches of at most `row_length` signs: (start, stop) pairs.
+def _cut(text: str, sequence_length: int) -> list[tuple[int, int]]:
+    """Where to cut <bos> + text + <eos> into chunks of at most `sequence_length` tokens: (start, stop) pairs.
 
-    Each starts one sign early: that place is for <bos> or <more>.
+    Each starts one token early: that place is for <bos> or <more>.
     """
-    if not row_length or len(text) + 2 <= row_length:
+    if not sequence_length or len(text) + 2 <= sequence_length:
         return [(0, len(text) + 2)]
-    cuts, last, longest = [], 0, row_length - 2
+    cuts, last, longest = [], 0, sequence_length - 2
     while len(text) - last > longest:
-        # the last end of a line that fits; a line longer than a row is cut where it is
+        # the last end of a line that fits; a line longer than a sequence is cut where it is
         fitting = [i + 1 for i in range(last, last + longest) if text[i] in STOPS + "\n"]
         last = fitting[-1] if fitting else last + longest
         cuts.append(last)
@@ -174,7 +179,7 @@ def _stretches(text: str, row_length: int) -> list[tuple[int, int]]:
 
 
 def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Rows -> {"ids": (B, T), "targets": (B, T), the next sign at each position or IGNORE, "poem": (B, T)}, padded."""
+    """Sequences -> {"ids": (B, T), "targets": (B, T), the next token or IGNORE, "poem": (B, T)}, padded."""
     length = max(len(s["ids"]) for s in samples) - 1
     ids = torch.zeros(len(samples), length, dtype=torch.long)
     targets = torch.full((len(samples), length), IGNORE, dtype=torch.long)

@@ -12,7 +12,7 @@ TITLE_LENGTH = 30  # characters; the longest titles are longer than their poems
 
 
 class Vocabulary:
-    """Characters by frequency behind the special signs; `unknown` stands for all the others."""
+    """Characters by frequency behind the special tokens; `unknown` stands for all the others."""
 
     def __init__(self, characters: list[str]):
         self.characters = characters
@@ -45,7 +45,7 @@ class Vocabulary:
         ]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids to text; special signs are left out."""
+        """Ids to text; special tokens are left out."""
         return "".join(c for i in ids if (c := self.characters[i]) not in SPECIALS)
 
     def fold(self, text: str) -> tuple[str, str]:

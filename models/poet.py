@@ -1,4 +1,4 @@
-"""The poet: characters -> embedding -> backbone -> characters. Knows token ids only; text is data/poetry.py's business.
+"""The poet: characters -> embedding -> backbone -> characters. Knows token ids only; text is data/vocabulary.py's business.
 
 Shapes: B poems, T positions, V characters in the vocabulary, E embedding width, H hidden width, A attention width,
 N counted positions.
@@ -69,7 +69,7 @@ class Poet(BaseModule):
     ) -> dict[str, Tensor | State]:
         """ids (B, T) and the state so far (none: the start) -> {"features": (B, T, E; untied: H), "state"}.
 
-        `poem` (B, T) numbers the poems of a row: attention stays within each; None: a row is one poem. With targets
+        `poem` (B, T) numbers the poems of a sequence: attention stays within each; None: it is one poem. With targets
         (B, T), negative where nothing is to be predicted, also {"nll": their summed negative log-likelihood in nats,
         "count": their number}; other positions cost neither time nor loss.
         """
@@ -179,7 +179,7 @@ class PlainBackbone(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Causal attention with heads of about 64 channels (Vaswani et al. 2017), within each poem of a row.
+    """Causal attention with heads of about 64 channels (Vaswani et al. 2017), within each poem of a sequence.
 
     Args: channels in, inside (A) and out; `rotary`: turns queries and keys by their position (Su et al. 2021).
     """

@@ -67,7 +67,7 @@ class PoetTask(Task):
         return model
 
     def _rhymes(self) -> Rhymes:
-        """The rhyme table of --rhymes, else that of the poet to start from, else the shipped poet's."""
+        """The rhyme table of cfg.rhymes, else that of the poet to start from, else the shipped poet's."""
         if self.cfg.rhymes:
             return read_rhymes(self.cfg.rhymes, self.model.vocab)
         for path in filter(None, (self.cfg.load, self.cfg.init, SHIPPED)):
@@ -82,7 +82,7 @@ class PoetTask(Task):
 
     @cached_property
     def val_set(self) -> PoetryDataset:
-        return PoetryDataset(choose_split(self.poems, "val"), self.vocabulary, "none", row_length=0)
+        return PoetryDataset(choose_split(self.poems, "val"), self.vocabulary, "none", sequence_length=0)
 
     def __str__(self) -> str:
         return (
@@ -102,15 +102,15 @@ class PoetTask(Task):
     def step(self, model: BaseModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Nats per character, bits per character, and the objective.
 
-        The objective divides by the number of rows times the MEAN length of a row, not by the characters of this batch:
-        so it is a mean over rows, and processes that share a batch can average their gradients.
+        The objective divides by the number of sequences times their MEAN length, not by the characters of this batch: so
+        it is a mean over sequences, and processes that share a batch can average their gradients.
         """
         output = model(batch["ids"], targets=batch["targets"], poem=batch["poem"])
         bits, _ = bits_of_batch(output["nll"].detach(), batch["targets"], self.vocabulary)
-        row = self.train_set.characters / len(self.train_set)
+        length = self.train_set.characters / len(self.train_set)
         count = output["count"].clamp(min=1)
         return {
-            "objective": output["nll"] / (len(batch["ids"]) * row),
+            "objective": output["nll"] / (len(batch["ids"]) * length),
             "count": output["count"],
             "loss": output["nll"].detach() / count,
             "bits_per_char": bits / count,
@@ -139,13 +139,15 @@ class PoetTask(Task):
         """Bits per character of a split: the text alone, and with title, author and form given.
 
         The negative log2-likelihood of body characters, punctuation and end mark, divided by their number. A character
-        outside the vocabulary costs the unknown sign and then the choice among all the other Chinese characters.
+        outside the vocabulary costs the unknown token and then the choice among all the other Chinese characters.
         """
         poems = self.some(choose_split(self.poems, split))
         source = self.cfg.data_root or "the embedded sample"
         result: dict[str, Any] = {"data": source, "split": split, "poems": len(poems)}
         for condition, name in (("none", "bits_per_char"), ("all", "bits_per_char_given")):
-            bits, count, unknown = bits_of(self.model, PoetryDataset(poems, self.vocabulary, condition, row_length=0))
+            bits, count, unknown = bits_of(
+                self.model, PoetryDataset(poems, self.vocabulary, condition, sequence_length=0)
+            )
             result[name] = bits / count
             result |= {"characters": count, "unknown_characters": unknown}
         return result
@@ -168,7 +170,7 @@ class PoetTask(Task):
 def _refuse_other_sizes(cfg: PoetConfig, model: Poet) -> None:
     for name, value in cfg.changed().items():
         if name in SIZES and value != model.arguments[name]:
-            raise UserError(f"--{name}={value}: {cfg.load} has {name}={model.arguments[name]}; leave --{name} out")
+            raise UserError(f"{cfg.load} has {name}={model.arguments[name]}; leave it out", **{name: value})
 
 
 CHINESE_CHARACTERS = 20_992  # the CJK Unified Ideographs of Unicode 4E00-9FFF

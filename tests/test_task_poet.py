@@ -127,7 +127,7 @@ def test_training_goes_on_from_a_model_file(folder):
     other.write_text((folder / "corpus.jsonl").read_text().replace("春", "秋"))
     load = folder / "first" / "best.safetensors"
     told = run(folder, code=2, **options(folder, run="second", load=load, data_root=other, hidden=99))
-    assert told.splitlines()[-1].endswith("has hidden=16; leave --hidden out")
+    assert told.splitlines()[-1].endswith("has hidden=16; leave it out")
     run(folder, **options(folder, run="second", load=load, data_root=other, lr=0))
     first, second = Poet.load(load), Poet.load(folder / "second" / "best.safetensors")
     assert first.vocab == second.vocab and second.arguments["hidden"] == 16

@@ -91,9 +91,9 @@ def check_verses(verses: list[str], table: RhymeTable) -> Check:
     """
     lookup = {c: c if table.tones(c) else simplify(c) for c in set("".join(verses))}
     readings = [[table.tones(lookup[c]) for c in verse] for verse in verses]
-    signs = {LEVEL + OBLIQUE: EITHER, "": UNKNOWN}
+    names = {LEVEL + OBLIQUE: EITHER, "": UNKNOWN}
     found = Check(
-        form_of([f"{verse}。" for verse in verses]), verses, ["".join(signs.get(r, r) for r in row) for row in readings]
+        form_of([f"{verse}。" for verse in verses]), verses, ["".join(names.get(r, r) for r in row) for row in readings]
     )
     if len(verses) % 2 or len(verses) < 4 or {len(verse) for verse in verses} not in ({5}, {7}):
         found.remarks = ["regulated verse has 4, 8 or more even verses of 5 or 7 characters"]

@@ -41,8 +41,8 @@ def from_book(tensors: Mapping[str, Tensor], words: Mapping[int, str], source: s
         tensors: its state dict. words: the characters by id, `ix2word` of its tang.npz.
         source: what messages call the weights: their file.
 
-    Characters that it does not know are the unknown sign, which it never writes. It has learnt no titles, authors,
-    keywords and forms: `vocab` has no signs for them. Raises UserError if weights and words do not belong together.
+    Characters that it does not know are the unknown token, which it never writes. It has learnt no titles, authors,
+    keywords and forms: `vocab` has no tokens for them. Raises UserError if weights and words do not belong together.
     """
     names = {"embeddings.weight": "embed.weight", "linear1.weight": "output_weight", "linear1.bias": "output_bias"}
     if missing := [name for name in (*names, "lstm.weight_hh_l0") if name not in tensors]:
@@ -57,7 +57,7 @@ def from_book(tensors: Mapping[str, Tensor], words: Mapping[int, str], source: s
     model = Poet([*vocab, UNKNOWN], embed, hidden, layers, dropout=0.0, attention=0, tied=False)
     own = {names.get(name, f"backbone.{name}"): tensor.float() for name, tensor in tensors.items()}
     for name, value in (("embed.weight", 0.0), ("output_weight", 0.0), ("output_bias", NEVER)):
-        own[name] = F.pad(own[name], (0, 0, 0, 1) if own[name].ndim == 2 else (0, 1), value=value)  # the unknown sign
+        own[name] = F.pad(own[name], (0, 0, 0, 1) if own[name].ndim == 2 else (0, 1), value=value)  # the unknown token
     own["seen_verses"] = model.seen_verses
     model.load_weights(own, source=source)
     return model.eval()
