@@ -1,4 +1,4 @@
-"""The poet: characters -> embedding -> backbone -> characters. Knows token ids only; text is data/vocabulary.py's business.
+"""The poet: token ids -> embedding -> backbone -> token ids. It knows no text; that is data/vocabulary.py's.
 
 Shapes: B poems, T positions, V characters in the vocabulary, E embedding width, H hidden width, A attention width,
 N counted positions.
