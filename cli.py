@@ -4,6 +4,7 @@ main.py has the commands; config.py their options. No torch here.
 """
 
 import dataclasses
+import logging
 import os
 import re
 import signal
@@ -54,6 +55,13 @@ def write(text: str, file: TextIO | None = None) -> None:
 def say(text: str) -> None:
     """A line on stderr."""
     print(text, file=sys.stderr)
+
+
+class Remarks(logging.Handler):
+    """Writes what the project remarks (shihua.py) to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write(record.getMessage(), sys.stderr)
 
 
 # -------------------------------------------------------------------------------------------------------- options
@@ -154,6 +162,9 @@ def options_text(cls: type[Options], command: str) -> str:
 
 def run_command(commands: dict[str, Callable], argv: list[str]) -> int:
     """Runs one command; returns the exit code. Mistakes of the user are one line on stderr and exit code 2."""
+    log = logging.getLogger("shihua")
+    log.handlers = [Remarks()]
+    log.setLevel(logging.INFO)
     try:
         if not argv or {"--help", "-h"} & set(argv):
             argv = ["help", *[word for word in argv if not word.startswith("-")][:1]]

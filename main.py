@@ -105,8 +105,6 @@ def generate(*args: str, **options: Option) -> None:
     if cfg.explain:
         _ = poet.table  # without one there is nothing to explain
     poems = poet.write(settings=cfg)
-    for name, remark in poet.unknown_characters(cfg):
-        say(f"--{name}: {remark}")
     if cfg.json:
         for poem in poems:
             print(json.dumps(poem.as_dict(), ensure_ascii=False))
@@ -144,11 +142,7 @@ def stylize(*args: str, **options: Option) -> None:
         raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
     painter = _painter(cfg)
     cli.check_paths("stylize", args, "a picture, a folder of pictures, or a video")
-    from utils.hardware import rank_and_world
-
-    rank, world = rank_and_world()
-    results = painter.paint_files(args, cfg, None if rank else say, (rank, world))
-    _print_results(results, cfg.json, "painted", world)
+    _print_results(painter.paint_files(args, cfg), cfg.json, "painted")
 
 
 def _painter(cfg: config.StylizeConfig) -> shihua.Painter | shihua.Optimizer:
@@ -173,7 +167,7 @@ def postcard(*args: str, **options: Option) -> None:
     no_arguments("postcard", args[1:])
     cli.check_paths("postcard", args, "a photograph")
     with _bar("painting") as progress:
-        card = shihua.postcard(args[0], settings=cfg, progress=progress, notify=lambda text: write(text, sys.stderr))
+        card = shihua.postcard(args[0], settings=cfg, progress=progress)
     out = card.save(quality=cfg.quality)
     say("\n".join(([f"《{card.title}》"] if card.title else []) + card.lines))
     if card.seed is not None:
@@ -190,15 +184,11 @@ def classify(*args: str, **options: Option) -> None:
         raise UserError(f"--out={cfg.out} is the folder for --explain; for a table give --csv=FILE")
     classifier = shihua.Classifier(cfg.load, cfg.use_gpu)
     cli.check_paths("classify", args, "a picture, or a folder of pictures")
-    from utils.hardware import rank_and_world
-
-    rank, world = rank_and_world()
     with _bar("classifying") as progress:
-        answers = classifier.classify_files(args, cfg, progress, (rank, world))
-        _print_results(answers, cfg.json, "read", world)
+        _print_results(classifier.classify_files(args, cfg, progress), cfg.json, "read")
 
 
-def _print_results(results: Iterable[Any], as_json: bool, done: str, world: int) -> None:
+def _print_results(results: Iterable[Any], as_json: bool, done: str) -> None:
     """A line for each file, on stderr where it could not be done. Raises Incomplete if there are such."""
     count, bad = 0, 0
     for result in results:
@@ -211,7 +201,9 @@ def _print_results(results: Iterable[Any], as_json: bool, done: str, world: int)
             write(str(result))
     if bad and count > 1:
         say(f"{bad} of {count} could not be {done}")
-    if bad and world == 1:  # an exit code of one process makes torchrun end the others
+    from utils.hardware import rank_and_world
+
+    if bad and rank_and_world()[1] == 1:  # an exit code of one process makes torchrun end the others
         raise Incomplete
 
 

@@ -6,52 +6,41 @@
     shihua.postcard("photo.jpg", poem, style="great_wave").save("card.png")
     print(shihua.Classifier()("photo.jpg"))
 
-Settings are the options of the command line, by name and with the defaults of config.py; a call takes single ones, or
-all of them as one object. A model is loaded when it is first needed, once. Mistakes are UserErrors that carry the
-argument's name. Nothing is printed: `progress` gets the share of the work that is done, and cancels it by raising;
-`notify` gets remarks, a line each.
+Settings are the options of the command line, by name and with their defaults (config.py); a call takes single ones, or
+all of them as one object. Photographs are paths, open files, PIL images or arrays (H, W, 3) uint8. A model is loaded
+when it is first needed, once. Mistakes are UserErrors that carry the argument's name. Nothing is printed: remarks go to
+the logger "shihua"; `progress` is called with the fraction of the work that is done, and cancels it by raising.
 """
 
 import dataclasses
-import io
 import json
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from config import MODEL, ClassifyConfig, GenerateConfig, PostcardConfig, StylizeConfig
 from options import CLASSIFIER, PAINTER, POET, ROOT, Config, is_missing, option_names, parse, shipped
 from utils.errors import UserError, did_you_mean
+from utils.photo import as_photo
 
 if TYPE_CHECKING:  # torch is imported when something is done, not before: mistakes are answered at once
-    import numpy as np
     from PIL import Image
 
-    from infer.painting.files import Paint, Result
+    from infer.painting.files import Result
     from infer.photo.classify import Answer
     from infer.verse.check import Check
     from infer.verse.compose import Composition
     from infer.verse.rhyme import RhymeTable
     from utils.images import Picture
 
-_DECODING = threading.Lock()  # one picture at a time: a large one takes a lot of memory
 Progress = Callable[[float], object]
-Notify = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A picture that is no file: its name in messages, and its bytes as they would be in a file."""
-
-    name: str
-    data: bytes = field(repr=False)
-
-    def open(self) -> BinaryIO:
-        return io.BytesIO(self.data)
+log = logging.getLogger("shihua")
+_decoding = threading.Lock()  # one picture at a time: a large one takes a lot of memory
 
 
 class _Model:
@@ -103,28 +92,19 @@ class Poet(_Model):
         """
         settings = _settings(GenerateConfig, settings, more)
         poem = _given_poem(settings.poem)
+        from data.vocabulary import Vocabulary
         from infer.verse.compose import compose
         from infer.verse.settings import PoemSettings, keep_verses, split_words
 
         asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(PoemSettings) if f.name != "lines"}
         asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
+        for name in ("prompt", "title", "author", "acrostic", "keywords"):
+            for remark in Vocabulary(self.network.vocab).remarks("".join(asked[name])):
+                log.info(f"{name}: {remark}")
         seed = settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n)
         lines = lines or keep_verses(poem, settings.lock)
         poems = compose(self.network, PoemSettings(lines=lines, **asked), settings.n, seed)
         return sorted(poems, key=lambda poem: -poem.rating)
-
-    def unknown_characters(self, settings: GenerateConfig) -> Iterator[tuple[str, str]]:
-        """(argument, remark) about each character of the settings that the poet reads as another, or not at all."""
-        from data.vocabulary import Vocabulary
-        from infer.verse.settings import split_words
-
-        for name in ("prompt", "title", "author", "acrostic", "keywords"):
-            given = "".join(split_words(settings.keywords)) if name == "keywords" else getattr(settings, name)
-            folded, unknown = Vocabulary(self.network.vocab).fold(given)
-            for old, new in sorted({(a, b) for a, b in zip(given, folded, strict=True) if a != b}):
-                yield name, f"{old} is read as {new}"
-            if unknown:
-                yield name, f"the poet does not know {unknown} and reads over it"
 
     @cached_property
     def table(self) -> "RhymeTable":
@@ -145,71 +125,57 @@ class Poet(_Model):
 # -------------------------------------------------------------------------------------------------------- pictures
 
 
-@dataclass(frozen=True)
-class Brush:
-    """What paints arrays (infer/painting/files.py), its name in names of files, and a line about it."""
-
-    paint: "Paint"
-    label: str
-    about: str
-
-
 class _Painting:
-    """Painting pictures and files with the brush of some settings."""
+    """Painting pictures and files."""
 
-    def brush(self, settings: StylizeConfig) -> Brush:
+    def _brush(self, settings: StylizeConfig) -> Any:
+        """What paints arrays (`paint`), its name in names of files (`label`), and what it is (`str`)."""
         raise NotImplementedError
 
     def paint(
-        self,
-        photo: Any,
-        settings: StylizeConfig | None = None,
-        progress: Progress | None = None,
-        notify: Notify | None = None,
-        **more: Any,
+        self, photo: Any, settings: StylizeConfig | None = None, progress: Progress | None = None, **more: Any
     ) -> "Image.Image":
-        """The painting of a photograph: a path, an open file, a Photo, an array (H, W, 3) uint8 or a PIL image.
+        """The painting of a photograph, of its size, transparent where it is.
 
-        It has the photograph's size and transparency. Raises UserError for settings that do not fit, and for a picture
-        that cannot be read.
+        Raises UserError for settings that do not fit, and for a picture that cannot be read.
         """
         settings = _settings(StylizeConfig, settings, more)
+        from PIL import Image
+
         from infer.painting.files import read_mask, stylized
 
         picture = read(photo, settings.max_megapixels, settings.max_side)
         mask = read_mask(settings.mask, settings.max_megapixels) if settings.mask else None
-        brush = self.brush(settings)
-        for remark in filter(None, (picture.note, brush.about)) if notify else ():
-            notify(remark)
+        brush = self._brush(settings)
+        log.info(str(brush))
         rgb = stylized(picture.rgb[None], brush.paint, settings.keep_color, mask, progress)[0]
-        return _to_pil(rgb, picture.alpha)
+        image = Image.fromarray(rgb)
+        if picture.alpha is not None:
+            image.putalpha(Image.fromarray(picture.alpha))
+        return image
 
     def paint_files(
-        self,
-        paths: Sequence[str],
-        settings: StylizeConfig | None = None,
-        notify: Notify | None = None,
-        part: tuple[int, int] = (0, 1),
-        **more: Any,
+        self, paths: Sequence[str], settings: StylizeConfig | None = None, **more: Any
     ) -> "Iterator[Result]":
         """Paints pictures, folders, animations and videos into files (`out`); what is broken gives an error.
 
-        `part` is (number, of how many) where several processes share the work. Raises UserError before anything is
-        written if a path does not exist, or a painting would replace one of the files that are read.
+        Processes that torchrun has started share the files. Raises UserError before anything is written if a path does
+        not exist, or a painting would replace one of the files that are read.
         """
         settings = _settings(StylizeConfig, settings, more)
         from utils.files import refuse_overwriting
 
         refuse_overwriting([settings.out] if settings.out else [], [*paths, *settings.inputs()])
-        brush = self.brush(settings)
         from infer.painting.files import paint_files, plan
+        from utils.hardware import rank_and_world
 
+        rank, world = rank_and_world()
+        brush = self._brush(settings)
         jobs, remarks = plan(paths, settings.out, brush.label, settings.inputs())
-        for remark in (brush.about, *remarks) if notify else ():
-            notify(remark)
+        for remark in (brush, *remarks) if rank == 0 else ():
+            log.info(str(remark))
         names = ("keep_color", "mask", "max_side", "max_megapixels", "batch", "quality")
-        more = {name: getattr(settings, name) for name in names}
-        return paint_files(jobs[part[0] :: part[1]], brush.paint, **more)
+        return paint_files(jobs[rank::world], brush.paint, **{name: getattr(settings, name) for name in names})
 
 
 class Painter(_Model, _Painting):
@@ -239,7 +205,7 @@ class Painter(_Model, _Painting):
             return self.network.styles
         return json.loads(header["arguments"])["styles"] if "arguments" in header else [Path(self.file).stem]
 
-    def brush(self, settings: StylizeConfig) -> Brush:
+    def _brush(self, settings: StylizeConfig) -> Any:
         from infer.painting import tiles
         from infer.painting.files import choose_styles, style_label
 
@@ -250,8 +216,9 @@ class Painter(_Model, _Painting):
         limit = self.memory_limit or settings.memory_limit
         painter = tiles.Painter(model, style, precision, limit, settings.tile)
         text = " + ".join(f"{name} {weight / sum(weights.values()):.0%}" for name, weight in weights.items())
-        about = f"{text}, strength {settings.strength:g}; precision {precision} ({why})"
-        return Brush(painter.paint, style_label(weights), about)
+        painter.about = f"{text}, strength {settings.strength:g}; precision {precision} ({why})"
+        painter.label = style_label(weights)
+        return painter
 
     def export(self, out: str | Path) -> None:
         """Writes the network as ONNX, for other programs. Raises UserError if that would replace the model's file."""
@@ -269,29 +236,14 @@ class Optimizer(_Painting):
     def __init__(self, style_image: str | Path, use_gpu: bool = False):
         self.style_image, self.use_gpu = str(style_image), use_gpu
 
-    def brush(self, settings: StylizeConfig) -> Brush:
-        import numpy as np
+    def _brush(self, settings: StylizeConfig) -> Any:
+        from infer.painting.optimizer import OptimizingPainter
+        from utils.hardware import pick_device
 
-        from infer.painting.files import optimizing, read_style, style_label
-        from models.perceptual import PerceptualLoss
-        from models.vgg import choose_network
-        from utils.hardware import choose_precision, pick_device
-
-        device = pick_device(self.use_gpu)
-        style = read_style(self.style_image, settings.style_size)
-        classifier = str(ROOT / CLASSIFIER)
-        network, file, reason = choose_network(settings.loss_network, settings.vgg, classifier)
-        loss = PerceptualLoss(network, [style], file).to(device)
-
-        def attempt(precision: str) -> None:
-            optimizing(loss, steps=1, precision=precision)(np.zeros((1, 64, 64, 3), np.uint8))
-
-        precision, why = choose_precision(settings.precision, device == "cuda", attempt)
-        names = ("steps", "content_weight", "style_weight", "tv_weight")
-        paint = optimizing(loss, precision=precision, **{name: getattr(settings, name) for name in names})
-        name = Path(self.style_image).stem
-        about = f"{name}, {settings.steps} steps; judged by {network} ({reason}); precision {precision} ({why})"
-        return Brush(paint, style_label([name]), about)
+        names = ("style_size", "precision", "steps", "content_weight", "style_weight", "tv_weight")
+        same = {name: getattr(settings, name) for name in names}
+        same |= {"network": settings.loss_network, "weights": settings.vgg, "classifier": str(ROOT / CLASSIFIER)}
+        return OptimizingPainter(self.style_image, device=pick_device(self.use_gpu), **same)
 
 
 class Classifier(_Model):
@@ -305,13 +257,15 @@ class Classifier(_Model):
         return open_model(self.file, device)
 
     def __call__(self, photo: Any, settings: ClassifyConfig | None = None, **more: Any) -> "Answer":
-        """The answer for one picture, given as `paint` wants it; with `explain` it has an overlay of its reasons.
+        """The answer for one picture; with `explain` it has an overlay that shows which pixels it is based on.
 
         Raises UserError if the picture cannot be read.
         """
-        settings = _settings(ClassifyConfig, settings, more)
-        with _DECODING:
-            (answer,) = self._answers([_source(photo)], settings, out=None)
+        from infer.photo.classify import classify
+
+        settings = self._chosen(_settings(ClassifyConfig, settings, more), out=None)
+        with _decoding:
+            (answer,) = classify(self.network, [as_photo(photo)], settings)
         if answer.error:
             raise UserError(answer.error)
         return answer
@@ -321,53 +275,25 @@ class Classifier(_Model):
         paths: Sequence[str],
         settings: ClassifyConfig | None = None,
         progress: Progress | None = None,
-        part: tuple[int, int] = (0, 1),
         **more: Any,
     ) -> "Iterator[Answer]":
         """An answer for each picture at `paths` (files, folders, .tar files), and a table of them in the file `csv`.
 
-        A picture that cannot be read has an error. `part` is (number, of how many) where several processes share the
-        work, each with a table of its own. Raises UserError if a path does not exist or a file cannot be written.
+        A picture that cannot be read has an error. Processes that torchrun has started share the pictures. Raises
+        UserError if a path does not exist, or a file cannot be written.
         """
         settings = _settings(ClassifyConfig, settings, more)
-        from infer.photo.classify import find_pictures, write_table
-        from utils.files import is_inside, refuse_overwriting
-        from utils.hardware import check_workers
+        from infer.photo.files import classify_files
 
-        table = Path(settings.csv) if settings.csv else None
-        if part[1] > 1:
-            table = table and table.with_suffix(f".{part[0]}{table.suffix}")
-            if settings.explain and (not settings.out or any(is_inside(settings.out, path) for path in paths)):
-                raise UserError(
-                    "several processes need a folder for explanations outside of the input", out=settings.out
-                )
-        check_workers(settings.num_workers)
-        refuse_overwriting(filter(None, [table]), [*paths, *settings.inputs()], "csv")
-        sources = find_pictures(paths)
-        share = range(part[0], len(sources), part[1])
-        answers = []
-        write_table(table, self.network.classes, answers)  # it should be known now if the place cannot be written
-        for answer in self._answers(sources, settings, share, settings.out):
-            answers.append(answer)
-            if progress:
-                progress(len(answers) / len(share))
-            yield answer
-        write_table(table, self.network.classes, answers)
+        chosen = self._chosen(settings, settings.out)
+        return classify_files(self.network, paths, chosen, settings.csv, settings.inputs(), progress)
 
-    def _answers(
-        self, sources: Sequence[Any], settings: ClassifyConfig, share: Sequence[int] | None = None, out: str | None = ""
-    ) -> "Iterator[Answer]":
-        import torch
+    def _chosen(self, settings: ClassifyConfig, out: str | None) -> Any:
+        from infer.photo.classify import Settings, classifying_precision
 
-        from infer.photo.classify import Settings, classify, logits_of
-        from utils.hardware import choose_precision
-
-        blank = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=self.network.device)
-        gpu = self.network.device.type == "cuda"
-        precision, _ = choose_precision(settings.precision, gpu, lambda name: logits_of(self.network, blank, name))
+        precision = classifying_precision(settings.precision, self.network)
         same = {name: getattr(settings, name) for name in ("threshold", "max_megapixels", "explain")}
-        more = Settings(settings.tta, precision, workers=settings.num_workers, out=out, **same)
-        return classify(self.network, sources, more, share)
+        return Settings(settings.tta, precision, workers=settings.num_workers, out=out, **same)
 
 
 # ------------------------------------------------------------------------------------------------------- postcards
@@ -411,99 +337,60 @@ def postcard(
     painter: Painter | None = None,
     poet: Poet | None = None,
     progress: Progress | None = None,
-    notify: Notify | None = None,
     **more: Any,
 ) -> Card:
-    """A photograph (as `paint` wants it), painted, with a poem on it: a text, a poem of the poet's, or a new one.
+    """A photograph, painted, with a poem on it: a text, a poem of the poet's, or by default a new one.
 
     Raises UserError for words that a card has no room for, before anything is written or painted.
     """
     settings = _settings(PostcardConfig, settings, more)
-    notify = notify or (lambda remark: None)
     text = str(poem).strip() or _given_poem(settings.poem)
+    paints = settings.style != "none" and settings.strength > 0
+    painter = painter or (Painter(settings.load, settings.use_gpu) if paints else None)
     poet = poet or (None if text else Poet(settings.poet, settings.use_gpu))
-    if settings.style == "none" or not settings.strength:
-        painter = None
-    else:
-        painter = painter or Painter(settings.load, settings.use_gpu)
+    from PIL import Image
+
     from data.verse import Poem
-    from infer.postcard.card import destination, on_paper
-    from infer.postcard.card import postcard as set_poem
+    from infer.postcard import card
     from infer.postcard.fonts import choose_face
     from infer.postcard.text import Inscription, read_poem
 
-    path = None
-    if isinstance(photo, str | Path):
-        path = destination(str(photo), settings.out, settings.inputs())
     given, seed = read_poem(text) if text else Poem([]), None
     title, signature = settings.title or given.title, settings.signature or given.author
     words = Inscription(given.lines, title, signature, settings.seal)
+    path = None
+    if isinstance(photo, str | Path):
+        path = card.destination(str(photo), settings.out, settings.inputs())
     picture = read(photo, settings.max_megapixels, settings.max_side)
-    if not words.lines:
+    if not text:
         written = poet.write(title, form=settings.form, keywords=settings.keywords, seed=settings.seed)[0]
         text, seed = "\n".join(written.lines), written.seed
         words = dataclasses.replace(words, lines=read_poem(text).lines)
     face, remarks = choose_face(words.characters, settings.font)
-    for remark in filter(None, (*remarks, picture.note)):
-        notify(remark)
-    if painter:
-        picture = dataclasses.replace(picture, note="")
-        picture = read(
-            painter.paint(picture, progress=progress, notify=notify, style=settings.style, strength=settings.strength)
-        )
-    card = set_poem(on_paper(picture), words, face, settings.place)
-    place = "paper" if card.on_paper else "picture"
-    return Card(_to_pil(card.rgb), title, text, words.lines, seed, face.name, place, card.contrast, path)
+    for remark in remarks:
+        log.info(remark)
+    if paints:
+        picture = read(painter.paint(picture, style=settings.style, strength=settings.strength, progress=progress))
+    made = card.postcard(card.on_paper(picture), words, face, settings.place)
+    place = "paper" if made.on_paper else "picture"
+    return Card(Image.fromarray(made.rgb), title, text, words.lines, seed, face.name, place, made.contrast, path)
 
 
 # --------------------------------------------------------------------------------------------------------- helpers
 
 
 def read(photo: Any, max_megapixels: float = 0, max_side: int = 0) -> "Picture":
-    """A picture, upright: from a path, an open file, a Photo, an array (H, W, 3) uint8 or a PIL image.
-
-    Raises UserError as `utils.images.read_image` does, and for anything else.
-    """
-    from utils.images import Picture, decode, read_image
+    """A photograph as a Picture, upright, reduced to `max_side`. Raises UserError as `utils.images.read_image` does."""
+    from utils.images import Picture, read_image
 
     if isinstance(photo, Picture):
         return photo
-    with _DECODING:
-        if isinstance(photo, Photo):
-            return read_image(photo.open(), max_megapixels, max_side, photo.name)
-        if isinstance(photo, str | Path) or hasattr(photo, "read"):
-            return read_image(photo, max_megapixels, max_side)
-        return decode(_to_pil(photo), max_side)
-
-
-def _source(photo: Any) -> Any:
-    """What the classifier reads a picture from."""
-    from data.photos import Source
-
-    if isinstance(photo, Photo):
-        return photo
-    if isinstance(photo, str | Path):
-        return Source(str(photo), Path(photo))
-    if hasattr(photo, "read"):
-        return Photo("the picture", photo.read())
-    buffer = io.BytesIO()
-    _to_pil(photo).save(buffer, "PNG")
-    return Photo("the picture", buffer.getvalue())
-
-
-def _to_pil(pixels: Any, alpha: "np.ndarray | None" = None) -> "Image.Image":
-    """From an array (H, W, 3) uint8 and its alpha (H, W), if it has one. Raises UserError for what is no picture."""
-    from PIL import Image
-
-    if isinstance(pixels, Image.Image):
-        return pixels
-    try:
-        image = Image.fromarray(pixels)
-    except (TypeError, AttributeError, KeyError):
-        raise UserError("must be a path, a file, a PIL image or an array (H, W, 3) of uint8", photo=None) from None
-    if alpha is not None:
-        image.putalpha(Image.fromarray(alpha))
-    return image
+    photo = as_photo(photo)
+    with _decoding:
+        picture = read_image(photo.path or photo.open(), max_megapixels, max_side, photo.name)
+    if picture.note:
+        log.info(picture.note)
+    return picture
 
 
 def _settings(cls: type[Config], settings: Config | None, more: dict[str, Any]) -> Config:

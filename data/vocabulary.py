@@ -55,3 +55,10 @@ class Vocabulary:
             forms = (c, simplify(c), traditional(c)) if c not in self.ids else (c,)
             folded.append(next((f for f in forms if f in self.ids), c))
         return "".join(folded), "".join(dict.fromkeys(c for c in folded if c not in self.ids))
+
+    def remarks(self, text: str) -> list[str]:
+        """A line for each character of `text` that is read as another, and one for those that are not known."""
+        folded, unknown = self.fold(text)
+        changed = sorted({(old, new) for old, new in zip(text, folded, strict=True) if old != new})
+        lines = [f"{old} is read as {new}" for old, new in changed]
+        return lines + ([f"the poet does not know {unknown} and reads over it"] if unknown else [])

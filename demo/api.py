@@ -11,8 +11,8 @@ from config import GenerateConfig
 from demo.guard import OUTPUTS, Uploads
 from demo.parts import AT_ONCE, encode, report
 from demo.service import Service
-from shihua import Photo
 from utils.errors import UserError
+from utils.photo import Photo
 
 
 def add_api(service: Service, uploads: Uploads) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from gradio.components.label import LabelConfidence, LabelData
 
 from demo.parts import JOB, Photos, bilingual, report, wanted
-from shihua import Photo
+from utils.photo import Photo
 
 NEITHER = "两者都不是 neither"
 SHOWN = 3  # classes, the likeliest

@@ -4,7 +4,7 @@ import gradio as gr
 import numpy as np
 
 from demo.parts import LABELS, QUIET, Jobs, Photos, bilingual, shown, style_choice, wanted
-from shihua import Photo
+from utils.photo import Photo
 
 
 class PaintTab:

@@ -21,8 +21,9 @@ from PIL import Image
 
 from demo.guard import Uploads
 from demo.service import LENGTHS, Cancelled, Service, sample_photos
-from shihua import Photo, Progress
+from shihua import Progress
 from utils.errors import UserError
+from utils.photo import Photo
 
 QUALITY = 92  # of the JPEGs that are shown
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}

@@ -7,7 +7,7 @@ import numpy as np
 
 from demo.parts import LABELS, Jobs, Photos, as_url, encode, style_choice, textbox, wanted
 from demo.service import LENGTHS
-from shihua import Photo
+from utils.photo import Photo
 
 
 class PostcardTab:

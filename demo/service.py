@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from config import DemoConfig
-from shihua import Classifier, Painter, Photo, Poet, Progress, postcard, read
+from shihua import Classifier, Painter, Poet, Progress, postcard, read
 from utils.errors import UserError
+from utils.photo import Photo
 
 SAMPLES = Path(__file__).resolve().parents[1] / "dataset" / "sample" / "photos"
 THUMBNAIL = 144  # pixels

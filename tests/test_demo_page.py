@@ -25,11 +25,11 @@ from demo.paint import PaintTab
 from demo.parts import Jobs, Photos, encode, to_url
 from demo.postcard import PostcardTab
 from demo.service import CANDIDATES, LENGTHS, Cancelled, Service
-from shihua import Photo
 from tests.servers import HOST, ROOT, free_port
 from training.recorder import Recorder
 from utils.errors import UserError
 from utils.images import read_image
+from utils.photo import Photo
 
 POEM = {
     "form": "五绝",
@@ -230,7 +230,7 @@ def test_pictures_are_decoded_one_at_a_time(monkeypatch):
     locked, read_image = [], classify.read_image
 
     def reading(*args, **options):
-        locked.append(shihua._DECODING.locked())
+        locked.append(shihua._decoding.locked())
         return read_image(*args, **options)
 
     monkeypatch.setattr(classify, "read_image", reading)

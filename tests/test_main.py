@@ -513,7 +513,7 @@ def test_a_prompt_with_a_comma_is_a_text(capsys, poet_file):
 def test_generate_says_what_it_cannot_read(capsys, poet_file):
     code, out, err = called(capsys, "generate", f"--load={poet_file}", "--prompt=门龘風", "--form=五绝")
     assert code == 0 and out.startswith("门龘風")
-    assert "--prompt: 门 is read as 門" in err and "--prompt: 風 is read as 风" in err and "does not know 龘" in err
+    assert "prompt: 门 is read as 門" in err and "prompt: 風 is read as 风" in err and "does not know 龘" in err
 
 
 def test_what_does_not_fit_the_form_is_one_line(capsys, poet_file):

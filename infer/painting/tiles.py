@@ -111,6 +111,10 @@ class Painter:
             self.check_tile(self.tile, self.tile)
         self.identity = float(style[0, -1].clamp(0, 1)) if model.identity else 0.0
         self.nothing = self.identity == 1 and not style[0, :-1].any()
+        self.label = self.about = ""
+
+    def __str__(self) -> str:
+        return self.about
 
     def check_tile(self, height: int, width: int) -> None:
         """Raises UserError where a tile cannot fit: its layer of full resolution, as it is read and as it is made."""

@@ -5,8 +5,6 @@ It reads files and knows no task.
 Shapes: N or B pictures, V views of a picture, S pixels a side, K classes.
 """
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,8 +24,7 @@ from data.views import MARGIN
 from infer.photo.explain import explain_prediction, is_overlay, overlay_paths, save_overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
-from utils.files import atomic_write
-from utils.hardware import tune_malloc
+from utils.hardware import choose_precision, tune_malloc
 from utils.images import Picture, on_white, open_image, read_image
 
 UNSURE = 0.01  # fraction of the validation pictures that may be called neither
@@ -129,6 +126,13 @@ def logits_of(model: Classifier, image: Tensor, precision: str = "fp32") -> Tens
     image = image.contiguous(memory_format=torch.channels_last).float() / 255
     with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
         return model(image)["logits"].float()
+
+
+def classifying_precision(wanted: str, model: Classifier) -> str:
+    """The precision to classify in, see choose_precision; found out with a picture of 64 x 64 pixels."""
+    blank = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=model.device)
+    gpu = model.device.type == "cuda"
+    return choose_precision(wanted, gpu, lambda precision: logits_of(model, blank, precision))[0]
 
 
 # ----------------------------------------------------------------------------------------------------- calibration
@@ -239,19 +243,6 @@ class Answer:
         result |= {name: round(p, 6) for name, p in self.probabilities.items()}
         more = {"explanation": self.explanation, "note": self.note}
         return result | {name: text for name, text in more.items() if text}
-
-
-def write_table(path: Path | None, classes: Sequence[str], answers: Sequence[Answer]) -> None:
-    """The answers without an error as CSV: path, label, a probability for each class. Without a path nothing."""
-    if not path:
-        return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", *classes])
-    for answer in answers:
-        if not answer.error:
-            writer.writerow([answer.path, answer.label, *(f"{p:.6f}" for p in answer.probabilities.values())])
-    atomic_write(path, text.getvalue())
 
 
 def find_pictures(paths: Sequence[str]) -> list[Source]:

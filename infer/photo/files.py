@@ -1,0 +1,64 @@
+"""Classifying files: the pictures at some paths, shared among processes, and a table of the answers."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from infer.photo.classify import Answer, Settings, classify, find_pictures
+from models.classifier import Classifier
+from utils.errors import UserError
+from utils.files import atomic_write, is_inside, refuse_overwriting
+from utils.hardware import check_workers, rank_and_world
+
+
+def classify_files(
+    model: Classifier,
+    paths: Sequence[str],
+    settings: Settings,
+    table: str = "",
+    others: Sequence[str] = (),
+    progress: Callable[[float], object] | None = None,
+) -> Iterator[Answer]:
+    """An answer for each picture at `paths`, in order; one that cannot be read has an error.
+
+    Processes that torchrun has started share the pictures, each with a table of its own.
+
+    Args:
+        table: CSV file for the answers; empty: none.
+        others: more files that must not be overwritten.
+        progress: is called with the fraction of the work that is done.
+
+    Raises UserError if a path does not exist, or a file cannot be written.
+    """
+    rank, world = rank_and_world()
+    path = Path(table) if table else None
+    if world > 1:
+        path = path and path.with_suffix(f".{rank}{path.suffix}")
+        if settings.explain and (not settings.out or any(is_inside(settings.out, path) for path in paths)):
+            raise UserError("several processes need a folder for explanations outside of the input", out=settings.out)
+    check_workers(settings.workers)
+    refuse_overwriting(filter(None, [path]), [*paths, *others], "csv")
+    sources = find_pictures(paths)
+    share = range(rank, len(sources), world)
+    answers: list[Answer] = []
+    _write_table(path, model.classes, answers)  # it should be known now if the place cannot be written
+    for answer in classify(model, sources, settings, share):
+        answers.append(answer)
+        if progress:
+            progress(len(answers) / len(share))
+        yield answer
+    _write_table(path, model.classes, answers)
+
+
+def _write_table(path: Path | None, classes: Sequence[str], answers: Sequence[Answer]) -> None:
+    """The answers without an error as CSV: path, label, a probability for each class. Without a path nothing."""
+    if not path:
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", *classes])
+    for answer in answers:
+        if not answer.error:
+            writer.writerow([answer.path, answer.label, *(f"{p:.6f}" for p in answer.probabilities.values())])
+    atomic_write(path, text.getvalue())
