@@ -48,8 +48,8 @@ class DogCatDataset(Dataset):
         cache: str | Path = "",
     ):
         if augmentation and augmentation.shuffle_blocks > size:
-            told = f"a view of {size} pixels has at most {size} blocks a side"
-            raise UserError(told, shuffle_blocks=augmentation.shuffle_blocks)
+            message = f"a view of {size} pixels has at most {size} blocks a side"
+            raise UserError(message, shuffle_blocks=augmentation.shuffle_blocks)
         self.samples, self.classes, self.size, self.augmentation = list(samples), list(classes), size, augmentation
         self.labels = [self._number(sample) for sample in self.samples]
         self.cache = _writable_folder(Path(cache)) if cache else None

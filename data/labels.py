@@ -128,8 +128,8 @@ def _with_listed_labels(samples: list[Sample], path: Path) -> list[Sample]:
     unlabelled = [sample for sample in samples if sample.label is None]
     _check_ids([sample for sample in unlabelled if sample.id in listed])
     if not any(sample.id in listed for sample in unlabelled):
-        told = "no picture without a label has one of its ids; an id is a file's name without suffix"
-        raise UserError(told, labels=path)
+        message = "no picture without a label has one of its ids; an id is a file's name without suffix"
+        raise UserError(message, labels=path)
     return [
         replace(sample, label=listed[sample.id], listed=True)
         if sample.label is None and sample.id in listed
@@ -144,8 +144,8 @@ def _read_labels(path: Path) -> dict[str, str]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = [{str(k).strip().lower(): v for k, v in row.items()} for row in csv.DictReader(file)]
     except OSError as error:
-        told = f"cannot be read: {error.strerror}; give a CSV file with the columns id,label"
-        raise UserError(told, labels=path) from error
+        message = f"cannot be read: {error.strerror}; give a CSV file with the columns id,label"
+        raise UserError(message, labels=path) from error
     except (UnicodeDecodeError, csv.Error):
         raise UserError("is not a CSV file: expected UTF-8 text with the columns id,label", labels=path) from None
     if not rows or not {"id", "label"} <= rows[0].keys():

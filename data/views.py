@@ -155,3 +155,20 @@ def shuffle_regions(image: np.ndarray, blocks: int, random: np.random.Generator,
     result = image.copy()
     result[middle] = shuffled.transpose(2, 0, 3, 1, 4).reshape(-1, h * blocks, w * blocks)
     return result
+
+
+def as_input(image: Tensor) -> Tensor:
+    """(B, 3, S, S) uint8 -> float in 0..1, channels last."""
+    return (image.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def mixup(inputs: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Each sample (B, …) and target (B, K) mixed with those of another one (Zhang et al. 2018, section 2).
+
+    One weight for the batch, drawn from Beta(alpha, alpha). Each sample keeps the larger part, so that metrics of its
+    own label stay meaningful.
+    """
+    weight = torch.distributions.Beta(alpha, alpha).sample().item()
+    weight = max(weight, 1 - weight)
+    order = torch.randperm(len(inputs), device="cpu").to(inputs.device)
+    return weight * inputs + (1 - weight) * inputs[order], weight * target + (1 - weight) * target[order]

@@ -94,8 +94,8 @@ class Classifier(BaseModule):
         """
         name = type(self).__name__
         if not path and not self.imagenet:
-            raise UserError(f"--pretrained: there are no weights of {name} to download; give a file, or none")
-        path = path or str(download(name, self.imagenet, "--pretrained=FILE"))
+            raise UserError(f"there are no weights of {name} to download; give a file, or none", pretrained=None)
+        path = path or str(download(name, self.imagenet, "pretrained"))
         tensors, own = unwrap(read_state_dict(path), path), self.state_dict()
         head = {k: v for k, v in own.items() if k.startswith(self.head)}
         classes = _classes_in(path)
@@ -107,7 +107,7 @@ class Classifier(BaseModule):
         try:
             self.load_weights(tensors, source=path)
         except UserError as error:
-            raise UserError(f"{error}; give weights of {name}, or the --backbone that these are of") from None
+            raise UserError(f"{error}; give weights of {name}, or choose the backbone that these are of") from None
 
 
 def fold_batchnorm(model: nn.Module) -> None:
@@ -140,13 +140,13 @@ def cached_weights_path(weights: str) -> tuple[str, Path]:
     return url, Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
 
 
-def download(name: str, weights: str, option: str) -> Path:
+def download(name: str, weights: str, argument: str) -> Path:
     """Where torchvision keeps weights; downloaded, and their hash checked, if they are not there yet.
 
     Args:
         name: of the network, for the message.
         weights: torchvision's name of them, such as VGG16_Weights.
-        option: how a file can be given instead, such as --vgg=FILE.
+        argument: what a file can be given by instead, such as vgg.
 
     Raises UserError if they cannot be downloaded.
     """
@@ -158,7 +158,7 @@ def download(name: str, weights: str, option: str) -> Path:
         torch.hub.download_url_to_file(url, str(kept), hash_prefix=kept.stem.split("-")[-1])
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
-            f"cannot download {name} from {url} ({error}): give a weight file by {option}, "
+            f"cannot download {name} from {url} ({error}): give a weight file by {argument}=FILE, "
             f"or put the download at {kept}"
         ) from error
     return kept

@@ -112,7 +112,7 @@ class FeatureNetwork(nn.Module):
         self.to(memory_format=self.layout)
 
     def _load(self, network: str, path: str) -> None:
-        path = path or str(download(network, DOWNLOADS[network], "--vgg=FILE"))
+        path = path or str(download(network, DOWNLOADS[network], "vgg"))
         tensors = unwrap(read_state_dict(path), path)
         own = {k: v for k, v in self.features.state_dict().items() if not k.endswith("num_batches_tracked")}
         found = {k: tensors[f"features.{k}"].float() for k in own if f"features.{k}" in tensors}

@@ -19,18 +19,8 @@ from data.dogcat import CachedFeatures, DogCatDataset, collate
 from data.labels import Sample, choose_split, class_names, list_samples, write_submission
 from data.photos import choose_split as choose_photos
 from data.photos import list_pictures
-from data.views import Augmentation
-from infer.photo import metrics, report
-from infer.photo.classify import (
-    VIEWS,
-    Pictures,
-    calibrate,
-    calibrate_views,
-    open_model,
-    predict,
-    probabilities,
-    read_picture,
-)
+from data.views import Augmentation, as_input, mixup
+from infer.photo import classify, metrics, report
 from infer.photo.explain import explain_prediction
 from models import BACKBONES, Classifier
 from models.basemodule import BaseModule, check_shape
@@ -68,13 +58,13 @@ class DogCatTask(Task):
             self.model = Classifier.load(cfg.load)
             if "backbone" in cfg.changed() and BACKBONES[cfg.backbone] is not type(self.model):
                 kind = type(self.model).__name__
-                raise UserError(f"--backbone={cfg.backbone}: {cfg.load} holds a {kind}; leave --backbone out")
+                raise UserError(f"{cfg.load} holds a {kind}; leave this option out", backbone=cfg.backbone)
         else:
             self.model = self._new_model(class_names(choose_split(self.samples, "train")))
         self.model.to(memory_format=torch.channels_last)
         if cfg.image_size <= 32 and any(isinstance(layer, nn.BatchNorm2d) for layer in self.model.modules()):
             # Its maps have one place then, of which BatchNorm cannot tell the variance in a batch of one picture.
-            raise UserError(f"--image_size={cfg.image_size}: {type(self.model).__name__} needs 33 or more")
+            raise UserError(f"{type(self.model).__name__} needs 33 or more", image_size=cfg.image_size)
         self.calibration: dict[str, float] = {}
         self.cached: dict[int, CachedFeatures] = {}  # by view; -1: of the validation pictures
         self.validated: dict[str, Tensor] = {}  # the last validation's samples
@@ -84,9 +74,7 @@ class DogCatTask(Task):
         model = BACKBONES[cfg.backbone](classes, dropout=cfg.dropout)
         start = cfg.pretrained
         if start == "auto":
-            start = "none" if cfg.backbone == "lenet" else "imagenet"
-            if cfg.backbone == "mobilenet_v2":
-                start = str(SHIPPED)
+            start = {"lenet": "none", "mobilenet_v2": str(SHIPPED)}.get(cfg.backbone, "imagenet")
         if start != "none":
             model.load_pretrained("" if start == "imagenet" else start)
         return model
@@ -118,7 +106,8 @@ class DogCatTask(Task):
         if self.cfg.monitor == "auc":
             for number, name in enumerate(self.model.classes):
                 if number not in pictures.labels:
-                    raise UserError(f"--monitor=auc needs validation pictures of every class; there is none of {name}")
+                    message = f"needs validation pictures of every class; there is none of {name}"
+                    raise UserError(message, monitor=self.cfg.monitor)
         return pictures
 
     @property
@@ -132,8 +121,8 @@ class DogCatTask(Task):
         found = ", ".join(f"{counts[name.casefold()]:,} {name}" for name in self.model.classes)
         rest = [sample for sample in self.samples if sample.label is None and sample.split != "test"]
         left_out = f"; {len(rest):,} of no class left out, such as {rest[0].source.name}" if rest else ""
-        judged = {number for number in self.val_pictures.labels if number >= 0}
-        missing = [name for number, name in enumerate(self.model.classes) if number not in judged]
+        seen = {number for number in self.val_pictures.labels if number >= 0}
+        missing = [name for number, name in enumerate(self.model.classes) if number not in seen]
         unseen = f"; none of {', '.join(missing)} to validate with" if missing else ""
         return (
             f"pictures from {self.cfg.data_root or 'the embedded sample'}: {found}{left_out}{unseen}; "
@@ -196,7 +185,7 @@ class DogCatTask(Task):
         self.validated = {name: tensor[order] for name, tensor in samples.items()}
         label, logits = self.validated["label"], self.validated["logits"]
         known = label >= 0
-        temperature, threshold = calibrate(logits[known], label[known])
+        temperature, threshold = classify.calibrate(logits[known], label[known])
         self.calibration = {"temperature": temperature, "threshold": threshold}
         probs = (logits / temperature).softmax(1)
         found = {"auc": math.nan}
@@ -266,8 +255,9 @@ class DogCatTask(Task):
         known = known[: None if batches is None else batches * VAL_BATCH]
         sources = [self.val_pictures.samples[i].source for i in known]
         labels = torch.tensor([self.val_pictures.labels[i] for i in known])
-        pictures = Pictures(sources, self.cfg.image_size, max(VIEWS))
-        found = calibrate_views(open_model(path, self.model.device), pictures, labels, self.cfg.num_workers)
+        pictures = classify.Pictures(sources, self.cfg.image_size, max(classify.VIEWS))
+        model = classify.open_model(path, self.model.device)
+        found = classify.calibrate_views(model, pictures, labels, self.cfg.num_workers)
         if found:
             Classifier.load(path).save(path, calibration=found)
 
@@ -293,7 +283,7 @@ class DogCatTask(Task):
             _say(f"{unknown} of {len(label)} pictures have no label: the metrics are those of the others")
 
         def read(number: int) -> np.ndarray:
-            return read_picture(readable[number].source, size).rgb
+            return classify.read_picture(readable[number].source, size).rgb
 
         pictures = report.Pictures(read, lambda number, target: explain_prediction(model, read(number), target))
         results = report.Results([sample.source.name for sample in readable], label, probs, model.classes)
@@ -326,15 +316,14 @@ class DogCatTask(Task):
 
     def _predict(self, samples: list[Sample], size: int) -> tuple[dict[int, np.ndarray], int]:
         """({number of a sample: its probabilities (K)}, how many cannot be read). Raises UserError if none can."""
-        pictures = Pictures([sample.source for sample in samples], size, self.cfg.tta)
+        pictures = classify.Pictures([sample.source for sample in samples], size, self.cfg.tta)
         found, errors = {}, []
-        with tqdm(desc="judging", total=len(samples), unit="picture", leave=False) as bar:
-            for index, logits, remark in predict(self.model, pictures, workers=self.cfg.num_workers):
-                if logits is None:
-                    errors.append(remark)
-                else:
-                    found[index] = probabilities(self.model, logits).numpy()
-                bar.update()
+        answers = classify.predict(self.model, pictures, workers=self.cfg.num_workers)
+        for index, logits, remark in tqdm(answers, "judging", len(samples), unit="picture", leave=False):
+            if logits is None:
+                errors.append(remark)
+            else:
+                found[index] = classify.probabilities(self.model, logits).numpy()
         for error in errors:
             _say(f"left out: {error}")
         if not found:
@@ -354,23 +343,6 @@ class DogCatTask(Task):
 
     def model_metadata(self) -> dict[str, Any]:
         return {"image_size": self.cfg.image_size, **self.calibration}
-
-
-def as_input(image: Tensor) -> Tensor:
-    """(B, 3, S, S) uint8 -> float in 0..1, channels last."""
-    return (image.float() / 255).contiguous(memory_format=torch.channels_last)
-
-
-def mixup(inputs: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Each sample (B, …) and target (B, K) mixed with those of another one (Zhang et al. 2018, section 2).
-
-    One share for the batch, drawn from Beta(alpha, alpha), of which each sample keeps the larger part: the mixtures are
-    the same, and figures about a sample's own label stay meaningful.
-    """
-    share = torch.distributions.Beta(alpha, alpha).sample().item()
-    share = max(share, 1 - share)
-    order = torch.randperm(len(inputs), device="cpu").to(inputs.device)
-    return share * inputs + (1 - share) * inputs[order], share * target + (1 - share) * target[order]
 
 
 def _say(text: str) -> None:

@@ -293,7 +293,7 @@ def test_no_connection_is_one_line_that_says_what_to_do(monkeypatch, tmp_path):
             MobileNetV2(PETS).load_pretrained()
     message = str(error.value)
     assert message.startswith(f"cannot download MobileNetV2 from {url}") and "\n" not in message
-    assert "--pretrained=FILE" in message and str(tmp_path / "hub" / "checkpoints") in message
+    assert "pretrained=FILE" in message and str(tmp_path / "hub" / "checkpoints") in message
 
 
 def test_names_of_the_downloads_are_torchvisions(monkeypatch, tmp_path):

@@ -433,7 +433,7 @@ def test_without_a_connection_it_says_where_to_get_the_loss_network(folder):
     assert process.wait() == 2
     told = (folder / "out").read_text()
     line = told.splitlines()[-1]
-    assert line.startswith("error: cannot download vgg16 from https://download.pytorch.org/") and "--vgg=FILE" in line
+    assert line.startswith("error: cannot download vgg16 from https://download.pytorch.org/") and "vgg=FILE" in line
     assert "Traceback" not in told and not (folder / "a").exists()
 
 

@@ -343,7 +343,7 @@ def test_no_connection_is_one_line_that_says_what_to_do(monkeypatch, tmp_path):
             FeatureNetwork("vgg16", ["relu1_1"])
     message = str(error.value)
     assert message.startswith(f"cannot download vgg16 from {url}") and "\n" not in message
-    assert "--vgg=FILE" in message and str(tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth") in message
+    assert "vgg=FILE" in message and str(tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth") in message
 
 
 def test_a_download_that_is_there_is_used_and_a_broken_one_is_named(monkeypatch, tmp_path):
