@@ -1,4 +1,4 @@
-"""Pictures and folders of pictures that tests make."""
+"""Pictures, folders of pictures and classifiers of random weights that tests make."""
 
 import io
 import tarfile
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data.labels import Sample
 from data.photos import Source
+from models import BACKBONES
 
 
 def noise(width: int = 40, height: int = 30, seed: int = 0) -> np.ndarray:
@@ -56,3 +58,19 @@ def invented(**counts: int) -> list[Sample]:
 def one_line(error: pytest.ExceptionInfo) -> str:
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def write_picture(path: Path, seed: int, size: tuple[int, int] = (48, 40)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(6, 5, seed)).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def save_lenet(path: Path, classes: tuple[str, ...] = ("cat", "dog"), **metadata: float) -> Path:
+    """A LeNet of random weights: it is as sure of noise as others are of animals."""
+    torch.manual_seed(0)
+    model = BACKBONES["lenet"](list(classes))
+    with torch.no_grad():
+        model.fc3.weight.normal_(std=0.5)
+    model.save(path, **{"image_size": 32, "temperature": 2.0, "threshold": 0.0, **metadata})
+    return path

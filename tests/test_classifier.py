@@ -23,7 +23,6 @@ BUILDERS = {
     "squeezenet1_1": torchvision.models.squeezenet1_1,
     "resnet34": torchvision.models.resnet34,
 }
-PARAMETERS = {"mobilenet_v2": 3_504_872, "squeezenet1_1": 1_235_496, "resnet34": 21_797_672}  # as torchvision states
 PETS = ["cat", "dog"]
 
 
@@ -89,12 +88,6 @@ def test_outputs_and_statistics_equal_torchvisions(name, tmp_path):
         torch.testing.assert_close(value, state[key], msg=lambda m, key=key: f"{key}: {m}")
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_number_of_parameters(name):
-    with torch.device("meta"):
-        assert BACKBONES[name](letters(1000)).parameter_count() == PARAMETERS[name]
-
-
 def test_lenet_by_hand(models):
     """456 + 2,416 in the convolutions, 48,120 + 10,164 + 170 in the linear layers; and its output."""
     model = models["lenet"]
@@ -140,14 +133,6 @@ def test_dropout_is_before_the_last_layer_and_in_training_only(name):
     nn.init.constant_(bias, 0.75)
     image = random(2, 3, 40, 40)
     assert (model.train()(image)["logits"] == 0.75).all() and (model.eval()(image)["logits"] != 0.75).all()
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_head_names_the_last_layer_and_no_other(models, name):
-    own = {n: p for n, p in models[name].named_parameters() if n.startswith(models[name].head)}
-    assert {n.split(".")[-1] for n in own} == {"weight", "bias"} and len(own) == 2
-    assert all(len(p) == len(PETS) for p in own.values())
-    assert list(models[name].state_dict())[-2:] == list(own)
 
 
 @pytest.mark.parametrize("cls", [ResNet34, LeNet])
@@ -196,21 +181,24 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(v, b[k]) for k, v in a.items())
 
 
-def test_another_number_of_classes_keeps_the_random_last_layer(mobilenet_file):
-    model = MobileNetV2(PETS)
+@pytest.mark.parametrize("kind", ["another number of classes", "half precision", "before 0.4.1", "no last layer"])
+def test_files_of_others(mobilenet_file, tmp_path, kind):
+    """All that fits is taken over, in float32; the last layer stays random where there is none for these classes."""
+    tensors = load_file(mobilenet_file)
+    if kind == "half precision":
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    elif kind == "before 0.4.1":
+        tensors = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    elif kind == "no last layer":
+        tensors = {k: v for k, v in tensors.items() if "classifier" not in k}
+    save_file(tensors, tmp_path / "m.safetensors")
+    model = MobileNetV2(PETS if kind == "another number of classes" else letters(5))
     _, before = body_and_head(model)
-    model.load_pretrained(str(mobilenet_file))
+    model.load_pretrained(str(tmp_path / "m.safetensors"))
     body, head = body_and_head(model)
-    assert equal(body, load_file(mobilenet_file)) and equal(head, before)
-
-
-def test_a_half_precision_file(mobilenet_file, tmp_path):
-    half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(mobilenet_file).items()}
-    save_file(half, tmp_path / "half.safetensors")
-    model = MobileNetV2(letters(5))
-    model.load_pretrained(str(tmp_path / "half.safetensors"))
-    assert all(v.dtype != torch.float16 for v in model.state_dict().values())
-    assert equal({k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}, half)
+    assert all(torch.equal(body[k].to(v.dtype), v) for k, v in tensors.items() if k in body)
+    assert all(v.dtype != torch.float16 for v in body.values())
+    assert equal(head, before) is (kind in ("another number of classes", "no last layer"))
 
 
 @pytest.mark.parametrize("classes, same", [(PETS, True), (PETS[::-1], False), (["cat", "dog", "bird"], False)])
@@ -221,14 +209,6 @@ def test_the_last_layer_of_a_file_of_ours_is_for_its_classes(tmp_path, classes, 
     body, head = body_and_head(model)
     assert equal(body, source.state_dict())
     assert (head["fc3.weight"].shape == source.fc3.weight.shape and equal(head, source.state_dict())) is same
-
-
-def test_files_from_before_batches_were_counted(mobilenet_file, tmp_path):
-    old = {k: v for k, v in load_file(mobilenet_file).items() if not k.endswith("num_batches_tracked")}
-    torch.save(old, tmp_path / "old.pth")
-    model = MobileNetV2(letters(5))
-    model.load_pretrained(str(tmp_path / "old.pth"))
-    assert equal(old, model.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -245,15 +225,8 @@ def test_all_but_the_last_layer_must_be_there(mobilenet_file, tmp_path, lacking)
     assert equal(before, model.state_dict())
 
 
-def test_the_last_layer_may_be_missing(mobilenet_file, tmp_path):
-    save_file({k: v for k, v in load_file(mobilenet_file).items() if "classifier" not in k}, tmp_path / "b.safetensors")
-    model = MobileNetV2(letters(5))
-    model.load_pretrained(str(tmp_path / "b.safetensors"))
-    assert equal(body_and_head(model)[0], load_file(mobilenet_file))
-
-
 def test_files_that_do_not_fit(mobilenet_file, tmp_path):
-    with pytest.raises(UserError, match="does not fit ResNet34: missing conv1.weight.*of ResNet34, or the --back"):
+    with pytest.raises(UserError, match="does not fit ResNet34: missing conv1.weight.*of ResNet34, or choose the back"):
         ResNet34(PETS).load_pretrained(str(mobilenet_file))
     with pytest.raises(UserError, match="LeNet to download; give a file, or none"):
         LeNet(PETS).load_pretrained()
@@ -272,8 +245,8 @@ def download_from(monkeypatch, name: str, url: str, home: Path) -> None:
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_torchvisions_download_is_used(monkeypatch, tmp_path, name):
+def test_torchvisions_download_is_used(monkeypatch, tmp_path):
+    name = "mobilenet_v2"
     reference = theirs(name, classes=7)
     kept = tmp_path / "hub" / "checkpoints" / "weights-12345678.pth"
     download_from(monkeypatch, BACKBONES[name].imagenet, f"http://127.0.0.1:9/{kept.name}", tmp_path)

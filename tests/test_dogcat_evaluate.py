@@ -1,0 +1,292 @@
+"""The commands val and test of the classifier: reports and Kaggle's file; mistakes are one line."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn import metrics
+
+from data.labels import choose_split, list_samples, write_submission
+from infer.photo.classify import Pictures, calibrate, calibration, classify, open_model, predict
+from models import Classifier
+from models.poet import Poet
+from tasks import dogcat
+from tests.dogcat import (
+    HUES,
+    TWO,
+    cli,
+    epochs_of,
+    options,
+    write_picture,
+    write_set,
+)
+from tests.pictures import save_lenet
+from tests.training import run
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Two classes that are easy to tell apart: 20 pictures each to train with, 10 to validate."""
+    return write_set(tmp_path_factory.mktemp("easy"), TWO, 20, 10)
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory) -> Path:
+    """Two classes that nobody can tell apart in all cases."""
+    near = {"cat": (120, 100, 110), "dog": (110, 100, 120)}
+    return write_set(tmp_path_factory.mktemp("hard"), near, 12, 20, spread=110)
+
+
+def judge(report: Path, told: dict) -> None:
+    """The figures of a report, in its file and as told, are scikit-learn's on its predictions.csv."""
+    with open(report / "predictions.csv", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    classes = header[3:]
+    label = np.array([classes.index(row[1]) for row in rows])
+    chances = np.array([[float(value) for value in row[3:]] for row in rows])
+    chances /= chances.sum(1, keepdims=True)
+    predicted = chances.argmax(1)
+    assert [row[2] for row in rows] == [classes[k] for k in predicted]
+    numbers = range(len(classes))
+    scores = metrics.precision_recall_fscore_support(label, predicted, labels=numbers, zero_division=0)
+    expected = {
+        "accuracy": metrics.accuracy_score(label, predicted),
+        "log_loss": metrics.log_loss(label, chances, labels=numbers),
+        "auc": metrics.roc_auc_score(label, chances[:, 1] if len(classes) == 2 else chances, multi_class="ovr"),
+        "macro_f1": scores[2].mean(),
+        **{f"{name}_recall": scores[1][k] for k, name in enumerate(classes)},
+    }
+    for found in (told, json.loads((report / "figures.json").read_text())):
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+    with open(report / "confusion.csv", encoding="utf-8", newline="") as file:
+        matrix = [list(map(int, row[1 : 1 + len(classes)])) for row in list(csv.reader(file))[1 : 1 + len(classes)]]
+    assert matrix == metrics.confusion_matrix(label, predicted, labels=numbers).tolist()
+
+
+def test_three_classes_with_strange_names_need_no_change(tmp_path, capfd):
+    """And a report of them: the figures are scikit-learn's on the predictions that it writes."""
+    classes = {"a, b": HUES["cat"], "<b>dog": HUES["dog"], "鸟": HUES["bird"]}
+    for number, (name, hue) in enumerate(classes.items()):
+        for i in range(16):
+            folder = "train" if i < 12 else "val"
+            write_picture(tmp_path / "data" / folder / name / f"{i}.png", hue, 100 * number + i)
+    run(tmp_path, **options(tmp_path, tmp_path / "data", run="a", max_epoch=5))
+    val = epochs_of(tmp_path / "a", "val")[-1]
+    assert val["accuracy"] > 0.9 and val["auc"] > 0.95
+    load = tmp_path / "a" / "best.safetensors"
+    assert Classifier.load(load).classes == ["<b>dog", "a, b", "鸟"]
+    given = {"data_root": tmp_path / "data", "load": load, "out": tmp_path / "report", "use_gpu": False}
+    out, _ = cli(capfd, "val", task="dogcat", json=True, tta=1, precision="fp32", **given)
+    figures = json.loads(out)
+    assert figures["accuracy"] == pytest.approx(val["accuracy"], abs=1 / 12) and figures["pictures"] == 12
+    judge(tmp_path / "report", figures)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "&lt;b&gt;dog" in page and "<b>dog" not in page and "鸟" in page
+
+
+# ---------------------------------------------------------------------------------------------------------- val, test
+
+
+@pytest.fixture
+def kaggle(tmp_path) -> Path:
+    """Pictures 1 to 12 without labels; 10 is broken."""
+    for i in range(1, 13):
+        write_picture(tmp_path / "test1" / f"{i}.png", HUES["cat" if i % 3 else "dog"], i, 100)
+    (tmp_path / "test1" / "10.png").write_bytes(b"<html>")
+    return tmp_path / "test1"
+
+
+def submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    header, *rows = [line.split(",") for line in path.read_text().splitlines()]
+    return header, [row[0] for row in rows], np.array([float(row[1]) for row in rows])
+
+
+def test_kaggles_file_without_labels(kaggle, tmp_path, capfd):
+    given = {"task": "dogcat", "data_root": kaggle, "use_gpu": False, "precision": "fp32", "tta": 1}
+    load = save_lenet(tmp_path / "lenet.safetensors")
+    out, err = cli(capfd, "test", **given, load=load, out=tmp_path / "report", json=True)
+    figures = json.loads(out)
+    assert figures["pictures"] == 11 and figures["broken"] == 1 and "accuracy" not in figures
+    assert "left out: 10.png" in err and not (tmp_path / "report" / "figures.json").exists()
+    assert Path(figures["submission"]) == tmp_path / "report" / "submission.csv"
+    header, ids, dog = submission(tmp_path / "report" / "submission.csv")
+    assert header == ["id", "label"] and ids == [str(i) for i in range(1, 13)] and dog[9] == 0.5
+    model = Classifier.load(load)
+    for i in (1, 2, 11):  # the middle 7/8 of the shorter side, as large as the crop
+        image = Image.open(kaggle / f"{i}.png").resize((32, 32), Image.Resampling.BICUBIC, box=(4.5, 1.5, 25.5, 22.5))
+        with torch.no_grad():
+            logits = model(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255)["logits"][0]
+        assert dog[i - 1] == pytest.approx((logits / 2).softmax(0)[1].clamp(0.005, 0.995).item(), abs=1e-4)
+    save_lenet(load, temperature=0.001)  # certain of everything
+    cli(capfd, "test", **given, load=load, out=tmp_path / "report")
+    dog = submission(tmp_path / "report" / "submission.csv")[2]
+    assert {0.5} < set(dog) <= {0.005, 0.5, 0.995}
+
+
+def test_test_with_labels(kaggle, tmp_path, capfd):
+    """Figures, samples and Kaggle's file; all of it again with labels missing, and then the figures of the others."""
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{i},{int(i % 2)}\n" for i in range(1, 13)))
+    given = {"task": "dogcat", "data_root": kaggle, "load": save_lenet(tmp_path / "lenet.safetensors"), "json": True}
+    given |= {"use_gpu": False, "precision": "fp32", "labels": tmp_path / "labels.csv", "out": tmp_path / "report"}
+    figures = json.loads(cli(capfd, "test", **given)[0])
+    judge(tmp_path / "report", figures)
+    assert figures["pictures"] == 11 and list((tmp_path / "report" / "samples").glob("worst_*.png"))
+    first = submission(tmp_path / "report" / "submission.csv")
+    (tmp_path / "labels.csv").write_text("id,label\n1,1\n2,0\n")
+    labels = {row[0]: row[2] for row in predictions(tmp_path / "report")}
+    out, err = cli(capfd, "test", **given)
+    assert "9 of 11 pictures have no label: the metrics are those of the others" in err
+    told = json.loads(out)
+    assert told["pictures"] == 11 and told["unlabelled"] == 9
+    assert told["accuracy"] == ((labels["1.png"] == "dog") + (labels["2.png"] == "cat")) / 2
+    again = submission(tmp_path / "report" / "submission.csv")
+    assert again[1] == first[1] and (again[2] == first[2]).all()
+
+
+def predictions(report: Path) -> list[list[str]]:
+    with open(report / "predictions.csv", encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(hard, tmp_path):
+    """Each number of views by what `classify` sees of the validation pictures; what cannot be read is left out."""
+    data = shutil.copytree(hard, tmp_path / "data")
+    next((data / "val").iterdir()).write_bytes(b"")
+    run(tmp_path, **options(tmp_path, data, run="a", max_epoch=1))
+    model = open_model(tmp_path / "a" / "best.safetensors")
+    samples = [s for s in choose_split(list_samples(data), "val") if s.source.path.stat().st_size]
+    label = torch.tensor([["cat", "dog"].index(sample.label) for sample in samples])
+    found = {}
+    for views in (1, 2, 4, 6):
+        pictures = Pictures([sample.source for sample in samples], 32, views)
+        logits = torch.stack([views.mean(0) for _, views, _ in predict(model, pictures)])
+        found[views] = calibrate(logits, label)
+        assert calibration(model, views) == pytest.approx(found[views], rel=1e-3)
+    assert len({temperature for temperature, _ in found.values()}) == 4
+    (answer,) = classify(model, [samples[0].source])
+    chances = (next(predict(model, Pictures([samples[0].source], 32, 2)))[1].mean(0) / found[2][0]).softmax(0)
+    assert list(answer.probabilities.values()) == pytest.approx(chances.tolist(), abs=1e-4)
+
+
+def test_labelled_by_name_there_is_nothing_to_submit(tmp_path, capfd, monkeypatch):
+    """Class folders have pictures of one name, and their case may differ from the model's classes."""
+    monkeypatch.setattr(dogcat.report, "write_report", lambda *arguments: {})
+    for i in range(3):
+        write_picture(tmp_path / "data" / "Cat" / f"{i}.png", HUES["cat"], i)
+        write_picture(tmp_path / "data" / "DOG" / f"{i}.png", HUES["dog"], i)
+    load = save_lenet(tmp_path / "lenet.safetensors")
+    given = {"task": "dogcat", "data_root": tmp_path / "data", "load": load, "out": tmp_path / "report"}
+    out, err = cli(capfd, "test", **given, json=True, use_gpu=False)
+    figures = json.loads(out)
+    assert figures["pictures"] == 6 and "submission" not in figures and not (tmp_path / "report").exists()
+    assert "nothing here is for the test alone: all pictures are judged" in err
+
+
+def test_three_classes_have_a_column_each(tmp_path):
+    table = {"10": np.array([0.2, 0.3, 0.5]), "9": np.array([1.0, 0, 0]), "b": np.full(3, 1 / 3)}
+    write_submission(tmp_path / "s.csv", table, ["a,b", "猫", "c"])
+    with open(tmp_path / "s.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == ["id", "9", "10", "b"] and rows[0] == ["id", "a,b", "猫", "c"]
+    assert rows[1][1:] == ["0.995000", "0.005000", "0.005000"]
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, pictures) -> Path:
+    """A folder with things that are not what an option wants."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "EMPTY").mkdir()
+    (folder / "pictures").symlink_to(pictures)
+    for i in range(4):
+        write_picture(folder / "one" / f"cat.{i}.png", HUES["cat"], i)
+        write_picture(folder / "birds" / f"bird.{i}.png", HUES["bird"], i)
+        write_picture(folder / "birds" / f"cat.{i}.png", HUES["cat"], i)
+        write_picture(folder / "cats" / "val" / f"cat.{i}.png", HUES["cat"], i)
+        write_picture(folder / "cats" / "train" / f"cat.1{i}.png", HUES["cat"], i)
+        write_picture(folder / "cats" / "train" / f"dog.1{i}.png", HUES["dog"], i)
+    save_lenet(folder / "lenet.safetensors")
+    vocab = list("春江花月夜")
+    Poet(vocab=vocab, embed=4, hidden=4, layers=1).save(folder / "poet.safetensors")
+    (folder / "text").write_text("no file of this kind")
+    return folder
+
+
+PLACES = ("data_root", "load", "pretrained", "labels", "others", "cache", "out")
+
+
+@pytest.mark.parametrize(
+    "command, more, line",
+    [
+        ("train", {"data_root": "nowhere"}, "--data_root=nowhere does not exist"),
+        ("train", {"data_root": "EMPTY"}, "--data_root=EMPTY: no pictures in it"),
+        ("train", {"data_root": "one"}, "a classifier needs two classes, here is only cat"),
+        ("train", {"load": "EMPTY"}, "cannot read EMPTY: Is a directory"),
+        ("train", {"load": "text"}, "text is not a model file"),
+        ("train", {"load": "poet.safetensors"}, "poet.safetensors holds a Poet, not a Classifier"),
+        (
+            "train",
+            {"load": "lenet.safetensors", "data_root": "birds"},
+            "is labelled bird, but the classes are cat, dog",
+        ),
+        ("train", {"pretrained": "poet.safetensors"}, "does not fit LeNet"),
+        ("train", {"backbone": "lent"}, "--backbone=lent: choose one of mobilenet_v2"),
+        ("train", {"image_size": 16}, "--image_size=16: must be at least 32"),
+        ("train", {"backbone": "mobilenet_v2", "pretrained": "none"}, "--image_size=32: MobileNetV2 needs 33 or more"),
+        ("train", {"others": "nowhere"}, "--others=nowhere does not exist"),
+        ("train", {"cache": "text"}, "--cache=text: cannot make this folder"),
+        ("train", {"monitor": "acuracy"}, "--monitor=acuracy: choose one of loss, accuracy, auc"),
+        ("train", {"monitor": "auc", "data_root": "cats"}, "there is none of dog"),
+        ("train", {"freeze": "features.*"}, "--freeze=features.* fits no parameter; they begin with conv1"),
+        ("train", {"shuffle_blocks": 99}, "--shuffle_blocks=99"),
+        ("val", {}, "val needs a model file: --load="),
+        ("val", {"load": "lenet.safetensors", "tta": 3}, "--tta=3: choose one of 1, 2, 4, 6"),
+        ("test", {"load": "lenet.safetensors", "labels": "text"}, "--labels=text"),
+        ("val", {"load": "lenet.safetensors", "out": "text"}, "cannot write text/"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_learnt(place, capfd, command, more, line):
+    given = {**options(place, place / "pictures", run="a"), **more}
+    given |= {k: place / v for k, v in more.items() if k in PLACES and v != "none"}
+    err = cli(capfd, command, 2, **given)[1].replace(f"{place}/", "")
+    told = err.splitlines()[-1]
+    assert told.startswith("error: ") and line in told and err.count("error: ") == 1
+    assert not (place / "a" / "best.safetensors").exists()
+
+
+def test_nothing_to_validate_with_can_be_read(tmp_path):
+    write_set(tmp_path / "data", TWO, 4, 2)
+    for path in (tmp_path / "data" / "val").iterdir():
+        path.write_bytes(b"")
+    told = run(tmp_path, code=2, **options(tmp_path, tmp_path / "data", run="a"))
+    assert "error: none of the 4 samples can be read; the first: val/cat.4.png is empty" in told.splitlines()[-1]
+    assert told.count("left out: val/") == 4
+
+
+@pytest.mark.parametrize("backbone", ["lenet", "mobilenet_v2", "squeezenet1_1"])
+def test_a_batch_of_one_and_an_odd_size(tmp_path, capfd, backbone):
+    write_set(tmp_path / "data", TWO, 1, 1)
+    more = {"backbone": backbone, "pretrained": "none", "image_size": 33, "batch_size": 1, "max_epoch": 1}
+    cli(capfd, "train", **options(tmp_path, tmp_path / "data", run="a", **more))
+    assert Classifier.load(tmp_path / "a" / "best.safetensors").metadata["image_size"] == 33
+
+
+def test_labels_from_a_file_train(tmp_path, capfd):
+    """As the message on pictures without a label says."""
+    write_set(tmp_path / "set", TWO, 6, 0)
+    (tmp_path / "data").mkdir()
+    lines = ["id,label"]
+    for i, path in enumerate(sorted((tmp_path / "set" / "train").iterdir())):
+        path.rename(tmp_path / "data" / f"{i}.png")
+        lines.append(f"{i},{path.name[:3]}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    given = options(tmp_path, tmp_path / "data", run="a", max_epoch=1)
+    assert "labels=FILE" in cli(capfd, "train", 2, **given)[1]
+    assert "6 cat, 6 dog" in cli(capfd, "train", **given, labels=tmp_path / "labels.csv")[1]
