@@ -102,8 +102,8 @@ class PoetTask(Task):
     def step(self, model: BaseModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Nats per character, bits per character, and the objective.
 
-        The objective divides by the number of sequences times their MEAN length, not by the characters of this batch: so
-        it is a mean over sequences, and processes that share a batch can average their gradients.
+        The objective divides by the number of sequences times their MEAN length, not by the characters of this batch:
+        so it is a mean over sequences, and processes that share a batch can average their gradients.
         """
         output = model(batch["ids"], targets=batch["targets"], poem=batch["poem"])
         bits, _ = bits_of_batch(output["nll"].detach(), batch["targets"], self.vocabulary)
