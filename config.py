@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from infer.verse.settings import PoemSettings
 from options import CLASSIFIER, PAINTER, POET, Options, option, option_names, parse
 from utils.errors import UserError, did_you_mean
 
@@ -170,7 +171,7 @@ class DogCatConfig(DefaultConfig):
 class GenerateConfig(Options):
     """Options of generate."""
 
-    form: str = option("auto", "form of the poem; auto: 七绝 if the poet knows it", (*FORMS, "free"))
+    form: str = option(PoemSettings.form, "form of the poem; auto: 七绝 if the poet knows it", (*FORMS, "free"))
     prompt: str = option("", "first characters of the poem")
     title: str = option("", "title to write to")
     author: str = option("", "poet to imitate")
@@ -178,16 +179,22 @@ class GenerateConfig(Options):
     keywords: str = option("", "words that the poem is about, such as 春江,月")
     poem: str = option("", "poem to rewrite: only the verses of --lock are kept")
     lock: str = option("", "verses of --poem to keep, such as 1,3")
-    regular: bool = option(True, "keep to the tones and rhymes of the four regulated forms")
-    pattern: str = option("auto", "tone pattern; auto: what fits", PATTERNS)
+    regular: bool = option(PoemSettings.regular, "keep to the tones and rhymes of the four regulated forms")
+    pattern: str = option(PoemSettings.pattern, "tone pattern; auto: what fits", PATTERNS)
     rhyme: str = option("", "平水韵 group of the rhymes, such as 先; empty: what fits")
     n: int = option(1, "poems to write, in one batch", minimum=1)
-    candidates: int = option(16, "candidates for each poem, of which the best is shown", minimum=1, maximum=256)
-    temperature: float = option(1.0, "sampling temperature; 0: always the likeliest character")
-    top_k: int = option(0, "sample from the k likeliest characters; 0: all")
-    top_p: float = option(0.93, "nucleus sampling: the likeliest characters of this total probability", maximum=1)
-    guidance: float = option(1.5, "classifier-free guidance scale of title and keywords; 0: none", maximum=10)
-    max_chars: int = option(200, "maximum length of a free poem", minimum=1, maximum=10_000)
+    candidates: int = option(
+        PoemSettings.candidates, "candidates for each poem, of which the best is shown", minimum=1, maximum=256
+    )
+    temperature: float = option(PoemSettings.temperature, "sampling temperature; 0: always the likeliest character")
+    top_k: int = option(PoemSettings.top_k, "sample from the k likeliest characters; 0: all")
+    top_p: float = option(
+        PoemSettings.top_p, "nucleus sampling: the likeliest characters of this total probability", maximum=1
+    )
+    guidance: float = option(
+        PoemSettings.guidance, "classifier-free guidance scale of title and keywords; 0: none", maximum=10
+    )
+    max_chars: int = option(PoemSettings.max_chars, "maximum length of a free poem", minimum=1, maximum=10_000)
     seed: int = POEM_SEED
     explain: bool = option(False, "print tones, pattern and rhyme with each poem")
     json: bool = option(False, "one JSON object a line: form, title, lines, score, rating, pattern, rhyme, remarks")

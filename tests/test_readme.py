@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import config
 import main
@@ -73,3 +74,23 @@ def test_links_lead_somewhere(name):
     assert "@@" not in text, "a place that was left to fill in"
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_the_six_lines_of_python_run(tmp_path, monkeypatch, capsys):
+    """In both languages; what they leave is a card."""
+    blocks = {
+        block
+        for name in READMES
+        for block in re.findall(r"```python\n(import shihua\n.*?)```", (ROOT / name).read_text(), re.S)
+    }
+    assert blocks
+    with Image.open(ROOT / "dataset" / "sample" / "photos" / "fjord_dusk.jpg") as photo:
+        photo.convert("RGB").resize((120, 80)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        program = compile(block, "README.md", "exec")
+        exec(program, {})
+    poem, answer = capsys.readouterr().out.rsplit("\n", 2)[:2]
+    assert len(poem.splitlines()) >= 3 and answer.startswith("photo.jpg: ")
+    with Image.open("card.png") as card:
+        assert card.width >= 120
