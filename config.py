@@ -21,7 +21,7 @@ WEIGHTS, PICTURES, STYLES = "a file of weights", "a folder of pictures", "a pict
 
 # Options that several commands share.
 POEM_SEED = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
-STRENGTH = option(1.0, "0: the photograph, 1: the style, up to 1.5: beyond it", maximum=1.5)
+STRENGTH = option(1.0, "0: the photograph, 1: the painting, up to 1.5: painted again", maximum=1.5)
 MAX_MEGAPIXELS = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
 QUALITY = option(95, "quality of JPEG and other lossy files, 1 to 100", minimum=1, maximum=100)
 VIEWS = "crops and mirror images of each picture that are averaged: 1, 2, 4, 6"
@@ -112,26 +112,22 @@ class PoetConfig(DefaultConfig):
 class StyleConfig(DefaultConfig):
     """Options of train, val and test with --task=style."""
 
-    style_image: str = option("", "style picture, or a folder of them (a style each); empty: the samples", reads=STYLES)
+    style_image: str = option("", "style picture, or a folder; with --load new styles; empty: samples", reads=STYLES)
     loss_network: str = option("auto", LOSS_HELP, LOSS_NETWORKS)
     vgg: str = option("", "weights of the loss network; empty: torchvision's download", reads=WEIGHTS)
     image_size: int = option(128, "side of the training crops in pixels", minimum=32)
     style_size: int = option(0, "longer side of the style pictures in pixels: larger, finer strokes; 0: 1.45 crops")
-    styles: str = option("", "styles to train or evaluate, such as ink,oil; the others stay as they are; empty: all")
+    styles: str = option("", "styles to train or evaluate, such as ink,oil; the others stay; empty: new ones, or all")
     grade: str = option("", "for dull scans: stretch the brightness, multiply the colours: ink:1,mountains:1.7")
     batch_size: int = option(1, "photographs in a batch (of all devices together)", minimum=1)
     styles_per_photo: int = option(4, "styles in which each photograph of a batch is painted", minimum=1)
     epoch_batches: int = option(0, "batches in an epoch; 0: all photographs")
     val_photos: int = option(8, "photographs to validate with after each epoch", minimum=1)
-    width: float = option(0.5, "width of the network; 1: the 32, 64, 128 channels of Johnson et al.", minimum=0.1)
-    blocks: int = option(5, "residual blocks", minimum=1)
-    own_blocks: int = option(0, "last residual blocks that each style has for itself; 0: all are shared")
-    identity: bool = option(True, "also learn to reproduce the photograph: needed for a strength below 1")
-    identity_epochs: int = option(8, "first epochs, which learn the identity only; the styles then start from it")
+    width: float = option(0.5, "width of a network; 1: the 32, 64, 128 channels of Johnson et al.", minimum=0.1)
+    blocks: int = option(4, "residual blocks", minimum=1)
     content_weight: float = option(1.0, "weight of the content loss")
     style_weight: str = option("4", "weight of the style loss, also of single styles: 4,ink:1.5")
     tv_weight: float = option(1.0, "weight of the total variation loss: larger, smoother")
-    identity_weight: float = option(30.0, "weight of the identity's squared error")
     temporal_weight: float = option(0.0, "weight of the difference between paintings of a shifted, noisy photograph")
     lpips: str = option("", "val, test: LPIPS's linear weights for SqueezeNet; empty: no LPIPS", reads=WEIGHTS)
     squeezenet: str = option("", "val, test: SqueezeNet for LPIPS; empty: torchvision's download", reads=WEIGHTS)
@@ -301,6 +297,7 @@ class ExportConfig(Options):
     """Options of export."""
 
     load: str = option(PAINTER, "style network, or weights of pytorch/examples or pytorch-book", reads=MODEL)
+    style: str = option("", "the style to export; empty: the first one")
     out: str = option("", "file to write, NAME.onnx; empty: the model file's name, in this folder", writes=".onnx")
 
 
@@ -358,7 +355,8 @@ class DownloadConfig(Options):
 
 
 TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}
-TASK_OF = {"Poet": "poet", "TransformerNet": "style"}  # class of a network -> its task; the rest are classifiers
+# Class of a network -> its task; the rest are classifiers. TransformerNet: older files.
+TASK_OF = {"Poet": "poet", "StyleNetworks": "style", "TransformerNet": "style"}
 OF_TASKS = (DefaultConfig, *TASKS.values())
 # The options of each command, in the order of its help.
 OPTIONS: dict[str, tuple[type[Options], ...]] = {
@@ -392,9 +390,9 @@ ONLY_FOR = {
         " profile save_path run resume save_every env use_visdom vis_port tensorboard debug_file samples",
         "train val test": "fast_dev_run",
         "train find_lr": "precision batch_size optimizer momentum weight_decay lr_scale freeze grad_clip seed"
-        " styles_per_photo epoch_batches identity_epochs identity_weight temporal_weight"
+        " styles_per_photo epoch_batches temporal_weight"
         " label_smoothing mixup jitter shuffle_blocks views others cache",
-        "train find_lr summary": "init rhymes backbone dropout min_count row_length width identity pretrained",
+        "train find_lr summary": "init rhymes backbone dropout min_count row_length width pretrained",
         "val test": "split lpips squeezenet optimize_steps tta out",
         "val test find_lr": "json",
     }.items()

@@ -208,10 +208,10 @@ def _print_results(results: Iterable[Any], as_json: bool, done: str) -> None:
 
 
 def export(*args: str, **options: Option) -> None:
-    """write a style network as ONNX, for other programs (takes some 20 seconds)"""
+    """write the network of a style as ONNX, for other programs (takes some 20 seconds)"""
     cfg = parse("export", options, args)
     out = Path(cfg.out or f"{Path(cfg.load).stem}.onnx")
-    shihua.Painter(cfg.load).export(out)
+    shihua.Painter(cfg.load).export(out, cfg.style)
     print(out)
 
 

@@ -142,13 +142,14 @@ class _Painting:
         settings = _settings(StylizeConfig, settings, more)
         from PIL import Image
 
-        from infer.painting.files import read_mask, stylized
+        from infer.painting.colors import stylize
+        from infer.painting.files import read_mask
 
         picture = read(photo, settings.max_megapixels, settings.max_side)
         mask = read_mask(settings.mask, settings.max_megapixels) if settings.mask else None
         brush = self._brush(settings)
         log.info(str(brush))
-        rgb = stylized(picture.rgb[None], brush.paint, settings.keep_color, mask, progress)[0]
+        rgb = stylize(picture.rgb[None], brush.paint, settings.keep_color, mask, progress)[0]
         image = Image.fromarray(rgb)
         if picture.alpha is not None:
             image.putalpha(Image.fromarray(picture.alpha))
@@ -189,9 +190,9 @@ class Painter(_Model, _Painting):
         self.memory_limit = memory_limit
 
     def _load(self, device: str) -> Any:
-        from infer.painting.files import load_network
+        from infer.painting.styles import load_painter
 
-        return load_network(self.file, device)
+        return load_painter(self.file, device)
 
     @property
     def styles(self) -> list[str]:
@@ -203,31 +204,30 @@ class Painter(_Model, _Painting):
                 header = file.metadata() or {}
         except (SafetensorError, OSError):
             return self.network.styles
-        return json.loads(header["arguments"])["styles"] if "arguments" in header else [Path(self.file).stem]
+        return list(json.loads(header["arguments"])["styles"]) if "arguments" in header else [Path(self.file).stem]
 
     def _brush(self, settings: StylizeConfig) -> Any:
-        from infer.painting import tiles
-        from infer.painting.files import choose_styles, style_label
+        from infer.painting.styles import StylePainter
 
-        model = self.network
-        weights = choose_styles(settings.style, model.styles)
-        style = model.mixture(weights, settings.strength)
-        precision, why = tiles.painting_precision(settings.precision, model, style)
         limit = self.memory_limit or settings.memory_limit
-        painter = tiles.Painter(model, style, precision, limit, settings.tile)
-        text = " + ".join(f"{name} {weight / sum(weights.values()):.0%}" for name, weight in weights.items())
-        painter.about = f"{text}, strength {settings.strength:g}; precision {precision} ({why})"
-        painter.label = style_label(weights)
-        return painter
+        same = {name: getattr(settings, name) for name in ("style", "strength", "precision", "tile")}
+        return StylePainter(self.network, memory_limit=limit, **same)
 
-    def export(self, out: str | Path) -> None:
-        """Writes the network as ONNX, for other programs. Raises UserError if that would replace the model's file."""
+    def export(self, out: str | Path, style: str = "") -> None:
+        """Writes the network of a style (empty: the first one) as ONNX, for other programs.
+
+        Raises UserError if that would replace the model's file, and for a mixture.
+        """
         from utils.files import refuse_overwriting
 
         refuse_overwriting([out], [self.file])
+        from infer.painting.styles import choose_styles
         from models.onnx import export_onnx
 
-        export_onnx(self.network, out)
+        name, *others = choose_styles(style, self.network.styles)
+        if others:
+            raise UserError("one style is exported, no mixture", style=style)
+        export_onnx(self.network[name], out, name)
 
 
 class Optimizer(_Painting):
@@ -237,7 +237,7 @@ class Optimizer(_Painting):
         self.style_image, self.use_gpu = str(style_image), use_gpu
 
     def _brush(self, settings: StylizeConfig) -> Any:
-        from infer.painting.optimizer import OptimizingPainter
+        from infer.painting.optimize import OptimizingPainter
         from utils.hardware import pick_device
 
         names = ("style_size", "precision", "steps", "content_weight", "style_weight", "tv_weight")

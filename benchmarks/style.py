@@ -9,6 +9,7 @@ Prints tables on stdout as they are done. Shapes: B photographs in a batch, S st
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -31,9 +32,9 @@ from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noq
 from benchmarks.reference_style import ReferenceNet  # noqa: E402
 from config import StylizeConfig, task_config  # noqa: E402
 from data.photos import choose_split, list_pictures  # noqa: E402
-from infer.painting.files import load_network  # noqa: E402
+from infer.painting.styles import load_painter  # noqa: E402
 from infer.painting.tiles import Painter  # noqa: E402
-from models.transformer_net import ConditionalInstanceNorm, TransformerNet  # noqa: E402
+from models.transformer_net import InstanceNorm, StyleNetworks, TransformerNet  # noqa: E402
 from models.vgg import FeatureNetwork  # noqa: E402
 from tasks import make_task  # noqa: E402
 from utils.errors import UserError  # noqa: E402
@@ -61,36 +62,41 @@ def photograph(number: int, height: int, width: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def random_network() -> TransformerNet:
+def random_network() -> StyleNetworks:
     """A network of the plain one's size with random parameters, whose paintings use the range 0..1."""
     torch.manual_seed(0)
-    model = TransformerNet(["random"], CHANNELS, identity=False)
+    painter = StyleNetworks({"random": {"channels": CHANNELS}})
+    model = painter["random"]
     for layer in model.modules():
-        if isinstance(layer, ConditionalInstanceNorm):
+        if isinstance(layer, InstanceNorm):
             layer.weight.uniform_(0.5, 1.5)
             layer.bias.uniform_(-0.5, 0.5)
-    picture = model(to_tensor(photograph(0, 256, 256)), torch.ones(1, 1))["image"]  # (1, 3, 256, 256)
+    picture = model(to_tensor(photograph(0, 256, 256)))["image"]  # (1, 3, 256, 256)
     std, centre = torch.std_mean(picture, (0, 2, 3))  # (3)
     last = model.deconv3.conv2d
     last.weight.mul_((0.25 / std).view(-1, 1, 1, 1))
     last.bias.sub_(centre).mul_(0.25 / std).add_(0.5)
-    return model
+    return painter
+
+
+def first_network(file: Path) -> TransformerNet:
+    """Of the first style in a file of ours."""
+    model = StyleNetworks.load(file)
+    return model[model.styles[0]]
 
 
 def plain_network(model: TransformerNet) -> ReferenceNet:
-    """The plain network that paints what ours paints in its first style; it takes and gives 0..255."""
+    """The plain network that paints what ours paints; it takes and gives 0..255."""
     rescaled = {"conv1.conv2d.weight": 1 / 255, "deconv3.conv2d.weight": 255, "deconv3.conv2d.bias": 255}
     tensors = {k: v * rescaled.get(k, 1) for k, v in model.state_dict().items()}
     plain = ReferenceNet(tuple(model.arguments["channels"]), model.arguments["blocks"])
-    plain.load_state_dict({k: v[0] if v.ndim == 2 else v for k, v in tensors.items()})  # (S, C): a row for each style
+    plain.load_state_dict(tensors)
     return plain
 
 
 def painter(file: Path, precision: str, tile: int = -1) -> Painter:
     """Of the first style of a network of ours, with stylize's own memory_limit."""
-    model = TransformerNet.load(file)
-    style = model.mixture({model.styles[0]: 1.0})  # (1, S)
-    return Painter(model, style, precision, StylizeConfig.memory_limit, tile)
+    return Painter(first_network(file), precision, StylizeConfig.memory_limit, tile)
 
 
 # ---------------------------------------------------------------------------------------------------------- 1. painting
@@ -101,7 +107,7 @@ def timed_painting(file: Path, precision: str, tile: int) -> Callable[[np.ndarra
     if precision:
         paint = painter(file, precision, tile).paint
     else:
-        plain = plain_network(TransformerNet.load(file))
+        plain = plain_network(first_network(file))
 
         @torch.no_grad()
         def paint(rgb: np.ndarray) -> np.ndarray:
@@ -233,7 +239,7 @@ def plain_training(photos: Path, style: Path, vgg: Path) -> Iterator[int]:
 
 
 def our_training(options: dict[str, Any], precision: str) -> Iterator[int]:
-    """Takes one training step as trainer.py does; yields the paintings of the batch, without those of the identity."""
+    """Takes one training step as trainer.py does; yields the paintings of the batch."""
     cfg = task_config({"task": "style", **options})
     task = make_task(cfg)
     optimizer = torch.optim.AdamW(
@@ -241,8 +247,7 @@ def our_training(options: dict[str, Any], precision: str) -> Iterator[int]:
     )
     task.model.train()
     tune_malloc(keep_all=True)
-    epoch = cfg.identity_epochs  # those without paintings left out
-    while True:
+    for epoch in itertools.count():
         for indices in task.train_batches(epoch):
             batch = task.collate([task.train_set[i] for i in indices])
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -252,7 +257,6 @@ def our_training(options: dict[str, Any], precision: str) -> Iterator[int]:
             optimizer.step()
             optimizer.zero_grad()
             yield batch["style"].numel()
-        epoch += 1
 
 
 def timed_training(recipe: str, precision: str, photos: Path, folder: Path) -> Callable[[float], tuple[float, None]]:
@@ -261,7 +265,7 @@ def timed_training(recipe: str, precision: str, photos: Path, folder: Path) -> C
     one = styles / f"{PHOTOGRAPHS[0]}.png"
     options = {"data_root": photos, "style_image": styles, "vgg": vgg, "image_size": CROP}
     if recipe == "same network":
-        same = {"width": 1, "blocks": 5, "own_blocks": 0, "identity": False}
+        same = {"width": 1, "blocks": 5}
         options |= {"style_image": one, "batch_size": BATCH, **same}
     training = plain_training(photos, one, vgg) if recipe == "plain" else our_training(options, precision)
 
@@ -289,9 +293,9 @@ def measure_training(precisions: Sequence[str], rounds: int, seconds: float, pho
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
     """All four parts; `folder` is for what the processes share."""
-    networks = {"same": load_network(args.weights) if args.weights else random_network()}
-    networks["shipped"] = load_network(args.load)
-    if tuple(networks["same"].arguments["channels"]) != CHANNELS:
+    networks = {"same": load_painter(args.weights) if args.weights else random_network()}
+    networks["shipped"] = load_painter(args.load)
+    if any(tuple(network["channels"]) != CHANNELS for network in networks["same"].arguments["styles"].values()):
         raise UserError(f"--weights={args.weights}: give a network of full width, {CHANNELS} channels")
     files = {name: folder / f"{name}.safetensors" for name in networks}
     for name, network in networks.items():

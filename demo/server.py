@@ -147,7 +147,7 @@ async def _untouched(data: Any, block: Any, **how: Any) -> Any:
 
 def _import_networks() -> None:
     """What takes seconds and needs nobody: so the first poem does not wait for it, nor the first painting."""
-    for name in ("verse.compose", "painting.files", "photo.classify"):
+    for name in ("verse.compose", "painting.styles", "photo.classify"):
         importlib.import_module(f"infer.{name}")
 
 

@@ -6,7 +6,7 @@ from models.mobilenet_v2 import MobileNetV2
 from models.poet import Poet
 from models.resnet34 import ResNet34
 from models.squeezenet import SqueezeNet
-from models.transformer_net import TransformerNet
+from models.transformer_net import StyleNetworks, TransformerNet
 
 BACKBONES: dict[str, type[Classifier]] = {
     "mobilenet_v2": MobileNetV2,
@@ -15,4 +15,14 @@ BACKBONES: dict[str, type[Classifier]] = {
     "lenet": LeNet,
 }
 
-__all__ = ["BACKBONES", "Classifier", "LeNet", "MobileNetV2", "Poet", "ResNet34", "SqueezeNet", "TransformerNet"]
+__all__ = [
+    "BACKBONES",
+    "Classifier",
+    "LeNet",
+    "MobileNetV2",
+    "Poet",
+    "ResNet34",
+    "SqueezeNet",
+    "StyleNetworks",
+    "TransformerNet",
+]

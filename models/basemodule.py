@@ -81,16 +81,23 @@ class BaseModule(nn.Module):
                 f"{path} is a bare state dict (no {FORMAT} header): build the network and call load_weights, "
                 f"or give a file written by save"
             )
-        found = cls.registry.get(header.get("class"))
-        if found is None or not issubclass(found, cls):
-            raise UserError(f"{path} holds a {header.get('class')}, not a {cls.__name__}: give a {cls.__name__} file")
+        name = header.get("class")
+        found = cls.registry.get(name, BaseModule)
         try:
-            model = found(**json.loads(header["arguments"]))
+            found, arguments, tensors = found.upgrade(json.loads(header["arguments"]), tensors)
+            model = found(**arguments) if name in cls.registry and issubclass(found, cls) else None
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path} was made by another version of {found.__name__}: {error}") from error
+        if model is None:
+            raise UserError(f"{path} holds a {name}, not a {cls.__name__}: give a {cls.__name__} file")
         model.load_weights(tensors, source=str(path))
         model.metadata = json.loads(header.get("metadata", "{}"))
         return model.to(device).eval()
+
+    @classmethod
+    def upgrade(cls, arguments: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[type["BaseModule"], dict, dict]:
+        """(class, arguments, tensors) to build from those of a file of this class, which may be of an older version."""
+        return cls, arguments, tensors
 
     def load_weights(
         self, source_or_tensors: str | Path | Mapping[str, Any], strict: bool = True, source: str = ""

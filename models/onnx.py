@@ -5,7 +5,6 @@ painting large ones in bounded memory, is the other program's business.
 """
 
 import copy
-import json
 import warnings
 from pathlib import Path
 
@@ -18,19 +17,16 @@ from utils.files import atomic_write
 SMALLEST = 5  # pixels: a shorter side is too short for the first convolution's reflection
 
 
-def export_onnx(model: TransformerNet, path: str | Path) -> None:
+def export_onnx(model: TransformerNet, path: str | Path, style: str) -> None:
     """Writes the network to `path`, in float32.
 
-    Inputs: `image` (batch, 3, height, width) in 0..1, sides of at least SMALLEST, and `style` (batch, S), the shares
-    of the rows as from `model.mixture`; where each row has layers of its own, the first picture's are for all of the
-    batch. Output: `painting` (batch, 3, height, width), clamped to 0..1. Batch, height and width are free. Metadata, as
-    JSON: `styles`, the names in the order of the rows, and `identity`, whether one more row follows them that paints
-    the photograph as it is. Raises UserError if the place cannot be written.
+    Input: `image` (batch, 3, height, width) in 0..1, sides of at least SMALLEST. Output: `painting` (batch, 3, height,
+    width), clamped to 0..1. Batch, height and width are free. Metadata: `style`, its name. Raises UserError if the
+    place cannot be written.
     """
     painter = copy.deepcopy(model).float().cpu().eval()
     # Nothing is computed with it; but equal sizes, and a size of 1, would be taken for constants.
-    rows = len(painter.styles) + painter.identity
-    example = torch.zeros(2, 3, 64, 68), torch.zeros(2, rows)
+    example = (torch.zeros(2, 3, 64, 68),)
     batch = torch.export.Dim("batch")
     height, width = (torch.export.Dim(name, min=SMALLEST) for name in ("height", "width"))
     with torch.no_grad(), warnings.catch_warnings():
@@ -38,9 +34,9 @@ def export_onnx(model: TransformerNet, path: str | Path) -> None:
         program = torch.onnx.export(
             _Clamped(painter),
             example,
-            input_names=["image", "style"],
+            input_names=["image"],
             output_names=["painting"],  # the names of inputs and outputs must differ
-            dynamic_shapes=({0: batch, 2: height, 3: width}, {0: batch}),
+            dynamic_shapes=({0: batch, 2: height, 3: width},),
             dynamo=True,
             verbose=False,
         )
@@ -49,8 +45,7 @@ def export_onnx(model: TransformerNet, path: str | Path) -> None:
         del part.metadata_props[:]  # where in which file on this machine each operation was called
     for axis, name in ((2, "height"), (3, "width")):  # the exporter's own expressions for these are long
         proto.graph.output[0].type.tensor_type.shape.dim[axis].dim_param = name
-    for key, value in (("styles", painter.styles), ("identity", painter.identity)):
-        proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
+    proto.metadata_props.add(key="style", value=style)
     atomic_write(path, proto.SerializeToString())
 
 
@@ -61,5 +56,5 @@ class _Clamped(nn.Module):
         super().__init__()
         self.painter = painter
 
-    def forward(self, image: Tensor, style: Tensor) -> Tensor:
-        return self.painter(image, style)["image"].clamp(0, 1)
+    def forward(self, image: Tensor) -> Tensor:
+        return self.painter(image)["image"].clamp(0, 1)

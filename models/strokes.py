@@ -78,14 +78,14 @@ def same_texture(paintings: list[Tensor], places: Tensor) -> list[list[float]]:
 
 
 @torch.no_grad()
-def flicker(model: TransformerNet, photo: Tensor, style: Tensor, painting: Tensor) -> float:
+def flicker(model: TransformerNet, photo: Tensor, painting: Tensor) -> float:
     """By how many grey levels the painting of a photograph (1, 3, H, W) changes where the photograph only moves."""
-    again = model(photo[:, :, MOVE:, MOVE:], style)["image"].clamp(0, 1)
+    again = model(photo[:, :, MOVE:, MOVE:])["image"].clamp(0, 1)
     return 255 * (again - painting[:, :, MOVE:, MOVE:]).abs().mean().item()
 
 
 @torch.no_grad()
-def largest_normalised(model: TransformerNet, photo: Tensor, style: Tensor) -> float:
+def largest_normalised(model: TransformerNet, photo: Tensor) -> float:
     """The largest value, in standard deviations, of all normalisations of a photograph; 15 and more show as spots."""
     largest = [0.0]
 
@@ -94,7 +94,7 @@ def largest_normalised(model: TransformerNet, photo: Tensor, style: Tensor) -> f
 
     hooks = [norm.register_forward_pre_hook(look) for norm in model.norms]
     try:
-        model(photo, style)
+        model(photo)
     finally:
         for hook in hooks:
             hook.remove()

@@ -145,12 +145,15 @@ class FeatureNetwork(nn.Module):
         x = x.contiguous(memory_format=self.layout)
         result = {}
         for index, layer in enumerate(self.features):
-            before, x = x, layer(x)
-            if index in self.taps:
-                name = self.taps[index]
-                result[name] = self.expansions[name](before) if self.classifier else x
+            name = self.taps.get(index)
+            if not self.classifier:
+                x = layer(x)
+            if name:
+                result[name] = self.expansions[name](x) if self.classifier else x
                 if name == last:
                     break
+            if self.classifier:  # whose taps look at what goes into a layer
+                x = layer(x)
         return result
 
 

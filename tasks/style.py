@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from config import StyleConfig
 from data.photos import EMBEDDED, PhotoDataset, choose_split, collate, list_pictures
-from infer.painting.files import grade, read_style
+from infer.painting.colors import grade
+from infer.painting.files import read_style
 from infer.painting.optimize import optimize
 from models.basemodule import BaseModule, read_metadata
 from models.lpips import LPIPS
@@ -30,7 +31,7 @@ from models.strokes import (
     same_texture,
     strokes,
 )
-from models.transformer_net import TransformerNet
+from models.transformer_net import StyleNetworks, join_styles
 from models.vgg import choose_network
 from tasks.base import Task
 from training.recorder import Recorder
@@ -52,14 +53,15 @@ SHIFT, NOISE = 4, 0.02  # of the photograph for the temporal loss: pixels, stand
 
 
 class StyleTask(Task):
-    """Trains a TransformerNet on the photographs under cfg.data_root, one style for each picture of cfg.style_image.
+    """Trains a network for each picture of cfg.style_image on the photographs under cfg.data_root.
 
+    A style that the file cfg.load lacks joins those that it has: only it learns, and starts from the file's first one.
     A small picture of each style goes into the model file, so that it can be judged, and trained further, by itself.
     """
 
     monitors = {"loss": "min", "content": "min", "style": "min"}
     size_option = "image_size"
-    in_parts = True  # each style has layers of its own
+    in_parts = True  # each style has a network of its own
     collate = staticmethod(collate)
     paths = ("data_root", "load", "style_image", "vgg", "lpips", "squeezenet")
 
@@ -69,30 +71,19 @@ class StyleTask(Task):
         network = choose_network(cfg.loss_network, cfg.vgg, str(CLASSIFIER))
         self.loss_network, self.loss_file, self.why = network
         self.cfg = dataclasses.replace(cfg, loss_network=self.loss_network)
-        if arguments:
-            self.model = TransformerNet(**arguments)
-        elif cfg.load:
-            self.model = TransformerNet.load(cfg.load)
-            _refuse_other_network(cfg, self.model)
-        else:
-            names = list(_style_pictures(cfg.style_image))
-            own = min(cfg.own_blocks, cfg.blocks)
-            self.model = TransformerNet(names, _channels(cfg.width), cfg.blocks, cfg.identity, own, BOUND)
-        if cfg.identity_epochs and "identity_epochs" in cfg.changed() and not self.model.identity:
-            raise UserError("--identity_epochs needs --identity: a network without it cannot learn it")
-        self.styles = _chosen(cfg.styles, self.model.styles)
-        self.others_stay = self.styles != self.model.styles
-        if self.others_stay:
-            patterns = [*cfg.freeze.split(","), *(f"{name}.*" for name in self.model.shared_convolutions)]
-            self.cfg = dataclasses.replace(self.cfg, freeze=",".join(filter(None, dict.fromkeys(patterns))))
+        self.model, learning = _make_networks(cfg, arguments)
+        self.styles = _chosen(cfg.styles, self.model.styles) or learning
+        if others := [number for number, name in enumerate(self.model.styles) if name not in self.styles]:
+            patterns = [*cfg.freeze.split(","), *(f"networks.{number}.*" for number in others)]
+            frozen = ",".join(filter(None, dict.fromkeys(patterns)))
+            self.cfg = dataclasses.replace(self.cfg, styles=",".join(self.styles), freeze=frozen)
         self.style_weights = torch.tensor(by_style("style_weight", cfg.style_weight, self.model.styles, self.styles))
         by_style("grade", cfg.grade, self.model.styles)
         if cfg.style_size > STORED_SIDE and cfg.load and not cfg.style_image:
             stored = f"{cfg.load} holds its styles' pictures at {STORED_SIDE} pixels"
             raise UserError(f"--style_size={cfg.style_size}: {stored}; give larger ones with --style_image")
-        # Channels last is the order that convolutions are fastest in, and the normalisation far faster (InstanceNorm).
+        # Channels last is the order that convolutions are fastest in, and the normalisation far faster (BoundedNorm).
         self.model.to(memory_format=torch.channels_last)
-        self.identity_only = False
 
     @cached_property
     def pictures(self) -> dict[str, Path | bytes]:
@@ -156,12 +147,6 @@ class StyleTask(Task):
         )
 
     def train_batches(self, epoch: int) -> list[list[int]]:
-        if self.model.identity:
-            # A network that was loaded, or a resumed run that is past this, has styles already.
-            begins = epoch < self.cfg.identity_epochs and not self.cfg.fast_dev_run  # which tries the styles as well
-            self.identity_only = begins and bool(self.model.untrained_styles())
-            if not self.identity_only:
-                self.model.styles_from_identity()
         self.train_set.set_epoch(epoch)
         return self.train_set.batches(self.cfg.batch_size, epoch, self.cfg.epoch_batches)
 
@@ -170,53 +155,40 @@ class StyleTask(Task):
         return self.val_set, [[i] for i in range(len(self.val_set))]
 
     def step(self, model: BaseModule, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Each photograph painted in each of its styles, and as the identity, unless that is to stay as it is.
+        """Each photograph painted in each of its styles.
 
         All means are over photographs; a photograph's losses are means over its styles. In validation there are also
         the strokes and the likeness (models/strokes.py).
         """
+        cfg, each = self.cfg, batch["style"].shape[1]
         photo = (batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
-        objective, figures = torch.zeros((), device=photo.device), {}
-        if not (model.training and self.identity_only):
-            objective, figures = self._paint(model, photo, batch["style"])
-        if self.model.identity and not self.others_stay:
-            identity = _only_identity(photo.new_empty(len(photo), len(self.model.styles) + 1))  # (B, S)
-            output = model(photo, identity)
-            error = F.mse_loss(output["image"], photo)
-            objective = objective + self.cfg.identity_weight * error + EXCESS_WEIGHT * _excess(output)
-            figures["identity"] = error.detach()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # Processes average all gradients: styles that none of their photographs is painted in need one, too.
-            objective = objective + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
-        return {"objective": objective, "count": torch.tensor(len(photo)), **figures}
-
-    def _paint(self, model: BaseModule, photo: Tensor, styles: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(objective, figures) of photographs (B, 3, H, W), each painted in its styles (B, E)."""
-        cfg, each = self.cfg, styles.shape[1]
-        photos, styles = photo.repeat_interleave(each, 0), styles.flatten()  # (B * E, 3, H, W), (B * E)
-        shares = self._rows.to(photo.device)[styles]  # (B * E, S)
-        if self.identity_only:  # in validation: a style that has not begun yet paints what the identity paints
-            shares = _only_identity(shares)
-        output = model(photos, shares)
+        photos, styles = photo.repeat_interleave(each, 0), batch["style"].flatten()  # (B * E, 3, H, W), (B * E)
+        numbers = self._numbers.to(photo.device)[styles]
+        output = model(photos, numbers)
         painting = output["image"]  # (B * E, 3, H, W)
         content = self.loss.content(photo).repeat_interleave(each, 0)
         losses = self.loss(painting, content, styles)  # (B * E) each
         loss = (cfg.content_weight * losses["content"] + self.style_weights[styles] * losses["style"]).mean()
         figures = {name: value.mean() for name, value in losses.items()}
         figures = {"loss": loss, **figures, "tv": total_variation(painting).mean()}
-        objective = loss + cfg.tv_weight * figures["tv"] + EXCESS_WEIGHT * _excess(output)
-        if not model.training:
+        objective = loss + cfg.tv_weight * figures["tv"]
+        if "excess" in output:  # in training
+            objective = objective + EXCESS_WEIGHT * output["excess"].mean()
+        else:
             figures |= self._seen(painting.clamp(0, 1), photos, styles)
         if cfg.temporal_weight:
-            figures["temporal"] = self._temporal(model, photos, shares, painting)
+            figures["temporal"] = self._temporal(model, photos, numbers, painting)
             objective = objective + cfg.temporal_weight * figures["temporal"]
-        return objective, {name: value.detach() for name, value in figures.items()}
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Processes average all gradients: styles that none of their photographs is painted in need one, too.
+            objective = objective + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
+        figures = {name: value.detach() for name, value in figures.items()}
+        return {"objective": objective, "count": torch.tensor(len(photo)), **figures}
 
     @property
-    def _rows(self) -> Tensor:
-        """Shares (styles that learn, S) of each alone."""
-        numbers = torch.tensor([self.model.styles.index(name) for name in self.styles])
-        return F.one_hot(numbers, len(self.model.styles) + self.model.identity).float()
+    def _numbers(self) -> Tensor:
+        """The number of the network of each style that learns."""
+        return torch.tensor([self.model.styles.index(name) for name in self.styles])
 
     def _seen(self, paintings: Tensor, photos: Tensor, styles: Tensor) -> dict[str, Tensor]:
         """Means of strokes and likeness over paintings (B, 3, H, W) of photographs in these styles (B).
@@ -230,28 +202,25 @@ class StyleTask(Task):
         by_name = torch.tensor(seen).mean(0)
         return {"strokes": by_name[0], "likeness": by_name[1]}
 
-    def _temporal(self, model: BaseModule, photos: Tensor, shares: Tensor, painting: Tensor) -> Tensor:
+    def _temporal(self, model: BaseModule, photos: Tensor, numbers: Tensor, painting: Tensor) -> Tensor:
         """What flickers in a film: the painting of the moved and noisy photograph against the moved painting."""
         x, y = torch.randint(SHIFT + 1, (2,)).tolist()
         height, width = (side - SHIFT for side in photos.shape[2:])
         moved = photos[:, :, y : y + height, x : x + width]
         moved = moved + NOISE * torch.randn_like(moved)
-        return F.mse_loss(model(moved, shares)["image"], painting[:, :, y : y + height, x : x + width])
+        return F.mse_loss(model(moved, numbers)["image"], painting[:, :, y : y + height, x : x + width])
 
     @torch.no_grad()
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
-        """A sheet of fixed photographs: each as it is, in every style, and as the identity paints it."""
+        """A sheet of fixed photographs: each as it is, and in every style that learns."""
         if not self.cfg.samples or recorder.folder is None:
             return
-        shares = torch.eye(len(self.model.styles) + self.model.identity, device=self.model.device)
-        if self.identity_only:  # no style has begun yet
-            shares = _only_identity(shares)[:1]
         photos = PhotoDataset(self.val_set.sources, max(SHEET_SIDE, self.cfg.image_size), len(self.styles))
         rows = []
         for index in range(min(self.cfg.samples, len(photos))):
             photo = photos[index]["image"][None] / 255  # (1, 3, H, W)
             self.model.eval()
-            paintings = [self.model(photo.to(shares.device), row[None])["image"] for row in shares]
+            paintings = [self.model[name](photo.to(self.model.device))["image"] for name in self.styles]
             self.model.train()
             rows.append([to_uint8(picture) for picture in (photo, *paintings)])
         path = recorder.folder / "pictures" / f"epoch_{epoch + 1:04}.png"
@@ -296,11 +265,10 @@ class StyleTask(Task):
         with tqdm(desc="judging", total=len(styles) * len(photos), unit="painting", leave=False) as bar:
             for photo in photos:
                 photo = photo.to(self.model.device) / 255
-                shares = self._rows.to(photo.device)
-                paintings = [in_8_bits(self.model(photo, row[None])["image"]) for row in shares]
+                paintings = [in_8_bits(self.model[name](photo)["image"]) for name in styles]
                 textures = same_texture(paintings, calm_places(photo))
                 for style, painting in enumerate(paintings):
-                    row = self._judge(photo, painting, style, pictures[style], shares[style : style + 1])
+                    row = self._judge(photo, painting, style, pictures[style])
                     others = [abs(value) for i, value in enumerate(textures[style]) if i != style]
                     if others:
                         row["same_texture"] = sum(others) / len(others)
@@ -319,8 +287,9 @@ class StyleTask(Task):
                 means.setdefault(key, []).append(value)
         return result | {f"mean_{key}": sum(values) / len(values) for key, values in means.items()}
 
-    def _judge(self, photo: Tensor, painting: Tensor, style: int, picture: Tensor, shares: Tensor) -> dict[str, float]:
+    def _judge(self, photo: Tensor, painting: Tensor, style: int, picture: Tensor) -> dict[str, float]:
         """The figures of a painting of a photograph, both (1, 3, H, W), beside the picture of its style."""
+        network = self.model[self.styles[style]]
         by_size = strokes(painting, calm_places(photo), picture)
         figures = {f"strokes_{a}_{b}": value for (a, b), value in zip(BANDS, by_size, strict=True)}
         number = torch.tensor([style], device=photo.device)
@@ -328,8 +297,8 @@ class StyleTask(Task):
         figures["content"] = self.loss(painting, self.loss.content(photo), number)["content"].item()
         for factor in (1, 2, 4):
             figures[f"covariance_{factor}"] = self.loss.covariance_distance(painting, picture, factor).item()
-        figures["largest"] = largest_normalised(self.model, photo, shares)
-        figures["flicker"] = flicker(self.model, photo, shares, painting)
+        figures["largest"] = largest_normalised(network, photo)
+        figures["flicker"] = flicker(network, photo, painting)
         painted = band(painting, BANDS[0][0], BANDS[-1][1]).square().mean().sqrt().item()
         figures["flicker_to_strokes"] = figures["flicker"] / max(255 * painted, 1e-6)
         return figures
@@ -349,8 +318,8 @@ class StyleTask(Task):
         return {"image": image, "style": torch.arange(min(self.cfg.styles_per_photo, len(self.styles)))[None]}
 
     def example(self) -> dict[str, Tensor]:
-        size, rows = self.cfg.image_size, len(self.model.styles) + self.model.identity
-        return {"image": torch.zeros(1, 3, size, size), "style": torch.eye(rows)[:1]}
+        size = self.cfg.image_size
+        return {"image": torch.zeros(1, 3, size, size), "style": torch.zeros(1, dtype=torch.long)}
 
     def model_metadata(self) -> dict[str, Any]:
         """What the paintings are judged by: the network, and a small picture of each style."""
@@ -373,11 +342,6 @@ class StyleTask(Task):
 def in_8_bits(picture: Tensor) -> Tensor:
     """(B, 3, H, W) -> what a file holds of it: clamped to 0..1, in steps of 1/255."""
     return picture.mul(255).add(0.5).clamp(0, 255).floor() / 255
-
-
-def _excess(output: dict[str, Tensor]) -> Tensor | float:
-    """Mean over the pictures of what a bounded network says of its normalised values."""
-    return output["excess"].mean() if "excess" in output else 0.0
 
 
 def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None = None) -> list[float]:
@@ -404,36 +368,49 @@ def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None
     return [numbers.get(name, default) for name in wanted or styles]
 
 
-def _only_identity(shares: Tensor) -> Tensor:
-    """(B, S) with 1 for the identity and 0 for every style."""
-    result = torch.zeros_like(shares)
-    result[:, -1] = 1
-    return result
+def _make_networks(cfg: StyleConfig, arguments: dict[str, Any] | None) -> tuple[StyleNetworks, list[str]]:
+    """(the networks, which of the styles learn): as `arguments` say, from cfg.load, or new ones.
+
+    If cfg.style_image has pictures of styles that the file lacks, these join the others, and only they learn.
+    """
+    if arguments:
+        return StyleNetworks(**arguments), list(arguments["styles"])
+    given = list(_style_pictures(cfg.style_image)) if cfg.style_image or not cfg.load else []
+    if not cfg.load:
+        network = {"channels": _channels(cfg.width), "blocks": cfg.blocks, "bound": BOUND}
+        return StyleNetworks(dict.fromkeys(given, network)), given
+    loaded = StyleNetworks.load(cfg.load)
+    _refuse_other_network(cfg, loaded)
+    if not (new := [name for name in given if name not in loaded.styles]):
+        return loaded, loaded.styles
+    first = loaded[loaded.styles[0]]
+    added = StyleNetworks(dict.fromkeys(new, first.arguments))
+    for name in new:
+        added[name].load_state_dict(first.state_dict())
+    return join_styles([loaded, added]), new
 
 
 def _chosen(text: str, styles: list[str]) -> list[str]:
-    """The styles that --styles names, in the network's order; all of them if it names none."""
+    """The styles that the option names, in the file's order."""
     names = [name for name in text.split(",") if name]
     if unknown := [name for name in names if name not in styles]:
         near = did_you_mean(unknown[0], styles)
         raise UserError(f"--styles={unknown[0]}: this network has {', '.join(styles)}{near}")
-    return [name for name in styles if name in names] or styles
+    return [name for name in styles if name in names]
 
 
-def _channels(width: float) -> tuple[int, int, int]:
-    return tuple(max(1, round(c * width)) for c in CHANNELS)
+def _channels(width: float) -> list[int]:
+    return [max(1, round(c * width)) for c in CHANNELS]
 
 
-def _refuse_other_network(cfg: StyleConfig, model: TransformerNet) -> None:
-    channels = model.arguments["channels"]
-    if "width" in cfg.changed() and list(_channels(cfg.width)) != channels:
-        raise UserError(f"--width={cfg.width}: {cfg.load} has channels {channels}; leave --width out")
-    for option, argument in (("blocks", "blocks"), ("own_blocks", "own")):
-        if option in cfg.changed() and getattr(cfg, option) != model.arguments[argument]:
-            value = f"--{option}={getattr(cfg, option)}"
-            raise UserError(f"{value}: {cfg.load} has {model.arguments[argument]}; leave --{option} out")
-    if "identity" in cfg.changed() and cfg.identity != model.identity:
-        raise UserError(f"--identity={cfg.identity}: {cfg.load} has it; leave --identity out")
+def _refuse_other_network(cfg: StyleConfig, model: StyleNetworks) -> None:
+    for name, network in model.arguments["styles"].items():
+        for option, argument, wanted in (("width", "channels", _channels(cfg.width)), ("blocks", "blocks", cfg.blocks)):
+            if option in cfg.changed() and wanted != network[argument]:
+                value = getattr(cfg, option)
+                raise UserError(
+                    f"--{option}={value}: {cfg.load} has {argument} {network[argument]} of {name}; leave --{option} out"
+                )
 
 
 def _style_pictures(style_image: str) -> dict[str, Path]:

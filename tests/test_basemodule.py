@@ -14,7 +14,7 @@ from models.basemodule import BaseModule, check_shape
 from models.lenet import LeNet
 from models.perceptual import PerceptualLoss
 from models.poet import Poet
-from models.transformer_net import TransformerNet
+from models.transformer_net import StyleNetworks
 from utils.errors import UserError
 
 SHIPPED = Path(main.__file__).parent / "checkpoints" / "dogcat.safetensors"
@@ -103,13 +103,13 @@ def test_partial_load_lists_what_was_left_out():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("own", [True, False])
 def test_weights_that_are_not_finite_are_refused(tmp_path, capsys, own, bad):
-    model = TransformerNet(["sea"], channels=(4, 8, 8), blocks=1, identity=False)
-    model.res1.conv2.conv2d.weight.data[1, 2, 0, 0] = bad
+    model = StyleNetworks({"sea": {"channels": (4, 8, 8), "blocks": 1}})
+    model["sea"].res1.conv2.conv2d.weight.data[1, 2, 0, 0] = bad
     path = tmp_path / ("sea.safetensors" if own else "sea.pth")
     if own:
         model.save(path)
     else:
-        torch.save({k: v[0] if v.ndim == 2 else v for k, v in model.state_dict().items()}, path)
+        torch.save(model["sea"].state_dict(), path)
     photo = tmp_path / "photo.png"
     Image.new("RGB", (32, 32), "red").save(photo)
     assert main.main(["stylize", str(photo), f"--load={path}"]) == 2
@@ -242,8 +242,7 @@ IDS, PHOTOS = torch.zeros(2, 5, dtype=torch.long), torch.rand(2, 3, 32, 32)
 @pytest.mark.parametrize(
     "name, call",
     [
-        ("style", lambda: TransformerNet(["a"], (4, 4, 4), 1)(PHOTOS, torch.eye(2)[:1])),
-        ("style", lambda: TransformerNet(["a"], (4, 4, 4), 1)(PHOTOS[:1], torch.eye(2))),
+        ("style", lambda: StyleNetworks({"a": {"channels": (4, 4, 4)}})(PHOTOS, torch.tensor([0]))),
         ("image", lambda: LeNet(["cat", "dog"])(PHOTOS[:, :1])),
         ("image", lambda: _perceptual().content(PHOTOS[:, :1])),
         ("content", lambda: _perceptual()(PHOTOS, torch.rand(1, 1, 1, 1), torch.tensor([0, 0]))),

@@ -18,7 +18,7 @@ from PIL import Image
 
 import config
 import main
-from models.transformer_net import TransformerNet
+from models.transformer_net import StyleNetworks
 from tests.servers import HOST, free_port, until
 from tests.training import Process, write_corpus
 
@@ -27,7 +27,7 @@ CHECKPOINTS = Path(main.__file__).parent / "checkpoints"
 GIVEN = {
     "poet": "--data_root=DATA/corpus.jsonl --row_length=16",
     "style": "--data_root=DATA/photos --style_image=DATA/styles --loss_network=squeezenet --vgg=DATA/squeezenet.pth"
-    " --image_size=32 --styles_per_photo=1 --identity_epochs=0",
+    " --image_size=32 --styles_per_photo=1",
     "dogcat": "--data_root=DATA/pets",
 }
 SMALL = {  # a network to begin with
@@ -105,7 +105,7 @@ def place(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("place")
     write_corpus(place / "corpus.jsonl", 32)
     write_pictures(place / "photos", [str(i) for i in range(14)])
-    write_pictures(place / "styles", TransformerNet.load(CHECKPOINTS / "style.safetensors").styles)
+    write_pictures(place / "styles", StyleNetworks.load(CHECKPOINTS / "style.safetensors").styles)
     for split, numbers in (("train", range(8)), ("val", (8, 9))):
         write_pictures(place / "pets" / split, [f"{name}.{i}" for name in ("cat", "dog") for i in numbers])
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ import pytest
 
 from board.frontend import missing_files, static_folder
 from models import BACKBONES
-from models.transformer_net import TransformerNet
+from models.transformer_net import StyleNetworks
 from tests.servers import free_port, lacking
 from tests.training import CONTEXT
 from utils.images import save_image
@@ -113,7 +113,7 @@ def test_at_any_call_of_a_function(tmp_path, command):
             save_image(pictures / f"{number}.png", picture)
         words += [str(pictures), f"--load={tmp_path / 'net.safetensors'}", f"--out={tmp_path / 'out'}"]
         if command == "stylize":
-            TransformerNet(["a"], (4, 4, 4), blocks=1).save(tmp_path / "net.safetensors")
+            StyleNetworks({"a": {"channels": (4, 4, 4), "blocks": 1}}).save(tmp_path / "net.safetensors")
         else:
             BACKBONES["lenet"](["cat", "dog"]).save(tmp_path / "net.safetensors", image_size=32)
             words += ["--num_workers=2", "--explain"]

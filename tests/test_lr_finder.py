@@ -137,15 +137,14 @@ def test_the_suggested_rate_trains_the_poet(tmp_path):
 
 
 def test_the_suggested_rate_trains_the_painter(tmp_path):
-    """Its first epochs learn the identity alone, which has no loss; the rate is for what comes then."""
     write_photographs(tmp_path / "photos", [f"photo{i}" for i in range(14)], 0)
     write_photographs(tmp_path / "styles", ["ink", "oil"], 1)
     torch.manual_seed(0)
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet.pth")
-    given = painting(tmp_path, identity_epochs=2, samples=0)
+    given = painting(tmp_path, samples=0)
     found = find_lr(parse(StyleConfig, given), 40)
     assert found["suggestion"] < found["lr"][int(np.argmin(found["loss"]))]
-    assert falls(tmp_path, {**given, "identity_epochs": 0, "lr": found["suggestion"], "max_epoch": 3})
+    assert falls(tmp_path, {**given, "lr": found["suggestion"], "max_epoch": 3})
 
 
 def falls(folder: Path, given: dict) -> bool:

@@ -14,7 +14,7 @@ import training.trial
 from config import TASKS, DogCatConfig, PoetConfig, StyleConfig
 from infer.painting.tiles import Painter, painting_precision
 from models import BACKBONES
-from models.transformer_net import TransformerNet
+from models.transformer_net import StyleNetworks, TransformerNet
 from options import parse
 from tasks import make_task
 from tests.training import Process, arguments, options, write_corpus
@@ -87,11 +87,11 @@ def test_a_network_that_paints_or_judges_is_tried_too(tmp_path, capfd, monkeypat
         monkeypatch.setattr("infer.photo.classify.logits_of", _cannot)
         words += [model]
     elif command == "stylize":
-        TransformerNet(["a"], (4, 4, 4), blocks=1).save(tmp_path / "net.safetensors")
+        StyleNetworks({"a": {"channels": (4, 4, 4), "blocks": 1}}).save(tmp_path / "net.safetensors")
         monkeypatch.setattr(infer.painting.tiles.F, "conv2d", _cannot)
         words += [model]
     else:
-        monkeypatch.setattr("infer.painting.files.optimize", _cannot)
+        monkeypatch.setattr("infer.painting.optimize.optimize", _cannot)
         words += ["--method=optimize", f"--style_image={photo}", "--loss_network=classifier"]
     line = "error: --precision=bf16: this CPU cannot compute the network in bf16; use --precision=fp32\n"
     assert cli(capfd, *words) == (2, line)
@@ -101,12 +101,11 @@ def test_a_network_that_paints_or_judges_is_tried_too(tmp_path, capfd, monkeypat
 @pytest.mark.processor
 def test_the_painter_is_tried_as_it_paints(monkeypatch):
     """In bf16 it can paint on every CPU."""
-    model = TransformerNet(["a"], (4, 4, 4), blocks=1).eval()
-    style = model.mixture({"a": 1.0})
-    assert painting_precision("bf16", model, style) == ("bf16", "asked for")
+    model = TransformerNet((4, 4, 4), blocks=1).eval()
+    assert painting_precision("bf16", model) == ("bf16", "asked for")
     monkeypatch.setattr(infer.painting.tiles.F, "conv2d", _cannot)
     monkeypatch.setattr(hardware, "bf16_speedup", lambda: 3.0)
-    assert painting_precision("auto", model, style) == ("fp32", "this CPU cannot compute the network in bf16")
+    assert painting_precision("auto", model) == ("fp32", "this CPU cannot compute the network in bf16")
 
 
 @pytest.mark.parametrize("name", ["poet", "style", "dogcat"])
@@ -167,13 +166,13 @@ def test_a_batch_that_cannot_fit_is_refused(name, size, monkeypatch):
 
 @pytest.mark.parametrize("tile", [10**6, 0])
 def test_a_tile_that_cannot_fit_is_refused(tile, monkeypatch):
-    model = TransformerNet(["a"], (4, 4, 4), blocks=1).eval()
+    model = TransformerNet((4, 4, 4), blocks=1).eval()
     photo = np.random.default_rng(0).integers(0, 256, (1, 300, 200, 3), np.uint8)
     if not tile:  # then it depends on the picture
         monkeypatch.setattr(hardware, "free_memory", lambda: 2 * 4 * 4 * 300 * 200 - 1)
     side = "1000000 x 1000000" if tile else "200 x 300"
     with pytest.raises(UserError, match=rf"^a tile of {side} pixels needs some .* are free: give a smaller --tile"):
-        Painter(model, model.mixture({"a": 1.0}), tile=tile).paint(photo)
+        Painter(model, tile=tile).paint(photo)
 
 
 def test_free_memory_is_that_of_the_system_or_of_the_container(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from infer.painting.optimize import optimize
 from main import main
 from models.perceptual import PerceptualLoss, total_variation
 from models.strokes import BANDS, calm_places, largest_normalised, likeness, strokes
-from models.transformer_net import TransformerNet
+from models.transformer_net import StyleNetworks
 from models.vgg import SMALLEST
 from options import parse
 from tasks import make_task
@@ -167,12 +167,13 @@ def given(files, tmp_path_factory) -> dict[str, str]:
     for number, name in enumerate(("wave", "night")):
         save_image(folder / "styles" / f"{name}.png", to_uint8(picture(50, 44, number)))
     torch.manual_seed(1)
-    model = TransformerNet(["night", "wave"], (4, 6, 8), blocks=1)
+    model = StyleNetworks(dict.fromkeys(("night", "wave"), {"channels": (4, 6, 8), "blocks": 1}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".in" in f".{name}":  # the styles differ
                 parameter.add_(0.5 * torch.randn_like(parameter))
-        model.deconv3.conv2d.weight.mul_(10)  # something is to be seen, and something is outside of 0..1
+        for network in model.networks:
+            network.deconv3.conv2d.weight.mul_(10)  # something is to be seen, and something is outside of 0..1
     model.save(folder / "painter.safetensors")
     return {
         "task": "style", "load": f"{folder}/painter.safetensors", "data_root": f"{folder}/photos",
@@ -183,12 +184,11 @@ def given(files, tmp_path_factory) -> dict[str, str]:
 
 def directly(given: dict[str, str], files: tuple[Path, Path], style: int, steps: int) -> dict[str, float]:
     """The figures of one style, photograph by photograph, from the definitions."""
-    model = TransformerNet.load(given["load"])
+    model = StyleNetworks.load(given["load"])
     names = ("night", "wave")
     styles = [to_tensor(read_image(Path(given["style_image"]) / f"{name}.png").rgb) for name in names]
     loss = PerceptualLoss("squeezenet", styles, given["vgg"])
-    row = torch.tensor([[0.0, 0.0, 0.0]])
-    row[0, style] = 1
+    model = model.networks[style]
     figures = []
     for source in choose_split(list_pictures(given["data_root"]), "val"):
         try:
@@ -205,11 +205,11 @@ def directly(given: dict[str, str], files: tuple[Path, Path], style: int, steps:
             parts = loss(picture, loss.content(photo), torch.tensor([style]))
             return parts["content"].item(), parts["style"].item()
 
-        painting = seen(model(photo, row)["image"])
+        painting = seen(model(photo)["image"])
         content, painted = losses(painting)
         best = losses(seen(optimize(photo, loss, style, steps, 2.0, 3.0, 0.5)))
         part = (..., slice(2, None), slice(2, None))  # the film moves by two pixels
-        again = model(photo[part], row)["image"].clamp(0, 1)
+        again = model(photo[part])["image"].clamp(0, 1)
         path = Path(given["style_image"]) / f"{names[style]}.png"
         calm, image = calm_places(photo), to_tensor(read_image(path, max_side=SIZE).rgb)  # as large as the painting
         figures.append(
@@ -219,7 +219,7 @@ def directly(given: dict[str, str], files: tuple[Path, Path], style: int, steps:
                 "flicker": 255 * (again - painting[part]).abs().mean().item(),
                 **{f"strokes_{a}_{b}": v for (a, b), v in zip(BANDS, strokes(painting, calm, image), strict=True)},
                 **{f"covariance_{n}": loss.covariance_distance(painting, image, n).item() for n in (1, 2, 4)},
-                "largest": largest_normalised(model, photo, row),
+                "largest": largest_normalised(model, photo),
             }
         )  # fmt: skip
     assert len(figures) == 2
@@ -267,10 +267,12 @@ def test_flicker_is_of_paintings_that_do_not_move_with_the_film(given):
     """A painter that paints nothing but grey does not flicker, nor does one that paints the photograph itself."""
     task = make_task(parse(StyleConfig, given))
     with torch.no_grad():
-        task.model.deconv3.conv2d.weight.zero_()
+        for network in task.model.networks:
+            network.deconv3.conv2d.weight.zero_()
     grey = task.evaluate("val")
     assert grey["mean_flicker"] < 0.51 and grey["mean_strokes_4_8"] == pytest.approx(0, abs=1e-3)  # of 8 bits
-    task.model.forward = lambda image, style: {"image": image}
+    for network in task.model.networks:
+        network.forward = lambda image: {"image": image}
     same = task.evaluate("val")
     assert same["mean_flicker"] == pytest.approx(0, abs=1e-4) and same["mean_content"] == 0
     assert same["mean_likeness"] == pytest.approx(1) and same["mean_same_texture"] == pytest.approx(1, abs=1e-4)

@@ -13,21 +13,20 @@ from torch.nn import functional as F
 
 import infer.painting.tiles
 from infer.painting.tiles import MANY, Layer, Painter, _Painting, _unfold, upsampled
-from models.transformer_net import TransformerNet, in_blocks
+from models.transformer_net import StyleNetworks, TransformerNet, in_blocks
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
 
-def network(channels=(8, 12, 16), blocks=2, identity=True, **more) -> TransformerNet:
-    """Random, with different scales and shifts for each style, some of them negative, and full contrast."""
+def network(channels=(8, 12, 16), blocks=2, bound=0.0) -> TransformerNet:
+    """Random, with different scales and shifts, some of them negative, and full contrast."""
     torch.manual_seed(0)
-    model = TransformerNet(["one", "two"], channels, blocks, identity, **more).eval()
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2:
-            parameter.data += 0.5 * torch.randn_like(parameter)
-        elif name.startswith("deconv3") and parameter.ndim == 4:
-            parameter.data *= 5
+    model = TransformerNet(channels, blocks, bound).eval()
+    for norm in model.norms:
+        norm.weight.data += 0.5 * torch.randn_like(norm.weight)
+        norm.bias.data += 0.5 * torch.randn_like(norm.bias)
+    model.deconv3.conv2d.weight.data *= 5
     return model
 
 
@@ -41,10 +40,10 @@ def pictures(height: int, width: int, n: int = 1, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def plain(model: TransformerNet, rgb: np.ndarray, style: torch.Tensor) -> np.ndarray:
+def plain(model: TransformerNet, rgb: np.ndarray) -> np.ndarray:
     """The network's own forward, whole pictures, float32."""
     image = torch.from_numpy(rgb).permute(0, 3, 1, 2).float() / 255
-    output = model(image, style.expand(len(rgb), -1))["image"]
+    output = model(image)["image"]
     return output.mul(255).add(0.5).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
@@ -60,11 +59,10 @@ SIZES = [(64, 64), (37, 50), (100, 75), (129, 66), (16, 200), (41, 43), (42, 43)
 @pytest.mark.parametrize("height, width", SIZES)
 def test_tiles_of_any_side_give_what_the_network_gives(height, width):
     model, rgb = network(), pictures(height, width, 2)
-    style = model.mixture({"one": 0.3, "two": 0.7})
-    expected = plain(model, rgb, style)
+    expected = plain(model, rgb)
     assert expected.std() > 20  # it shows something
     for tile in (-1, 0, 16, 24, 40, 64):
-        painted = Painter(model, style, tile=tile).paint(rgb)
+        painted = Painter(model, tile=tile).paint(rgb)
         assert difference(painted, expected).max() <= 1, tile
         assert difference(painted, expected).mean() < 0.01
 
@@ -76,52 +74,26 @@ def test_both_libraries_paint_what_the_network_paints(monkeypatch, nnpack, tile)
     """Whichever is faster here; with kernels for upsampling of both kinds, and several pictures."""
     monkeypatch.setattr(infer.painting.tiles, "nnpack_is_faster", lambda: nnpack)
     model, rgb = network((8, 24, MANY)), pictures(101, 75, 2)
-    style = model.mixture({"one": 0.3, "two": 0.7})
-    painter = Painter(model, style, tile=tile)
+    painter = Painter(model, tile=tile)
     assert [w.shape[-1] for w in (painter.up1, painter.up2, painter.last)] == ([3, 2, 9] if nnpack else [2, 2, 10])
-    off = difference(painter.paint(rgb), plain(model, rgb, style))
+    off = difference(painter.paint(rgb), plain(model, rgb))
     assert off.max() <= 1 and off.mean() < 0.01
 
 
-@pytest.mark.parametrize("strength", [0.1, 0.4, 1.0, 1.5])
-def test_the_identity_gets_the_colours_of_the_whole_picture(strength):
-    model, rgb = network(), pictures(70, 90, 2)
-    style = model.mixture({"two": 1}, strength)
-    assert difference(Painter(model, style, tile=32).paint(rgb), plain(model, rgb, style)).max() <= 1
-
-
-def test_without_strength_the_picture_stays_as_it_is():
-    model, rgb = network(), pictures(70, 90, 2)
-    painted = Painter(model, model.mixture({"two": 1}, 0.0)).paint(rgb)
-    assert (painted == rgb).all() and not np.shares_memory(painted, rgb)
-
-
-def test_a_network_without_identity():
-    model, rgb = network(identity=False), pictures(48, 60)
-    style = model.mixture({"one": 1})
-    assert difference(Painter(model, style).paint(rgb), plain(model, rgb, style)).max() <= 1
-
-
-@pytest.mark.parametrize("more", [{"own": 1}, {"bound": 1.0}, {"own": 2, "bound": 1.5}], ids=str)
-@pytest.mark.parametrize("strength", [0.4, 1.0, 1.5])
-def test_layers_of_their_own_and_bounded_values(more, strength):
-    model, rgb = network(**more), pictures(70, 50, 2)
-    style = model.mixture({"one": 0.3, "two": 0.7}, strength)
-    expected = plain(model, rgb, style)
+@pytest.mark.parametrize("tile", [0, 24])
+def test_bounded_values(tile):
+    model, rgb = network(bound=1.5), pictures(70, 50, 2)
+    expected = plain(model, rgb)
     assert expected.std() > 20
-    if "bound" in more:
-        unbounded = network(**more | {"bound": 0.0})
-        assert difference(plain(unbounded, rgb, style), expected).max() > 20  # the bound does something
-    for tile in (0, 24):
-        assert difference(Painter(model, style, tile=tile).paint(rgb), expected).max() <= 1
+    assert difference(plain(network(), rgb), expected).max() > 20  # the bound does something
+    assert difference(Painter(model, tile=tile).paint(rgb), expected).max() <= 1
 
 
 def test_layers_in_a_file_change_nothing():
     model, rgb = network(), pictures(150, 150, 2)  # too many for 1 MB to keep the layers of full resolution as well
-    style = model.mixture({"one": 1})
     for precision in ("fp32", "bf16"):
-        in_memory = Painter(model, style, precision, memory_limit=1, tile=32).paint(rgb)
-        in_file = Painter(model, style, precision, memory_limit=0, tile=32).paint(rgb)
+        in_memory = Painter(model, precision, memory_limit=1, tile=32).paint(rgb)
+        in_file = Painter(model, precision, memory_limit=0, tile=32).paint(rgb)
         assert (in_memory == in_file).all()
 
 
@@ -143,11 +115,10 @@ def test_layers_of_full_resolution_are_computed_once_and_in_one_piece_if_memory_
     """What is painted is the same."""
     monkeypatch.setattr(infer.painting.tiles, "TILE", 72)
     model, rgb = network(), pictures(80, 75)
-    style = model.mixture({"one": 1})
-    painter = Painter(model, style, tile=tile, memory_limit=memory_limit)
+    painter = Painter(model, tile=tile, memory_limit=memory_limit)
     conv, weights = infer.painting.tiles._conv, []
     monkeypatch.setattr(infer.painting.tiles, "_conv", lambda x, w, *stride: weights.append(w) or conv(x, w, *stride))
-    assert difference(painter.paint(rgb), plain(model, rgb, style)).max() <= 1
+    assert difference(painter.paint(rgb), plain(model, rgb)).max() <= 1
     assert [sum(w is each for w in weights) for each in (painter.conv1, painter.up2)] == [times, times]
 
 
@@ -160,7 +131,7 @@ def test_layers_of_full_resolution_are_computed_once_and_in_one_piece_if_memory_
 @pytest.mark.parametrize("tile, height, width", [(0, 40, 35), (16, 40, 35), (0, 1200, 700)])
 def test_statistics_are_exact(tile, height, width, layout, precision):
     """Far from zero too, of tiles of unequal sizes, of many pixels, and of values in bf16."""
-    painter = Painter(network(), torch.eye(3)[:1], precision, tile=tile)
+    painter = Painter(network(), precision, tile=tile)
     painting = _Painting(painter, pictures(height, width, 2), print)
     layer = painting.new_layer(5, (height, width), 1, painter.dtype, layout)
     values = 3 + torch.randn(2, 5, height, width, generator=torch.Generator().manual_seed(0)).to(painter.dtype)
@@ -175,33 +146,30 @@ def test_statistics_are_exact(tile, height, width, layout, precision):
 def test_bf16_is_close():
     """Random weights amplify rounding more than trained ones do; of these, see test_shipped.py."""
     model, rgb = network((16, 32, 64), 5), pictures(120, 100, 2)
-    style = model.mixture({"one": 0.5, "two": 0.5})
-    off = difference(Painter(model, style, "bf16", tile=48).paint(rgb), plain(model, rgb, style))
+    off = difference(Painter(model, "bf16", tile=48).paint(rgb), plain(model, rgb))
     assert 0 < off.max() <= 6
     assert off.mean() <= 0.8
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("strength", [1.0, 0.6, 0.0, 1.4])
-def test_a_picture_of_one_colour_is_painted_evenly(precision, strength):
+def test_a_picture_of_one_colour_is_painted_evenly(precision):
     """Equal pixels have variance 0: no NaN, and rounding does not become a pattern."""
     model, rgb = network(), pictures(80, 72, 3)
-    style = model.mixture({"one": 1}, strength)
     rgb[1] = 200, 30, 90
-    painter = Painter(model, style, precision, tile=32)
+    painter = Painter(model, precision, tile=32)
     painted = painter.paint(rgb)
     assert np.ptp(painted[1].reshape(-1, 3), axis=0).max() == 0
-    assert difference(painted[1:2], plain(model, rgb[1:2], style)).max() <= 1  # small: so is its rounding
+    assert difference(painted[1:2], plain(model, rgb[1:2])).max() <= 1  # small: so is its rounding
     assert (painted[[0, 2]] == painter.paint(rgb[[0, 2]])).all()
 
 
 def test_a_picture_of_one_colour_is_painted_evenly_by_the_shipped_network():
     """Its many normalisations make a grid of rounding, in float32 as well."""
-    model = TransformerNet.load(Path(__file__).parents[1] / "checkpoints" / "style.safetensors").eval()
+    model = StyleNetworks.load(ROOT / "checkpoints" / "style.safetensors")["great_wave"]
     colours = []
     for shade, (height, width) in ((0, (150, 200)), (255, (61, 64)), (128, (600, 40))):
         rgb = np.full((1, height, width, 3), shade, np.uint8)
-        painted = Painter(model, model.mixture({"great_wave": 1})).paint(rgb)
+        painted = Painter(model).paint(rgb)
         assert (painted == painted[0, 0, 0]).all()
         colours.append(painted[0, 0, 0].tolist())
     assert colours[0] == colours[1] == colours[2]  # the style's own, whatever the picture's was
@@ -209,7 +177,7 @@ def test_a_picture_of_one_colour_is_painted_evenly_by_the_shipped_network():
 
 def test_pictures_of_one_call_have_nothing_to_do_with_each_other():
     model, rgb = network(), pictures(50, 60, 3)
-    painter = Painter(model, model.mixture({"two": 1}))
+    painter = Painter(model)
     together = painter.paint(rgb)
     for i in range(3):
         assert (painter.paint(rgb[i : i + 1])[0] == together[i]).all()
@@ -218,14 +186,14 @@ def test_pictures_of_one_call_have_nothing_to_do_with_each_other():
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (3, 5), (15, 2), (16, 16)])
 def test_tiny_pictures_keep_their_size(height, width):
     model, rgb = network(), pictures(height, width)
-    painted = Painter(model, model.mixture({"one": 1}, 0.5)).paint(rgb)
+    painted = Painter(model).paint(rgb)
     assert painted.shape == rgb.shape and painted.dtype == np.uint8
 
 
 def test_the_caller_keeps_his_picture():
     model, rgb = network(), pictures(40, 40)
     before = rgb.copy()
-    Painter(model, model.mixture({"one": 1})).paint(rgb)
+    Painter(model).paint(rgb)
     assert (rgb == before).all()
 
 
@@ -233,13 +201,13 @@ def test_the_caller_keeps_his_picture():
 def test_progress_rises_to_one(monkeypatch, n):
     monkeypatch.setattr(infer.painting.tiles, "TILE", 60)  # two pictures at a time
     model, told = network(), []
-    Painter(model, model.mixture({"one": 1}), tile=16).paint(pictures(40, 40, n), told.append)
+    Painter(model, tile=16).paint(pictures(40, 40, n), told.append)
     assert told == sorted(told) and len(told) >= 5 * (n + 1) // 2 and told[-1] == 1.0
 
 
 def test_a_batch_is_painted_in_parts_of_a_tiles_size(monkeypatch):
     model, rgb = network(), pictures(40, 40, 5)
-    painter = Painter(model, model.mixture({"one": 0.5, "two": 0.5}, 0.8))
+    painter = Painter(model)
     together = painter.paint(rgb)
     monkeypatch.setattr(infer.painting.tiles, "TILE", 60)  # two pictures at a time
     assert (painter.paint(rgb) == together).all()
@@ -252,7 +220,7 @@ def test_no_room_for_the_file_is_one_line(monkeypatch):
     model = network()
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match="No space left on device.*TMPDIR.*--memory_limit"):
-        Painter(model, model.mixture({"one": 1}), memory_limit=0).paint(pictures(40, 40))
+        Painter(model, memory_limit=0).paint(pictures(40, 40))
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -281,8 +249,8 @@ import numpy as np, torch
 from infer.painting.tiles import Painter
 from models.transformer_net import TransformerNet
 torch.set_num_threads(1)
-model = TransformerNet(["one"], (8, 16, 64), 1).eval()
-painter = Painter(model, model.mixture({"one": 1}), memory_limit=int(sys.argv[1]))
+model = TransformerNet((8, 16, 64), 1).eval()
+painter = Painter(model, memory_limit=int(sys.argv[1]))
 painter.paint(np.zeros((1, 64, 64, 3), np.uint8))
 rgb = np.random.default_rng(0).integers(0, 256, (1, 1600, 1600, 3), dtype=np.uint8)
 open("/proc/self/clear_refs", "w").write("5")

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.transformer_net import TransformerNet
-from training.parameters import MovingAverage, decaying, freeze, parameter_groups, train_mode
+from training.parameters import MovingAverage, freeze, parameter_groups, train_mode
 from utils.errors import UserError
 
 
@@ -83,17 +82,6 @@ def test_groups_hold_every_parameter_once():
         "classifier.weight": (0.1, 1),
         "classifier.bias": (0, 1),
     }
-
-
-def test_rows_of_scales_are_no_matrices():
-    """The painter's normalisations have a row for each style: neither decay nor the l1 penalty makes them smaller."""
-    model = TransformerNet(["wave", "ink"], (4, 6, 8), blocks=1)
-    kernels = {name for name, p in model.named_parameters() if p.ndim == 4}
-    names = {id(p): name for name, p in model.named_parameters()}
-    assert {names[id(p)] for p in decaying(model)} == kernels and len(kernels) == 8
-    decayed, others = parameter_groups(model, 0.1)
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0)
-    assert {names[id(p)] for p in decayed["params"]} == kernels
 
 
 def test_moving_average_by_hand():

@@ -28,7 +28,7 @@ from infer.verse.compose import compose
 from infer.verse.rhyme import RhymeTable
 from infer.verse.settings import PoemSettings
 from models.poet import Poet
-from models.transformer_net import TransformerNet
+from models.transformer_net import StyleNetworks
 from options import parse
 from tasks import make_task
 from utils.images import read_image, save_image
@@ -146,8 +146,8 @@ def test_bits_per_character_are_what_the_card_says():
 
 
 @pytest.fixture(scope="module")
-def painter() -> TransformerNet:
-    return TransformerNet.load(STYLE)
+def painter() -> StyleNetworks:
+    return StyleNetworks.load(STYLE)
 
 
 def photographs() -> list[np.ndarray]:
@@ -157,7 +157,7 @@ def photographs() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def paintings(painter) -> list[list[np.ndarray]]:
     """Of each photograph: painted in each style."""
-    painters = [Painter(painter, painter.mixture({name: 1.0})) for name in painter.styles]
+    painters = [Painter(network) for network in painter.networks]
     return [[each.paint(rgb[None])[0] for each in painters] for rgb in photographs()]
 
 
@@ -175,7 +175,7 @@ def test_no_model_file_names_a_place_of_the_machine_it_was_made_on():
 
 
 def test_the_painter_has_eight_styles_or_more_and_the_card_names_them(painter):
-    assert len(painter.styles) >= 8 and painter.identity
+    assert len(painter.styles) >= 8
     card = (ROOT / "checkpoints" / "README.md").read_text()
     for name in painter.styles:
         assert f"`{name}`" in card
@@ -202,29 +202,14 @@ def _edges(grey: np.ndarray) -> np.ndarray:
     return steps[:height, :width].reshape(height // 8, 8, width // 8, 8).mean((1, 3)).ravel()
 
 
-def test_hardly_any_strength_gives_nearly_the_photograph(painter):
-    for rgb in photographs():
-        painted = Painter(painter, painter.mixture({painter.styles[0]: 1.0}, 0.001)).paint(rgb[None])[0]
-        assert np.abs(painted.astype(int) - rgb).mean() < 14
-        assert np.abs(painted.mean((0, 1)) - rgb.mean((0, 1))).max() < 6  # its colours
-
-
-def test_more_than_the_style_has_its_colours(painter, paintings):
-    for rgb, painted in zip(photographs(), paintings, strict=True):
-        for name, style in zip(painter.styles, painted, strict=True):
-            more = Painter(painter, painter.mixture({name: 1.0}, 1.5)).paint(rgb[None])[0]
-            assert np.abs(more.mean((0, 1)) - style.mean((0, 1))).max() < 12, name
-
-
 @torch.no_grad()
 def test_both_precisions_paint_what_the_network_paints(painter):
     """Each style paints one photograph, each photograph is painted in two styles."""
     for rgb, name in zip(itertools.cycle(photographs()), painter.styles, strict=False):
-        style = painter.mixture({name: 1.0})
         image = torch.from_numpy(rgb[None]).permute(0, 3, 1, 2).float() / 255
-        plain = painter(image, style)["image"].mul(255).add(0.5).clamp(0, 255).byte()[0].permute(1, 2, 0).numpy()
+        plain = painter[name](image)["image"].mul(255).add(0.5).clamp(0, 255).byte()[0].permute(1, 2, 0).numpy()
         for precision, largest, mean in (("fp32", 1, 0.02), ("bf16", 3, 0.5)):
-            painted = Painter(painter, style, precision, tile=128).paint(rgb[None])[0]
+            painted = Painter(painter[name], precision, tile=128).paint(rgb[None])[0]
             off = np.abs(painted.astype(int) - plain)
             # Of eight million values in bf16, two were seen to be off by 4.
             assert (off > largest).sum() <= (3 if precision == "bf16" else 0), (name, precision)

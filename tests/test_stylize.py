@@ -15,29 +15,16 @@ from PIL import Image
 
 import config
 import infer.painting.files
-import infer.painting.tiles
+import infer.painting.optimize
 import main
-from infer.painting.files import Job, choose_styles, load_network, optimizing, paint_files, plan, style_label, stylized
-from infer.painting.tiles import Painter
-from models.lenet import LeNet
-from models.transformer_net import TransformerNet
+from infer.painting.colors import stylize
+from infer.painting.files import Job, paint_files, plan
 from tasks import make_task
+from tests.painting import as_examples, called, invert, is_near, noise, painted, photo, pixels, tiny
 from tests.test_video import greys, make_video
 from tests.test_video import read as read_video
 from utils.errors import UserError
 from utils.images import read_image
-
-STYLES = ["great_wave", "starry_night", "the_scream", "starfish"]
-
-
-def tiny(identity: bool = True) -> TransformerNet:
-    torch.manual_seed(0)
-    model = TransformerNet(STYLES if identity else ["scream"], (4, 6, 8), 1, identity).eval()
-    for name, parameter in model.named_parameters():  # styles that differ
-        if "in" in name and parameter.ndim == 2 and "conv2d" not in name:
-            torch.nn.init.normal_(parameter, 0.5, 0.5)
-    model.deconv3.conv2d.weight.data *= 5
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -47,135 +34,11 @@ def network(tmp_path_factory) -> str:
     return str(path)
 
 
-def called(capsys, *words: object) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr without the progress bar) of `python main.py stylize WORDS`, in this process."""
-    code = main.main(["stylize", *map(str, words)])
-    out, err = capsys.readouterr()
-    lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
-    return code, out, "\n".join(lines)
-
-
-def noise(height: int = 24, width: int = 32, seed: int = 0, low: int = 0, high: int = 256) -> np.ndarray:
-    return np.random.default_rng(seed).integers(low, high, (height, width, 3), np.uint8)
-
-
-def photo(path: Path, height: int = 24, width: int = 32, seed: int = 0) -> Path:
-    Image.fromarray(noise(height, width, seed)).save(path)
-    return path
-
-
 def moving(path: Path, frames: int, **options: object) -> Path:
     """An animation of noise."""
     first, *others = (Image.fromarray(noise(24, 32, n)) for n in range(frames))
     first.save(path, save_all=True, append_images=others, **options)
     return path
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def invert(rgb: np.ndarray, progress: object = None) -> np.ndarray:
-    return 255 - rgb
-
-
-def painted(network: str, path: Path, style: dict | None = None, strength: float = 1.0) -> np.ndarray:
-    """What the network makes of the picture, by the engine alone."""
-    model = TransformerNet.load(network)
-    row = model.mixture(style or {"great_wave": 1}, strength)
-    return Painter(model, row).paint(read_image(path).rgb[None])[0]
-
-
-def is_near(a: np.ndarray, b: np.ndarray) -> bool:
-    """Pictures painted together may differ from those painted alone in the last bit."""
-    return a.shape == b.shape and int(np.abs(a.astype(int) - b).max()) <= 1
-
-
-# --------------------------------------------------------------------------------------------- choosing the styles
-
-
-@pytest.mark.parametrize(
-    "text, shares",
-    [
-        ("", {"great_wave": 1}),
-        ("the_scream", {"the_scream": 1}),
-        ("wave", {"great_wave": 1}),
-        ("WAVE", {"great_wave": 1}),
-        ("starry", {"starry_night": 1}),
-        ("starf", {"starfish": 1}),
-        ("s", ["s may be starry_night or starfish"]),
-        ("t", {"the_scream": 1}),  # what begins with it goes before what has it inside
-        ("great", {"great_wave": 1}),
-        ("wave:0.6,starry:0.4", {"great_wave": 0.6, "starry_night": 0.4}),
-        ("wave:3, the_scream", {"great_wave": 3, "the_scream": 1}),
-        ("wave,great:0.5", {"great_wave": 1.5}),
-        ("starry_nihgt", ["starry_nihgt", "great_wave, starry_night", "did you mean starry_night?"]),
-        ("list", ["great_wave, starry_night, the_scream, starfish"]),
-        ("star", ["star may be starry_night or starfish"]),
-        ("wave:x", ["'x' is no share"]),
-        ("wave:0", ["'0' is no share"]),
-        ("wave:-1,starry", ["'-1' is no share"]),
-        ("wave:inf", ["'inf' is no share"]),
-        ("wave:", ["'' is no share"]),
-        (":1", ["this network has"]),
-        ("wave,,starry", ["a part is empty", "wave:0.6,sea:0.4"]),
-        (",", ["a part is empty"]),
-        ("wave:0.6+starry:0.4", ["this network has", "commas part a mixture"]),
-        ("wave starry", ["commas part a mixture"]),
-    ],
-)
-def test_styles_are_chosen_by_part_of_their_name_and_share(text, shares):
-    if isinstance(shares, dict):
-        assert choose_styles(text, STYLES) == shares
-        return
-    with pytest.raises(UserError) as error:
-        choose_styles(text, STYLES)
-    message = str(error.value)
-    assert message.startswith(f"--style={text}: ") and "\n" not in message
-    assert all(words in message for words in shares)
-
-
-def test_a_name_that_looks_like_a_mixture_is_found_first():
-    assert choose_styles("a:2,b", ["b", "a:2,b"]) == {"a:2,b": 1}
-    assert choose_styles("sea", ["seaside", "sea"]) == {"sea": 1}
-
-
-def test_a_label_is_fit_for_a_file_name():
-    assert style_label({"great_wave": 0.6, "starry": 0.4}) == "great_wave+starry"
-    assert style_label({"../a b": 1, "星": 1}) == ".._a_b+星"
-
-
-@pytest.mark.parametrize(
-    "words, style, strength",
-    [
-        ([], {"great_wave": 1}, 1.0),
-        (["--style=wave:0.6,starry:0.4"], {"great_wave": 0.6, "starry_night": 0.4}, 1.0),
-        (["--style=scream", "--strength=0.3"], {"the_scream": 1}, 0.3),
-        (["--strength=1.5"], {"great_wave": 1}, 1.5),
-        (["--strength=0"], {"great_wave": 1}, 0.0),
-    ],
-)
-def test_style_and_strength_reach_the_network(capsys, network, tmp_path, words, style, strength):
-    path, out = photo(tmp_path / "a.png"), tmp_path / "b.png"
-    code, _, err = called(capsys, path, f"--out={out}", f"--load={network}", "--precision=fp32", *words)
-    assert code == 0, err
-    assert is_near(pixels(out), painted(network, path, style, strength))
-
-
-def test_the_other_options_reach_the_painter(capsys, network, tmp_path, monkeypatch):
-    given = []
-
-    class Spy(Painter):
-        def __init__(self, model, style, *options):
-            given.append(options)
-            super().__init__(model, style, *options)
-
-    monkeypatch.setattr(infer.painting.tiles, "Painter", Spy)
-    path = photo(tmp_path / "a.png")
-    words = ("--precision=bf16", "--memory_limit=7", "--tile=64")
-    assert called(capsys, path, f"--load={network}", *words)[0] == 0
-    assert given == [("bf16",), ("bf16", 7, 64)]  # the first one found out whether this CPU can
 
 
 # --------------------------------------------------------------------------------------------- what is in a picture
@@ -254,43 +117,6 @@ def test_the_smallest_picture_in_a_real_process_from_another_folder(network, tmp
     assert "great_wave 100%" in result.stderr and "precision" in result.stderr
 
 
-def test_keep_color_takes_brightness_alone_from_the_painting():
-    photos = noise(40, 50, low=90, high=160)[None]  # nothing here is clipped
-    painting = np.stack([noise(40, 50, 1)[..., :1] // 4 + 90] * 3, -1).reshape(1, 40, 50, 3).astype(np.uint8)
-    result = stylized(photos, lambda rgb, progress: painting.copy(), keep_color=True)
-    to_ycbcr = np.array(
-        [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
-    )  # JFIF 1.02, page 3
-    of_result, of_photo, of_painting = (x[0].astype(float) @ to_ycbcr.T for x in (result, photos, painting))
-    assert np.abs(of_result - of_photo)[..., 1:].max() <= 0.6 and np.abs(of_result - of_painting)[..., 0].max() <= 0.6
-
-
-def test_keep_color_of_a_grey_photo_is_grey_and_clamps():
-    photos = np.array([0, 128, 255], np.uint8).reshape(1, 1, 3, 1).repeat(3, 3)
-    painting = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0]], np.uint8).reshape(1, 1, 3, 3)
-    result = stylized(photos, lambda rgb, progress: painting.copy(), keep_color=True)
-    assert result[0, 0].tolist() == [[0, 0, 0], [255, 255, 255], [76, 76, 76]]
-
-
-def test_a_mask_keeps_what_is_black_pixel_for_pixel():
-    photos = np.stack([noise(40, 60), noise(40, 60, 1)])
-    mask = np.zeros((40, 60), np.uint8)
-    mask[:, 20:40], mask[:, 40:] = 128, 255
-    result = stylized(photos, invert, mask=mask)
-    assert np.array_equal(result[:, :, :20], photos[:, :, :20])
-    assert np.array_equal(result[:, :, 40:], 255 - photos[:, :, 40:])
-    expected = photos[:, :, 20:40] * (127 / 255) + (255.0 - photos[:, :, 20:40]) * (128 / 255)
-    assert np.abs(result[:, :, 20:40] - expected).max() <= 0.51
-
-
-def test_strips_make_no_difference(monkeypatch):
-    photos, mask = noise(50, 31)[None], noise(50, 31, 1)[..., 0]
-    painting = noise(50, 31, 2)[None]
-    whole = stylized(photos, lambda rgb, progress: painting.copy(), True, mask)
-    monkeypatch.setattr(infer.painting.files, "STRIP", 100)
-    assert np.array_equal(stylized(photos, lambda rgb, progress: painting.copy(), True, mask), whole)
-
-
 def test_mask_and_keep_color_on_the_command_line(capsys, network, tmp_path):
     path, mask = photo(tmp_path / "a.png"), tmp_path / "mask.png"
     Image.fromarray(np.repeat([[0, 255]], 2, 0).astype(np.uint8)).resize((64, 48), 0).save(mask)  # of another size
@@ -298,7 +124,7 @@ def test_mask_and_keep_color_on_the_command_line(capsys, network, tmp_path):
     assert called(capsys, *words, path)[0] == 0
     result, before = pixels(tmp_path / "b.png"), pixels(path)
     assert np.array_equal(result[:, :15], before[:, :15])
-    expected = stylized(before[None], lambda rgb, progress: painted(network, path)[None].copy(), keep_color=True)[0]
+    expected = stylize(before[None], lambda rgb, progress: painted(network, path)[None].copy(), keep_color=True)[0]
     assert is_near(result[:, 17:], expected[:, 17:]) and not np.array_equal(result[:, 17:], before[:, 17:])
     code, _, err = called(capsys, path, f"--load={network}", f"--mask={tmp_path / 'none.png'}")
     assert code == 2 and "none.png does not exist" in err
@@ -631,7 +457,7 @@ def test_a_picture_too_large_to_paint_is_named_and_the_others_are_done(tmp_path)
 
     results = list(paint_files(jobs, paint))
     assert [bool(r.error) for r in results] == [False, True, False]
-    assert "out of memory at 10 x 11 pixels" in results[1].error and "--max_side" in results[1].error
+    assert "out of memory at 10 x 11 pixels" in results[1].error and "max_side" in results[1].error
 
     def broken(rgb: np.ndarray, progress: object) -> np.ndarray:
         raise RuntimeError("a fault of ours")
@@ -703,7 +529,7 @@ def test_an_animation_on_the_command_line(capsys, network, tmp_path, source, out
     with Image.open(result["out"]) as image:
         assert image.n_frames == 3
         painting = np.asarray(image.convert("RGB")).astype(int)
-    assert np.abs(painting - painted(network, path)).mean() < (1 if source == "a.png" else 12)
+    assert np.abs(painting - painted(network, path)).mean() < (1 if source == "a.png" else 16)
 
 
 def test_an_animation_is_not_painted_as_a_still_without_a_word(capsys, network, tmp_path):
@@ -736,107 +562,30 @@ def test_a_broken_video_is_named_and_a_short_one_remarked(capsys, network, tmp_p
     assert film["ok"] and "cut short" in film["note"] and film["note"] in err
 
 
-# ----------------------------------------------------------------------------------------------- networks of others
-
-
-def as_examples(model: TransformerNet) -> dict[str, torch.Tensor]:
-    """The weights of a one-style network as pytorch/examples' program saves them: for pixels of 0..255."""
-    state = {k: v[0].clone() if v.ndim == 2 else v.clone() for k, v in model.state_dict().items()}
-    state["conv1.conv2d.weight"] /= 255
-    for part in ("weight", "bias"):
-        state[f"deconv3.conv2d.{part}"] *= 255
-    return state
-
-
-def old(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """With the statistics that InstanceNorm2d saved before PyTorch 0.4."""
-    norms = [
-        name.removesuffix(".weight") for name, value in state.items() if name.endswith(".weight") and value.ndim == 1
-    ]
-    statistics = {
-        f"{n}.{s}": torch.ones(len(state[f"{n}.weight"])) for n in norms for s in ("running_mean", "running_var")
-    }
-    return {**state, **statistics}
-
-
-@pytest.mark.parametrize(
-    "name", ["scream.pth", "scream.model", "old.pth", "parallel.pth", "nested.pt", "scream.safetensors"]
-)
-def test_weights_of_the_examples_paint_the_same_picture(capsys, tmp_path, name):
-    model = tiny(identity=False)
-    state = as_examples(model)
-    contents = {
-        "old.pth": old(state),
-        "parallel.pth": {f"module.{k}": v for k, v in state.items()},
-        "nested.pt": {"state_dict": old(state), "epoch": 2},
-    }
-    if name.endswith(".safetensors"):
-        from safetensors.torch import save_file
-
-        save_file(state, tmp_path / name)
-    else:
-        torch.save(contents.get(name, state), tmp_path / name)
-    path, out = photo(tmp_path / "a.png"), tmp_path / "b.png"
-    words = (path, f"--load={tmp_path / name}", f"--out={out}", "--precision=fp32")
-    code, _, err = called(capsys, *words)
-    assert code == 0 and f"{Path(name).stem} 100%" in err
-    expected = Painter(model, model.mixture({"scream": 1})).paint(read_image(path).rgb[None])[0]
-    assert is_near(pixels(out), expected) and expected.std() > 5
-    code, _, err = called(capsys, *words, "--strength=0.5")
-    assert code == 2 and "--strength=0.5" in err
-
-
-def test_other_files_are_refused_in_one_line(capsys, network, tmp_path):
-    path = photo(tmp_path / "a.png")
-    torch.save({"weight": torch.ones(3)}, tmp_path / "other.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
-    torch.save(torch.ones(3), tmp_path / "tensor.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    (tmp_path / "empty.pth").touch()
-    (tmp_path / "cut.safetensors").write_bytes(Path(network).read_bytes()[:-100])
-    torch.save(tiny(), tmp_path / "whole.pth")
-    state = as_examples(tiny(identity=False))
-    torch.save({k: v for k, v in state.items() if k != "in4.weight"}, tmp_path / "part.pth")
-    LeNet(["cat", "dog"]).save(tmp_path / "lenet.safetensors")
-    for name, told in {
-        "other.pth": "other.pth is no style network of pytorch/examples or pytorch-book: it has no conv1.conv2d.weight",
-        "part.pth": "part.pth does not fit TransformerNet: missing in4.weight",
-        "list.pth": "list.pth holds no state dict",
-        "tensor.pth": "tensor.pth holds no state dict",
-        "whole.pth": "whole.pth holds a whole Python object",
-        "text.pth": "text.pth is not a readable weight file, or was cut short",
-        "empty.pth": "empty.pth is not a readable weight file, or was cut short",
-        "cut.safetensors": "cut.safetensors is not a readable weight file, or was cut short",
-        "lenet.safetensors": "lenet.safetensors holds a LeNet, not a TransformerNet",
-        "none.pth": f"--load={tmp_path}/none.pth does not exist",
-        "": f"cannot read {tmp_path}: Is a directory; give a weight file",
-    }.items():
-        code, out, err = called(capsys, path, f"--load={tmp_path / name}")
-        assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0, err
-        assert f"error: {tmp_path}/{told}" in err or f"error: {told}" in err, err
-    assert load_network(network).styles == STYLES
-
-
 # ------------------------------------------------------------------------------------------------------- optimisation
 
 
-def test_optimizing_paints_each_picture_with_its_settings(monkeypatch):
+def test_optimizing_paints_each_picture_with_its_settings(monkeypatch, tmp_path):
     calls, told = [], []
 
-    def optimize(picture: torch.Tensor, loss: object, style: int, progress, **settings: object) -> torch.Tensor:
+    def optimize(picture: torch.Tensor, loss: object, style: int, progress=None, **settings: object) -> torch.Tensor:
         calls.append((tuple(picture.shape), style, settings))
-        progress(0.5)
-        progress(1.0)
+        if progress:
+            progress(0.5)
+            progress(1.0)
         return 1 - picture
 
-    monkeypatch.setattr(infer.painting.files, "optimize", optimize)
-    photos = np.stack([noise(9, 12), noise(9, 12, 1)])
+    monkeypatch.setattr(infer.painting.optimize, "optimize", optimize)
     loss = torch.nn.BatchNorm1d(1)  # anything with a device
-    result = optimizing(loss, steps=3, precision="fp32")(photos, told.append)
-    assert np.array_equal(result, 255 - photos) and told == [0.25, 0.5, 0.75, 1.0]
-    assert calls == [((1, 3, 9, 12), 0, {"steps": 3, "precision": "fp32"})] * 2
-    with pytest.raises(UserError, match="--max_side=1024"):
-        optimizing(loss)(np.zeros((1, 2000, 1000, 3), np.uint8))
+    monkeypatch.setattr(infer.painting.optimize, "PerceptualLoss", lambda *args: loss)
+    given = {"weights": "", "classifier": "", "device": "cpu", "precision": "fp32"}
+    style = photo(tmp_path / "sea.png", 40, 40)
+    painter = infer.painting.optimize.OptimizingPainter(str(style), 64, "vgg19", **given, steps=3)
+    photos = np.stack([noise(9, 12), noise(9, 12, 1)])
+    assert np.array_equal(painter.paint(photos, told.append), 255 - photos) and told == [0.25, 0.5, 0.75, 1.0]
+    assert calls[-2:] == [((1, 3, 9, 12), 0, {"steps": 3, "precision": "fp32"})] * 2
+    with pytest.raises(UserError, match="max_side=1024"):
+        painter.paint(np.zeros((1, 2000, 1000, 3), np.uint8))
 
 
 def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
@@ -846,7 +595,7 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
         given.append((loss.covariance_relu1_2.shape, style, settings))
         return 1 - picture
 
-    monkeypatch.setattr(infer.painting.files, "optimize", optimize)
+    monkeypatch.setattr(infer.painting.optimize, "optimize", optimize)
     torch.manual_seed(0)
     sizes = {
         0: (3, 64),
@@ -882,7 +631,7 @@ def test_of_several_styles_to_learn_the_one_that_is_too_small_is_named(tmp_path)
     with pytest.raises(UserError) as error:
         _ = task.loss
     assert str(error.value) == (
-        f"{tmp_path}/thin.png has 64 x 16 pixels (--style_size=64): the picture of a style needs 17 a side at least"
+        f"{tmp_path}/thin.png has 64 x 16 pixels (style_size=64): the picture of a style needs 17 a side at least"
     )
 
 
@@ -994,11 +743,12 @@ def test_export_hands_over_the_network_and_the_name(capsys, monkeypatch, network
 
     monkeypatch.chdir(tmp_path)
     given = []
-    monkeypatch.setattr(models.onnx, "export_onnx", lambda model, path: given.append((model.styles, str(path))))
-    torch.save(as_examples(tiny(identity=False)), tmp_path / "sea.pth")
+    monkeypatch.setattr(models.onnx, "export_onnx", lambda model, path, style: given.append((style, str(path))))
+    torch.save(as_examples(tiny("scream")), tmp_path / "sea.pth")
     assert main.main(["export", f"--load={network}"]) == 0
     assert main.main(["export", "--load=sea.pth", "--out=a/b.onnx"]) == 0
-    assert given == [(STYLES, "tiny.onnx"), (["sea"], "a/b.onnx")]
-    assert capsys.readouterr().out == "tiny.onnx\na/b.onnx\n"
+    assert main.main(["export", f"--load={network}", "--style=呐喊", "--out=c.onnx"]) == 0
+    assert given == [("great_wave", "tiny.onnx"), ("sea", "a/b.onnx"), ("the_scream", "c.onnx")]
+    assert capsys.readouterr().out == "tiny.onnx\na/b.onnx\nc.onnx\n"
     assert main.main(["export", f"--load={network}", f"--out={network}"]) == 2
     assert "must end in .onnx" in capsys.readouterr().err

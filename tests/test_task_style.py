@@ -19,7 +19,7 @@ from PIL import Image
 import main
 from config import StyleConfig
 from data.photos import choose_split, list_pictures
-from models.transformer_net import ConditionalInstanceNorm, TransformerNet
+from models.transformer_net import StyleNetworks
 from options import parse
 from tasks import make_task, style
 from tests.servers import free_port
@@ -60,9 +60,8 @@ def options(folder: Path, **more) -> dict:
     """Options of `train` for a run of 5 tiny steps an epoch."""
     files = {"data_root": folder / "photos", "style_image": folder / "styles", "vgg": folder / "squeezenet.pth"}
     small = {"image_size": 32, "width": 0.1, "batch_size": 2, "styles_per_photo": 2, "max_epoch": 2, "warmup": 2}
-    small["identity_epochs"] = 0
     place = {"save_path": folder, "debug_file": folder / "debug", "use_visdom": False, "use_gpu": False}
-    other = {"loss_network": "squeezenet", "precision": "fp32", "lr": 0.01, "save_every": 0, "identity_epochs": 0}
+    other = {"loss_network": "squeezenet", "precision": "fp32", "lr": 0.01, "save_every": 0}
     return {"task": "style", **files, **small, **place, **other, **more}
 
 
@@ -71,27 +70,14 @@ def task_of(folder: Path, **more) -> style.StyleTask:
     return make_task(parse(StyleConfig, options(folder, **more)))
 
 
-def rows_of(model: TransformerNet) -> list[torch.Tensor]:
-    """(rows, all numbers) of each normalisation."""
-    norms = [module for module in model.modules() if isinstance(module, ConditionalInstanceNorm)]
-    return [torch.cat([norm.weight, norm.bias], dim=1).detach().clone() for norm in norms]
-
-
-def differing(model: TransformerNet) -> None:
-    """Gives every row of the normalisations numbers of its own."""
+def differing(model: StyleNetworks) -> StyleNetworks:
+    """Gives every style normalisations of its own."""
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".in" in f".{name}":
-                parameter.add_(0.3 * torch.randn_like(parameter))
-
-
-def change_identity(model: TransformerNet) -> None:
-    """As if the identity alone had been trained."""
-    with torch.no_grad():
-        for norm in model.modules():
-            if isinstance(norm, ConditionalInstanceNorm):
-                norm.weight[-1] += 0.3 * torch.randn_like(norm.weight[-1])
-                norm.bias[-1] += 0.3 * torch.randn_like(norm.bias[-1])
+        for network in model.networks:
+            for norm in network.norms:
+                norm.weight.add_(0.3 * torch.randn_like(norm.weight))
+                norm.bias.add_(0.3 * torch.randn_like(norm.bias))
+    return model
 
 
 # ---------------------------------------------------------------------------------------------------------- a step
@@ -105,22 +91,19 @@ def test_the_figures_are_those_of_every_painting_by_itself(folder):
     batch = task.collate([task.train_set[i] for i in range(3)])
     assert sorted(batch["style"][0].tolist()) == [0, 1]
     output = task.step(task.model, batch)
-    one_by_one: dict[str, list[torch.Tensor]] = {"content": [], "style": [], "tv": [], "identity": []}
-    excess, weights = {"paintings": [], "identity": []}, []
+    one_by_one: dict[str, list[torch.Tensor]] = {"content": [], "style": [], "tv": []}
+    excess, weights = [], []
     for image, numbers in zip(batch["image"], batch["style"], strict=True):
         photo = image[None] / 255  # (1, 3, H, W)
         for number in numbers:
-            output_of_one = task.model(photo, torch.eye(3)[number][None])
+            output_of_one = task.model.networks[number](photo)
             painting = output_of_one["image"]
-            excess["paintings"].append(output_of_one["excess"].mean())
+            excess.append(output_of_one["excess"].mean())
             weights.append((1.5, 4.0)[number])
             losses = task.loss(painting, task.loss.content(photo), number[None])
             down, right = painting.diff(dim=2).square().mean(), painting.diff(dim=3).square().mean()
             for name, value in {**losses, "tv": down + right}.items():
                 one_by_one[name].append(value.squeeze())
-        copy = task.model(photo, torch.tensor([[0.0, 0, 1]]))
-        one_by_one["identity"].append((copy["image"] - photo).square().mean())
-        excess["identity"].append(copy["excess"].mean())
     expected = {name: torch.stack(values).mean() for name, values in one_by_one.items()}
     cfg = task.cfg
     # --style_weight=4,ink:1.5
@@ -129,9 +112,8 @@ def test_the_figures_are_those_of_every_painting_by_itself(folder):
     expected["objective"] = (
         expected["loss"]
         + cfg.tv_weight * expected["tv"]
-        + cfg.identity_weight * expected["identity"]
         + cfg.temporal_weight * output["temporal"]
-        + style.EXCESS_WEIGHT * sum(torch.stack(values).mean() for values in excess.values())
+        + style.EXCESS_WEIGHT * torch.stack(excess).mean()
     )
     assert set(output) == {*expected, "temporal", "count"} and int(output["count"]) == 3
     for name, value in expected.items():
@@ -171,7 +153,7 @@ def test_each_sample_brings_as_many_styles_as_asked_for(folder):
     assert batch["style"].shape == (10, 1) and set(batch["style"].flatten().tolist()) == {0, 1}
     output = task.step(task.model, batch)
     output["objective"].backward()
-    assert not any(output[name].requires_grad for name in ("loss", "content", "style", "tv", "identity"))
+    assert not any(output[name].requires_grad for name in ("loss", "content", "style", "tv"))
 
 
 class Negative:
@@ -184,7 +166,7 @@ class Negative:
 
     def __call__(self, image, style):
         self.seen.append(image)
-        return {"image": 1 - image}
+        return {"image": 1 - image, "excess": torch.zeros(len(image))}
 
 
 @torch.no_grad()
@@ -208,65 +190,6 @@ def test_the_temporal_term_is_what_a_moved_and_noisy_photograph_changes(folder, 
         assert float(task.step(Negative(), batch)["temporal"]) == pytest.approx(noise**2, rel=0.1)
 
 
-# ------------------------------------------------------------------------------------------------- the identity first
-
-
-def test_styles_start_from_the_identity_once_it_is_learnt(folder):
-    task = task_of(folder, identity_epochs=2, own_blocks=2)
-    task.model.train()
-    batch = task.collate([task.train_set[i] for i in range(2)])
-    for epoch in (0, 1):
-        task.train_batches(epoch)
-        output = task.step(task.model, batch)
-        assert set(output) == {"objective", "count", "identity"}
-        task.model.zero_grad()
-        output["objective"].backward()
-        for rows in (norm.weight.grad for norm in task.model.modules() if isinstance(norm, ConditionalInstanceNorm)):
-            assert not rows[:-1].any() and rows[-1].any()
-    change_identity(task.model)
-    task.train_batches(2)
-    assert set(task.step(task.model, batch)) > {"loss", "content", "style", "identity"}
-    assert all((row == rows[-1]).all() for rows in rows_of(task.model) for row in rows)
-    kernels = task.model.deconv1.kernels
-    assert all(torch.equal(kernel.weight, kernels[-1].weight) for kernel in kernels)
-    with torch.no_grad():
-        task.model.in1.weight[0, 0] += 1  # a style that has learnt something
-        task.model.in3.bias[-1] += 1
-    before = rows_of(task.model)
-    task.train_batches(3)
-    changed = [(a != b).any() for a, b in zip(before, rows_of(task.model), strict=True)]
-    assert not before[0].equal(before[1]) and not any(changed[:2])
-    assert task.model.in3.bias[0].equal(before[2][0, -len(task.model.in3.bias[0]) :])
-
-
-@torch.no_grad()
-def test_a_style_that_has_not_begun_is_judged_as_the_identity(folder):
-    task = task_of(folder, identity_epochs=1)
-    task.train_batches(0)
-    differing(task.model)
-    task.model.eval()
-    batch = task.collate([task.val_set[0]])
-    before = task.step(task.model, batch)
-    photo = batch["image"] / 255
-    painting = task.model(photo, torch.tensor([[0.0, 0, 1]]))["image"]
-    losses = [task.loss(painting, task.loss.content(photo), torch.tensor([number])) for number in (0, 1)]
-    for name in ("content", "style"):
-        assert float(before[name]) == pytest.approx(float(sum(loss[name] for loss in losses) / 2), rel=1e-4)
-    with torch.no_grad():
-        task.model.in1.weight[0] += 1
-    task.train_batches(1)
-    assert float(task.step(task.model, batch)["style"]) != pytest.approx(float(before["style"]), rel=1e-3)
-
-
-def test_validation_judges_the_styles_from_the_first_epoch_on(folder):
-    """The best checkpoint is chosen by one figure, whatever an epoch trains."""
-    run(folder, **options(folder, run="a", identity_epochs=1))
-    epochs = [r for r in log_of(folder / "a") if r["kind"] == "epoch"]
-    figures = [set(r) & {"loss", "content", "style", "identity"} for r in epochs]
-    everything = {"loss", "content", "style", "identity"}
-    assert figures == [{"identity"}, everything, everything, everything]
-
-
 # ------------------------------------------------------------------------------------------------------------ a run
 
 
@@ -274,29 +197,28 @@ def test_a_run_learns_and_leaves_pictures(folder):
     told = run(folder, **options(folder, run="a", max_epoch=6, samples=9))
     assert f"{PHOTOS} photographs from" in told and "2 styles: ink, oil; judged by squeezenet" in told
     log = log_of(folder / "a")
-    for name in ("loss", "identity"):
-        curve = [r[name] for r in log if r["kind"] == "batch"]
-        assert len(curve) == 30 and np.mean(curve[-5:]) < 0.7 * np.mean(curve[:5])
+    curve = [r["loss"] for r in log if r["kind"] == "batch"]
+    assert len(curve) == 30 and np.mean(curve[-5:]) < 0.7 * np.mean(curve[:5])
     shown = [(r["epoch"], r["name"], r["path"]) for r in log if r["kind"] == "image"]
     assert [s for s in shown if s[1] == "paintings"] == [
         (i, "paintings", f"pictures/epoch_{i + 1:04}.png") for i in range(6)
     ]
     assert [s[0] for s in shown if s[1] == "worst batch"] == list(range(6))
-    best = TransformerNet.load(folder / "a" / "best.safetensors")
+    best = StyleNetworks.load(folder / "a" / "best.safetensors")
     assert best.styles == ["ink", "oil"] and best.metadata["loss_network"] == "squeezenet"
     assert not {"data_root", "vgg", "style_image"} & set(best.metadata["config"])  # places on this machine
-    # The sheet, cell by cell: the photograph, the styles, the identity; 4 pixels between them.
-    model = TransformerNet(**read_state(folder / "a" / "last.pt")["arguments"])
+    # The sheet, cell by cell: the photograph, the styles; 4 pixels between them.
+    model = StyleNetworks(**read_state(folder / "a" / "last.pt")["arguments"])
     model.load_state_dict(read_state(folder / "a" / "last.pt")["model"])
     model.eval()
     sheet = read_image(folder / "a" / "pictures" / "epoch_0006.png").rgb
     sources = choose_split(list_pictures(folder / "photos"), "val")
-    assert sheet.shape == (len(sources) * 260 - 4, 4 * 260 - 4, 3)
+    assert sheet.shape == (len(sources) * 260 - 4, 3 * 260 - 4, 3)
     for row, source in enumerate(sources):
         with Image.open(source.path) as image:
             photo = to_tensor(np.array(image.resize((256, 256), Image.Resampling.BICUBIC, box=(4, 0, 44, 40))))
         with torch.no_grad():
-            paintings = [model(photo, torch.eye(3)[i][None])["image"] for i in range(3)]
+            paintings = [network(photo)["image"] for network in model.networks]
         for column, picture in enumerate((photo, *paintings)):
             cell = sheet[row * 260 : row * 260 + 256, column * 260 : column * 260 + 256]
             assert np.abs(cell.astype(int) - to_uint8(picture)).max() <= 1
@@ -306,7 +228,7 @@ def test_a_run_learns_and_leaves_pictures(folder):
     "more", [{"temporal_weight": 1}, {"num_workers": 2, "epoch_batches": 3}], ids=["temporal", "workers"]
 )
 def test_killed_and_resumed_it_is_the_same_run(folder, more):
-    more = {"identity_epochs": 1, "max_epoch": 3, "styles_per_photo": 1, **more}
+    more = {"max_epoch": 3, "styles_per_photo": 1, **more}
     run(folder, **options(folder, run="whole", **more))
     whole, draw = steps_done(folder / "whole"), random.Random(0)
     for part in (0.2, 0.5, 0.9):
@@ -318,21 +240,10 @@ def test_killed_and_resumed_it_is_the_same_run(folder, more):
     run(folder, **options(folder, resume=folder / "killed", **more))
     assert_same_run(folder / "whole", folder / "killed")
     pictures = [sorted((folder / name / "pictures").iterdir()) for name in ("whole", "killed")]
-    batches = [f"{name}_batch_000{i}.png" for name in ("best", "worst") for i in (2, 3)]  # the first: identity only
+    batches = [f"{name}_batch_000{i}.png" for name in ("best", "worst") for i in (1, 2, 3)]
     names = [f"epoch_000{i}.png" for i in (1, 2, 3)] + batches
     assert [p.name for p in pictures[0]] == [p.name for p in pictures[1]] == sorted(names)
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*pictures, strict=True))
-
-
-def test_a_trial_run_tries_the_style_loss(folder):
-    """Not the identity alone, with which a training begins."""
-    given = options(folder, fast_dev_run=True, identity_epochs=3, batch_size=1)
-    told = run(folder, **given)
-    line = next(line for line in told.splitlines() if line.startswith("epoch 1/1  "))
-    trained = line.split("|")[0]
-    assert all(f" {name} " in trained for name in ("loss", "content", "style", "tv", "identity"))
-    task = make_task(parse(StyleConfig, given))
-    assert task.evaluate("val")["photos"] == 1
 
 
 def test_broken_photographs_are_named(folder):
@@ -346,7 +257,7 @@ def test_broken_photographs_are_named(folder):
 
 
 def test_two_processes_are_one(folder):
-    more = {"batch_size": 4, "identity_epochs": 1, "max_epoch": 2}
+    more = {"batch_size": 4, "max_epoch": 2}
     run(folder, **options(folder, run="one", **more))
     argv = arguments(**options(folder, run="two", devices=2, **more))
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
@@ -365,19 +276,15 @@ def test_two_processes_are_one(folder):
 def test_training_goes_on_from_a_model_file(folder):
     run(folder, **options(folder, run="first", max_epoch=1))
     load = folder / "first" / "best.safetensors"
-    run(folder, **options(folder, run="second", load=load, lr=0, max_epoch=1, identity_epochs=1))
-    assert all("loss" in r for r in log_of(folder / "second") if r["kind"] == "batch")  # its styles have begun long ago
-    first, second = (TransformerNet.load(folder / name / "best.safetensors") for name in ("first", "second"))
+    run(folder, **options(folder, run="second", load=load, lr=0, max_epoch=1))
+    first, second = (StyleNetworks.load(folder / name / "best.safetensors") for name in ("first", "second"))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_one_picture_is_one_style_and_no_identity_if_it_is_not_wanted(folder):
-    picture = folder / "styles" / "oil.png"
-    told = run(folder, **options(folder, run="a", style_image=picture, identity=False, max_epoch=1))
+def test_one_picture_is_one_style(folder):
+    told = run(folder, **options(folder, run="a", style_image=folder / "styles" / "oil.png", max_epoch=1))
     assert "1 styles: oil" in told
-    model = TransformerNet.load(folder / "a" / "best.safetensors")
-    assert model.styles == ["oil"] and not model.identity
-    assert not any("identity" in r for r in log_of(folder / "a") if r["kind"] in ("batch", "epoch"))
+    assert StyleNetworks.load(folder / "a" / "best.safetensors").styles == ["oil"]
 
 
 def test_summary_needs_neither_pictures_nor_a_loss_network(folder):
@@ -401,7 +308,7 @@ def test_summary_needs_neither_pictures_nor_a_loss_network(folder):
         ({"vgg": "styles/ink.png"}, "styles/ink.png"),
         ({"loss_network": "vgg19"}, "squeezenet.pth does not hold vgg19"),
         ({"loss_network": "vgg"}, "--loss_network=vgg: choose one of auto, vgg16, vgg19, squeezenet, classifier"),
-        ({"identity": False, "identity_epochs": 1}, "--identity_epochs needs --identity"),
+        ({"identity": False}, "unknown option --identity"),
         ({"style_weight": "4,inc:1"}, "--style_weight=inc:1: the styles are ink, oil; did you mean ink?"),
         ({"styles": "ink,sea"}, "--styles=sea: this network has ink, oil"),
         ({"style_weight": "much"}, "--style_weight=much: expected a number, or STYLE:NUMBER"),
@@ -480,24 +387,42 @@ def test_a_model_file_brings_the_pictures_of_its_styles_along(folder, capfd, mon
 
 def test_a_network_that_is_loaded_has_its_width(folder, capfd):
     task_of(folder).model.save(folder / "two.safetensors")
-    for name, value in {"width": 0.2, "identity": False, "blocks": 3, "own_blocks": 2}.items():
+    for name, value in {"width": 0.2, "blocks": 3}.items():
         assert main.main(arguments(**options(folder, load=folder / "two.safetensors", **{name: value}))) == 2
         assert f"--{name}={value}: two.safetensors has" in capfd.readouterr().err.replace(f"{folder}/", "")
 
 
-@pytest.mark.parametrize("own", [0, 2])
-def test_styles_that_do_not_learn_stay_as_they_are(folder, own):
-    model = task_of(folder, own_blocks=own).model
-    differing(model)  # else they would start from the identity
-    model.save(folder / "two.safetensors")
+def test_styles_that_do_not_learn_stay_as_they_are(folder):
+    before = differing(task_of(folder).model)
+    before.save(folder / "two.safetensors")
     told = run(folder, **options(folder, run="a", load=folder / "two.safetensors", styles="oil", max_epoch=1))
     assert "1 styles: oil" in told
-    before = TransformerNet.load(folder / "two.safetensors")
-    after = TransformerNet.load(folder / "a" / "best.safetensors")
-    photo = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        same = [torch.equal(before(photo, row)["image"], after(photo, row)["image"]) for row in torch.eye(3)[:, None]]
-    assert same == [True, False, True]  # ink, oil, the identity
+    after = StyleNetworks.load(folder / "a" / "best.safetensors")
+    assert same(before, after, "ink") and not same(before, after, "oil")
+
+
+def test_a_new_style_joins_those_of_the_file(folder):
+    """It starts from the first one; the others travel along as they are, with their pictures; a resumed run goes on."""
+    task = task_of(folder)
+    before = differing(task.model)
+    before.save(folder / "two.safetensors", **task.model_metadata())
+    write_pictures(folder / "more", ["sea", "oil"], 2)
+    more = {"load": folder / "two.safetensors", "style_image": folder / "more" / "sea.png"}
+    assert same(task_of(folder, **more).model, before, "sea", "ink")
+    told = run(folder, **options(folder, run="a", **more, max_epoch=1))
+    assert "1 styles: sea" in told
+    after = StyleNetworks.load(folder / "a" / "best.safetensors")
+    assert after.styles == ["ink", "oil", "sea"] and list(after.metadata["style_pictures"]) == after.styles
+    assert after.metadata["style_pictures"]["oil"] == task.model_metadata()["style_pictures"]["oil"]
+    assert same(before, after, "ink") and same(before, after, "oil") and not same(after, after, "ink", "sea")
+    told = run(folder, resume=folder / "a", max_epoch=2, use_visdom=False)
+    again = StyleNetworks.load(folder / "a" / "best.safetensors")
+    assert "1 styles: sea" in told and same(before, again, "ink") and same(before, again, "oil")
+
+
+def same(one: StyleNetworks, other: StyleNetworks, style: str, of_other: str = "") -> bool:
+    pairs = zip(one[style].parameters(), other[of_other or style].parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_numbers_by_style():
@@ -505,16 +430,3 @@ def test_numbers_by_style():
     assert style.by_style("style_weight", "4,ink:1.5", ["ink", "oil"]) == [1.5, 4]
     assert style.by_style("grade", "oil:1.7", ["ink", "oil"]) == [0, 1.7]
     assert style.by_style("grade", "", ["ink"]) == [0]
-
-
-def test_a_graded_picture_has_all_the_brightness_and_stronger_colours():
-    dull = 0.4 + 0.1 * torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    for chroma in (0.0, 1.7):
-        graded = style.grade(dull, chroma)
-        grey, before = (graded * luma).sum(1), (dull * luma).sum(1)
-        assert grey.quantile(0.01).item() == pytest.approx(0.06, abs=0.01)
-        assert grey.quantile(0.99).item() == pytest.approx(0.95, abs=0.01)
-        inside = ((graded > 0) & (graded < 1)).all(1)
-        colours = (graded - grey[:, None]).abs().sum(1)[inside], (dull - before[:, None]).abs().sum(1)[inside]
-        torch.testing.assert_close(colours[0], chroma * colours[1], atol=1e-4, rtol=1e-3)

@@ -1,6 +1,6 @@
-"""models/transformer_net.py against torch's own normalisation and a plain pytorch/examples network; what it refuses."""
+"""models/transformer_net.py: layers against torch's, files of before, weights of pytorch/examples and pytorch-book."""
 
-import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -10,32 +10,32 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.reference_style import ReferenceNet
-from infer.painting.files import load_network
+from infer.painting.styles import load_painter
 from models.basemodule import BaseModule, read_state_dict
 from models.transformer_net import (
     EPS,
-    STANDARD_MEAN,
-    STANDARD_STD,
-    BoundedInstanceNorm,
-    ConditionalInstanceNorm,
+    BlockConv2d,
+    BoundedNorm,
     InstanceNorm,
     ReflectConv,
+    StyleNetworks,
     TransformerNet,
-    colours_back,
     from_examples,
+    join_styles,
 )
 from utils.errors import UserError
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+TINY = {"channels": (4, 6, 8), "blocks": 2}
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def randomise(model: nn.Module) -> nn.Module:
-    """Random rows of the normalisations, as after a training, and a painting with contrast."""
-    generator = torch.Generator().manual_seed(1)
+def randomise(model: nn.Module, seed: int = 1) -> nn.Module:
+    """Random scales and shifts of the normalisations, as after a training."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "in" in name.split(".")[-2]:
@@ -43,13 +43,14 @@ def randomise(model: nn.Module) -> nn.Module:
     return model
 
 
-def norm(rows: int, channels: int) -> ConditionalInstanceNorm:
-    return randomise(nn.ModuleDict({"in": ConditionalInstanceNorm(rows, channels)}))["in"]
+def tiny(bound: float = 0.0) -> TransformerNet:
+    torch.manual_seed(0)
+    return randomise(TransformerNet(**TINY, bound=bound)).eval()
 
 
-def tiny(styles: int = 2, identity: bool = True, own: int = 0, bound: float = 0.0) -> TransformerNet:
-    names = ["wave", "starry", "ink", "scream"][:styles]
-    return randomise(TransformerNet(names, (4, 6, 8), blocks=2, identity=identity, own=own, bound=bound)).eval()
+def painter(*names: str, seed: int = 0, **more) -> StyleNetworks:
+    torch.manual_seed(seed)
+    return randomise(StyleNetworks(dict.fromkeys(names, {**TINY, **more})), seed).eval()
 
 
 # -------------------------------------------------------------------------------------------------- convolutions
@@ -72,43 +73,12 @@ def test_the_padding_stays_in_the_precision_of_what_is_padded(kernel, stride):
     assert (got - want).norm() < 0.02 * want.norm()
 
 
-# ------------------------------------------------------------------------------------------------------ strength
-
-
-def test_beyond_the_style_the_last_normalisation_stays_with_it():
-    model = tiny(styles=3)
-    mix = {"wave": 0.3, "ink": 0.7}
-    for strength in (0, 0.25, 1):
-        row = model.mixture(mix, strength)
-        assert torch.equal(model.within(row), row)
-    for strength in (1.2, 1.5, 3):
-        torch.testing.assert_close(model.within(model.mixture(mix, strength)), model.mixture(mix, 1))
-    rows = torch.cat([model.mixture(mix, 0.5), model.mixture(mix, 2.0)])
-    torch.testing.assert_close(model.within(rows), torch.cat([rows[:1], model.mixture(mix, 1)]))
-    plain = tiny(identity=False)
-    assert torch.equal(plain.within(torch.tensor([[0.5, 0.5]])), torch.tensor([[0.5, 0.5]]))
+def test_a_convolution_by_four_pixels_at_a_time():
+    conv, x = BlockConv2d(4, 3, 9), random(2, 4, 18, 22)
+    torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias))
 
 
 # ------------------------------------------------------------------------------------------------- normalisation
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("size", [(1, 3, 5, 7), (3, 8, 16, 9), (2, 1, 2, 2)])
-def test_instance_norm_forward_and_backward_equal_torchs(layout, size):
-    x = (4 * random(*size) + 1).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
-    scale, shift = (random(*size[:2], seed=s).requires_grad_() for s in (1, 2))
-    upstream = random(*size, seed=3)
-    ours = InstanceNorm.apply(x, scale, shift)
-    theirs = F.instance_norm(x, eps=EPS) * scale[:, :, None, None] + shift[:, :, None, None]
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    ours_back = torch.autograd.grad(ours, (x, scale, shift), upstream)
-    theirs_back = torch.autograd.grad(theirs, (x, scale, shift), upstream)
-    torch.testing.assert_close(ours_back, theirs_back, atol=1e-4, rtol=1e-4)
-
-
-def test_instance_norm_passes_gradcheck_in_double():
-    inputs = [random(2, 3, 4, 5).double(), random(2, 3, seed=1).double(), random(2, 3, seed=2).double()]
-    assert torch.autograd.gradcheck(InstanceNorm.apply, [x.requires_grad_() for x in inputs])
 
 
 def spiked(*shape: int) -> torch.Tensor:
@@ -118,71 +88,57 @@ def spiked(*shape: int) -> torch.Tensor:
     return x
 
 
-@pytest.mark.parametrize("bound", [2.5, 50.0])
-def test_bounded_norm_passes_gradcheck_in_double(bound):
-    inputs = [spiked(2, 3, 6, 5), random(2, 3, seed=1).double() - 0.5, random(2, 3, seed=2).double()]
-    assert torch.autograd.gradcheck(
-        lambda *values: BoundedInstanceNorm.apply(*values, bound), [x.requires_grad_() for x in inputs]
-    )
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_bounded_norm_clamps_what_is_normalised_and_says_by_how_much_it_is_beyond(layout):
-    x, scale, shift = spiked(2, 3, 9, 8).float(), random(2, 3, seed=1) - 0.5, random(2, 3, seed=2)
-    y, excess = BoundedInstanceNorm.apply(x.contiguous(memory_format=LAYOUTS[layout]), scale, shift, 4.0)
+@pytest.mark.parametrize("bound", [0.0, 4.0])
+def test_the_norm_is_torchs_clamped(layout, bound):
+    x = (spiked(2, 3, 9, 8).float() + 5).contiguous(memory_format=LAYOUTS[layout])
+    scale, shift = random(3, seed=1) - 0.5, random(3, seed=2)
+    y, excess = BoundedNorm.apply(x, scale, shift, bound)
     z = F.instance_norm(x, eps=EPS)
     assert z.abs().amax() > 6
-    expected = z.clamp(-4, 4) * scale[:, :, None, None] + shift[:, :, None, None]
-    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
-    beyond = (z.abs() - 3).clamp(min=0).square().mean((1, 2, 3))  # from a margin of 1 below the bound on
+    clamped = z.clamp(-bound, bound) if bound else z
+    torch.testing.assert_close(y, clamped * scale[:, None, None] + shift[:, None, None], atol=1e-5, rtol=1e-5)
+    # The excess is counted from a margin of 1 below the bound on.
+    beyond = (z.abs() - 3).clamp(min=0).square().mean((1, 2, 3)) if bound else torch.zeros(2)
     torch.testing.assert_close(excess, beyond, atol=1e-5, rtol=1e-4)
 
 
-def test_a_bounded_network_tells_its_excess_in_training_alone():
-    model = tiny(bound=1.2)
-    assert set(model(random(2, 3, 16, 16), torch.eye(3)[:2])) == {"image"}
-    excess = model.train()(random(2, 3, 16, 16), torch.eye(3)[:2])["excess"]
-    assert excess.shape == (2,) and (excess > 0).all()
+@pytest.mark.parametrize("bound", [0.0, 2.5, 50.0])
+def test_the_norm_passes_gradcheck_in_double(bound):
+    inputs = [spiked(2, 3, 6, 5), random(3, seed=1).double() - 0.5, random(3, seed=2).double()]
+    assert torch.autograd.gradcheck(
+        lambda *values: BoundedNorm.apply(*values, bound), [x.requires_grad_() for x in inputs]
+    )
 
 
-def test_instance_norm_refuses_a_second_derivative_rather_than_giving_a_wrong_one():
+def test_the_norm_refuses_a_second_derivative_rather_than_giving_a_wrong_one():
     x = random(1, 2, 3, 3).requires_grad_()
-    first = torch.autograd.grad(InstanceNorm.apply(x, *random(2, 1, 2)).square().sum(), x, create_graph=True)[0]
+    y, _ = BoundedNorm.apply(x, *random(2, 2), 0.0)
+    first = torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_instance_norm_is_exact_far_from_zero(layout):
+def test_the_norm_is_exact_far_from_zero(layout):
     x = (100 + random(1, 4, 64, 64)).contiguous(memory_format=LAYOUTS[layout])
-    ours = InstanceNorm.apply(x, torch.ones(1, 4), torch.zeros(1, 4))
     exact = F.instance_norm(x.double(), eps=EPS).float()
-    torch.testing.assert_close(ours, exact, atol=1e-3, rtol=0)
+    torch.testing.assert_close(InstanceNorm(4)(x), exact, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_bf16_is_close(layout):
-    layer = norm(2, 6)
-    x, style = random(2, 6, 20, 20).contiguous(memory_format=LAYOUTS[layout]), torch.eye(2)
+@pytest.mark.parametrize("bound", [0.0, 1.2])
+def test_bf16_is_close_in_both_directions(layout, bound):
+    layer = randomise(nn.ModuleDict({"in": InstanceNorm(6, bound)}))["in"]
+    x = random(2, 6, 20, 20).contiguous(memory_format=LAYOUTS[layout])
+    half, exact = x.bfloat16().requires_grad_(), x.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x.bfloat16(), style)
+        y = layer(half)
     assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.float(), layer(x, style), atol=0.05, rtol=0.02)
-
-
-def test_one_row_is_torchs_affine_layer():
-    ours, theirs = norm(1, 5), nn.InstanceNorm2d(5, affine=True)
-    theirs.load_state_dict({"weight": ours.weight[0].detach(), "bias": ours.bias[0].detach()})
-    x = random(2, 5, 9, 8)
-    torch.testing.assert_close(ours(x, torch.ones(2, 1)), theirs(x), atol=1e-5, rtol=1e-5)
-
-
-def test_rows_mix_linearly():
-    layer = norm(3, 4)
-    x, shares = random(1, 4, 8, 8), torch.tensor([[0.7, -0.2, 0.5]])
-    alone = [layer(x, row[None]) for row in torch.eye(3)]
-    mixed = sum(share * y for share, y in zip(shares[0], alone, strict=True))
-    torch.testing.assert_close(layer(x, shares), mixed, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(y.float(), layer(exact), atol=0.05, rtol=0.02)
+    upstream = random(*x.shape, seed=3)
+    got, want = (torch.autograd.grad((z.float() * upstream).sum(), v)[0] for z, v in ((y, half), (layer(exact), exact)))
+    assert (got.float() - want).norm() < 0.1 * want.norm()
 
 
 # --------------------------------------------------------------------------------------------------- the network
@@ -190,166 +146,108 @@ def test_rows_mix_linearly():
 
 @pytest.mark.parametrize("height, width", [(5, 5), (5, 40), (16, 16), (17, 18), (30, 31)])
 def test_output_has_the_size_of_the_input(height, width):
-    assert tiny()(random(2, 3, height, width), torch.eye(3)[:2])["image"].shape == (2, 3, height, width)
+    assert tiny()(random(2, 3, height, width))["image"].shape == (2, 3, height, width)
+
+
+def test_a_grey_photograph_is_refused():
+    with pytest.raises(ValueError, match="image has the shape"):
+        tiny()(random(1, 1, 16, 16))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_batch_is_its_pictures_one_by_one(layout):
-    model, image = tiny(), random(3, 3, 22, 19).contiguous(memory_format=LAYOUTS[layout])
-    style = torch.tensor([[1, 0, 0], [0.3, 0.3, 0.4], [0, 1.5, -0.5]])
+    """Of one style and of several."""
+    model, image = painter("wave", "ink", "oil"), random(4, 3, 22, 19).contiguous(memory_format=LAYOUTS[layout])
+    style = torch.tensor([2, 0, 2, 1])
     together = model(image, style)["image"]
-    single = torch.cat([model(image[i : i + 1], style[i : i + 1])["image"] for i in range(3)])
-    torch.testing.assert_close(together, single, atol=1e-5, rtol=1e-5)
+    single = [model.networks[number](picture)["image"] for picture, number in zip(image.split(1), style, strict=True)]
+    torch.testing.assert_close(together, torch.cat(single), atol=1e-5, rtol=1e-5)
+    assert len({tuple(one.flatten().tolist()[:5]) for one in single}) == 4
 
 
 def test_bf16_network_is_close_to_fp32():
-    model, image, style = tiny(identity=False), random(1, 3, 32, 32), torch.eye(2)[:1]
+    model, image = tiny(), random(1, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
-        half = model(image, style)["image"]
+        half = model(image)["image"]
     assert half.dtype == torch.float32
-    assert (half - model(image, style)["image"]).abs().mean() < 0.02
+    assert (half - model(image)["image"]).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_plain_pictures_give_finite_paintings_and_gradients(value):
     model = tiny()
-    painting = model(torch.full((2, 3, 16, 16), value), torch.tensor([[1.0, 0, 0], [0, 0, 1]]))["image"]
+    painting = model(torch.full((2, 3, 16, 16), value))["image"]
     painting.square().mean().backward()
     assert painting.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_every_parameter_gets_a_gradient():
-    model = tiny()
-    painting = model(random(3, 3, 16, 16), torch.eye(3))["image"]
-    (painting * random(3, 3, 16, 16, seed=5)).sum().backward()
+    model = StyleNetworks(dict.fromkeys(("wave", "ink"), TINY))  # random shifts would leave dead channels
+    painting = model(random(2, 3, 16, 16), torch.arange(2))["image"]
+    (painting * random(2, 3, 16, 16, seed=5)).sum().backward()
     rows = {n: p.grad.reshape(len(p), -1).abs().sum(1) for n, p in model.named_parameters()}  # or channels
     dead = [n for n, row in rows.items() if not row.all()]
-    # A shift of a whole channel is what the next normalisation takes away.
-    assert [n for n in dead if not n.endswith("conv2d.bias")] == []
+    # A shift of a whole channel (of a convolution, of a block) is what the next normalisation takes away.
+    assert [n for n in dead if not n.endswith(("conv2d.bias", "1.in2.bias", "2.in2.bias"))] == []
 
 
-def test_styles_with_layers_of_their_own():
-    """Each has its kernels, of which a mixture is one of kernels; what it does not use gets no gradient."""
-    model, image = tiny(own=1), random(3, 3, 16, 17)
-    assert model.shared_convolutions == ["conv1", "conv2", "conv3", "res1.conv1", "res1.conv2"]
-    style = torch.tensor([[1.0, 0, 0], [0.25, 0.5, 0.25], [0, 1.5, -0.5]])
-    together = model(image, style)["image"]
-    for i, row in enumerate(style):
-        plain = tiny()  # all kernels shared: those that the row comes to
-        state = {k: v for k, v in model.state_dict().items() if ".kernels." not in k}
-        for name, conv in model.named_modules():
-            if isinstance(conv, ReflectConv) and conv.rows:
-                shares = model.within(row[None])[0] if name == "deconv3" else row
-                for part in ("weight", "bias"):
-                    kernels = torch.stack([getattr(kernel, part) for kernel in conv.kernels])
-                    state[f"{name}.conv2d.{part}"] = torch.einsum("s,s...->...", shares, kernels)
-        plain.load_state_dict(state)
-        expected = plain(image[i : i + 1], row[None])["image"]
-        torch.testing.assert_close(together[i : i + 1], expected, atol=1e-5, rtol=1e-5)
-    model(image[:1], torch.eye(3)[1:2])["image"].sum().backward()
-    touched = [name for name, p in model.named_parameters() if ".kernels." in name and p.grad is not None]
-    assert {name.split(".kernels.")[1].split(".")[0] for name in touched} == {"1"}
+def test_the_excess_is_told_in_training_alone():
+    """Also where only some of the networks have a bound."""
+    image, style = random(3, 3, 16, 16), torch.tensor([1, 0, 1])
+    model = join_styles([painter("wave"), painter("ink", bound=1.2)])
+    assert set(model(image, style)) == {"image"}
+    excess = model.train()(image, style)["excess"]
+    assert excess.shape == (3,) and (excess > 0).tolist() == [True, False, True]
 
 
-def test_a_new_style_starts_as_the_identity_with_its_kernels():
-    model, image = TransformerNet(["wave", "ink"], (4, 6, 8), blocks=2, own=1), random(1, 3, 16, 16)
-    for norm_ in model.norms:
-        norm_.weight.data[-1] += 0.2
-    assert model.untrained_styles() == [0, 1]
-    model.styles_from_identity()
-    ink, identity = (model.res2(model.conv3(model.conv2(model.conv1(image))), row) for row in torch.eye(3)[1:, None])
-    torch.testing.assert_close(ink, identity)
-
-
-def test_files_of_before_there_were_own_layers_load(tmp_path):
-    model = tiny()
-    model.arguments = {k: v for k, v in model.arguments.items() if k not in ("own", "bound")}
-    model.save(tmp_path / "old.safetensors")
-    again = TransformerNet.load(tmp_path / "old.safetensors")
-    image, style = random(1, 3, 16, 16), torch.eye(3)[:1]
-    assert torch.equal(again(image, style)["image"], model(image, style)["image"])
-
-
-def test_each_style_depends_on_its_own_rows_alone():
-    model, image = tiny(), random(1, 3, 16, 16)
-    changed = copy.deepcopy(model)
-    for name, parameter in changed.named_parameters():
-        if "in" in name.split(".")[-2]:
-            parameter.data[1] += 1
-    before, after = (m(image.expand(3, -1, -1, -1), torch.eye(3))["image"] for m in (model, changed))
-    assert torch.equal(before[[0, 2]], after[[0, 2]]) and not torch.equal(before[1], after[1])
+# ------------------------------------------------------------------------------------------------------- files
 
 
 def test_save_and_load(tmp_path):
-    model, image, style = tiny(), random(1, 3, 20, 20), torch.eye(3)[1:2]
+    model, image = painter("wave", "水墨.2"), random(1, 3, 20, 20)
     model.save(tmp_path / "m.safetensors")
     again = BaseModule.load(tmp_path / "m.safetensors")
-    assert type(again) is TransformerNet and again.styles == model.styles and again.identity
-    assert torch.equal(again(image, style)["image"], model(image, style)["image"])
+    assert type(again) is StyleNetworks and again.styles == ["wave", "水墨.2"]
+    assert torch.equal(again["水墨.2"](image)["image"], model["水墨.2"](image)["image"])
 
 
-# --------------------------------------------------------------------------------------- identity, strength, mixture
+def test_painters_are_joined(tmp_path):
+    """Of different networks; of a style that two have it is the last one's; nothing else changes."""
+    first, second = painter("wave", "ink"), painter("ink", "oil", seed=3, blocks=1)
+    first.metadata = {"loss_network": "vgg19", "style_pictures": {"wave": "w", "ink": "i"}}
+    second.metadata = {"loss_network": "vgg16", "style_pictures": {"ink": "j", "oil": "o"}}
+    joined = join_styles([first, second])
+    assert joined.styles == ["wave", "ink", "oil"] and len(joined["ink"].blocks) == 1
+    assert joined.metadata == {"loss_network": "vgg19", "style_pictures": {"wave": "w", "ink": "j", "oil": "o"}}
+    joined.save(tmp_path / "joined.safetensors")
+    joined, image = StyleNetworks.load(tmp_path / "joined.safetensors"), random(1, 3, 20, 20)
+    for name, model in (("wave", first), ("ink", second), ("oil", second)):
+        assert torch.equal(joined[name](image)["image"], model[name](image)["image"])
 
 
-class Standardised(nn.Module):
-    """In the place of the last convolution: the photograph at standard mean and contrast, whatever comes in."""
-
-    def __init__(self, photo: torch.Tensor):
-        super().__init__()
-        std, mean = torch.std_mean(photo, (2, 3), keepdim=True, correction=0)
-        self.picture = (photo - mean) / std * STANDARD_STD + STANDARD_MEAN
-
-    def forward(self, x, style):
-        return self.picture
-
-
-def test_the_identity_gets_the_colours_of_the_photograph_back():
-    photo = random(2, 3, 12, 14) * torch.tensor([0.1, 0.5, 1.0]).view(1, 3, 1, 1) + 0.05
-    model = tiny()
-    model.deconv3 = Standardised(photo)
-    identity = model.mixture({"wave": 1}, strength=0).expand(2, -1)
-    torch.testing.assert_close(model(photo, identity)["image"], photo, atol=1e-6, rtol=0)
-
-
-def test_a_style_paints_its_own_colours():
-    for share in (0.0, -0.5):  # a strength of 1, and of 1.5
-        scale, shift = colours_back(random(1, 3, 8, 8), torch.tensor([[1 - share, share]]))
-        assert scale.eq(1).all() and shift.eq(0).all()
-
-
-def test_mixture_gives_the_row_of_shares():
-    model = tiny(3)
-    assert model.mixture({"starry": 1}).tolist() == [[0, 1, 0, 0]]
-    torch.testing.assert_close(model.mixture({"wave": 3, "ink": 1}), torch.tensor([[0.75, 0, 0.25, 0]]))
-    torch.testing.assert_close(model.mixture({"wave": 3, "ink": 1}, 0.4), torch.tensor([[0.3, 0, 0.1, 0.6]]))
-    torch.testing.assert_close(model.mixture({"wave": 1}, 1.5), torch.tensor([[1.5, 0, 0, -0.5]]))
-    assert model.mixture({"wave": 1}, 0).tolist() == [[0, 0, 0, 1]]
-    assert tiny(2, identity=False).mixture({"starry": 0.2}).tolist() == [[0, 1]]
-
-
-@pytest.mark.parametrize(
-    "shares, strength, message",
-    [
-        ({"stary": 1}, 1, "--style=stary: this network has wave, starry; did you mean starry?"),
-        ({}, 1, "--style: the shares"),
-        ({"wave": 0}, 1, "--style: the shares"),
-        ({"wave": 2, "starry": -1}, 1, "--style: the shares"),
-        ({"wave": float("nan")}, 1, "--style: the shares"),
-        ({"wave": float("inf")}, 1, "--style: the shares"),
-        ({"wave": 1}, -0.5, "--strength=-0.5"),
-        ({"wave": 1}, float("nan"), "--strength=nan"),
-        ({"wave": 1}, float("inf"), "--strength=inf"),
-    ],
-)
-def test_mixtures_that_are_none(shares, strength, message):
-    with pytest.raises(UserError) as error:
-        tiny().mixture(shares, strength)
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
-def test_strength_needs_the_identity():
-    with pytest.raises(UserError, match="--strength=0.5: this network was trained without the identity"):
-        tiny(identity=False).mixture({"wave": 1}, 0.5)
+@pytest.mark.parametrize("own", [0, 1])
+@pytest.mark.parametrize("identity", [True, False])
+def test_files_with_all_styles_in_one_network_are_split(tmp_path, own, identity):
+    """Shared convolutions, or one for each row in the last blocks and the decoder; a row for each style."""
+    expected = painter("wave", "ink", bound=2.0)
+    rows, tensors = [*expected.networks, *([painter("none")["none"]] if identity else [])], {}
+    for key, tensor in rows[0].state_dict().items():
+        has_own = own and key.startswith(("res2", "deconv")) and "conv2d" in key
+        if has_own:
+            name, part = key.split(".conv2d.")
+            tensors |= {f"{name}.kernels.{i}.{part}": row.state_dict()[key] for i, row in enumerate(rows)}
+        elif "conv2d" in key:
+            tensors[key] = tensor
+            expected["ink"].state_dict()[key].copy_(tensor)
+        else:
+            tensors[key] = torch.stack([row.state_dict()[key] for row in rows])
+    arguments = {"styles": expected.styles, **TINY, "identity": identity, "own": own, "bound": 2.0}
+    header = {"format": "shihua-1", "class": "TransformerNet", "arguments": json.dumps(arguments)}
+    save_file(tensors, tmp_path / "old.safetensors", metadata=header)
+    found = StyleNetworks.load(tmp_path / "old.safetensors")
+    assert found.arguments == json.loads(json.dumps(expected.arguments))
+    for key, tensor in found.state_dict().items():
+        assert torch.equal(tensor, expected.state_dict()[key]), key
 
 
 # ----------------------------------------------------------------------------------- weights of pytorch/examples
@@ -371,20 +269,20 @@ def examples(channels: tuple[int, int, int], blocks: int = 5, seed: int = 0) -> 
 
 
 @torch.no_grad()
-def largest_difference(ours: TransformerNet, theirs: ReferenceNet, height: int, width: int, light: float = 1) -> float:
+def largest_difference(ours: StyleNetworks, theirs: ReferenceNet, height: int, width: int, light: float = 1) -> float:
     """Of both paintings of a random photograph, in grey levels."""
     photo = light * random(1, 3, height, width, seed=9)
     expected = theirs(255 * photo)[:, :, :height, :width]
     assert expected.std() > 20  # a painting, not a grey wall
-    return (255 * ours(photo, ours.mixture({ours.styles[0]: 1}))["image"] - expected).abs().max().item()
+    return (255 * ours[ours.styles[0]](photo)["image"] - expected).abs().max().item()
 
 
 @pytest.mark.parametrize("channels, blocks", [((32, 64, 128), 5), ((16, 32, 64), 5), ((5, 9, 13), 3)])
 def test_examples_weights_give_the_same_picture(channels, blocks):
     theirs = examples(channels, blocks)
     ours = from_examples(theirs.state_dict(), "mosaic")
-    assert ours.styles == ["mosaic"] and not ours.training and not ours.identity
-    assert ours.arguments["channels"] == list(channels) and len(ours.blocks) == blocks
+    assert ours.styles == ["mosaic"] and not ours.training
+    assert ours.arguments["styles"]["mosaic"] == {"channels": list(channels), "blocks": blocks}
     for height, width in ((64, 64), (50, 61), (33, 48)):
         assert largest_difference(ours, theirs, height, width) < 0.01
 
@@ -438,7 +336,7 @@ def test_examples_weights_in_safetensors_and_in_half_precision(tmp_path):
 def test_a_network_from_examples_can_be_kept_as_ours(tmp_path):
     theirs = examples((4, 6, 8), blocks=2)
     from_examples(theirs.state_dict(), "candy").save(tmp_path / "candy.safetensors")
-    assert largest_difference(TransformerNet.load(tmp_path / "candy.safetensors"), theirs, 20, 20) < 0.01
+    assert largest_difference(StyleNetworks.load(tmp_path / "candy.safetensors"), theirs, 20, 20) < 0.01
 
 
 def without(state: dict, key: str) -> dict:
@@ -458,7 +356,7 @@ def without(state: dict, key: str) -> dict:
         (lambda s: {**s, "res7.conv1.conv2d.weight": torch.zeros(1)}, "unknown res7"),
         (lambda s: {**s, "attention.weight": torch.zeros(1)}, "unknown attention.weight"),
         (lambda s: {**s, "conv2.conv2d.weight": torch.zeros(6, 4, 5, 5)}, r"conv2.conv2d.weight is \(6, 4, 5, 5\)"),
-        (lambda s: {**s, "in1.weight": torch.zeros(9)}, r"in1.weight is \(1, 9\), not \(1, 4\)"),
+        (lambda s: {**s, "in1.weight": torch.zeros(9)}, r"in1.weight is \(9,\), not \(4,\)"),
     ],
 )
 def test_files_of_other_networks_are_refused_in_one_line(spoil, message):
@@ -543,10 +441,10 @@ def test_the_books_weights_paint_what_its_network_paints(tmp_path, sizes):
     last.weight.mul_((60 / std).view(-1, 1, 1, 1))
     last.bias.sub_(mean).mul_(60 / std).add_(128)
     torch.save(theirs.state_dict(), tmp_path / "book.pth")
-    ours = load_network(tmp_path / "book.pth")
-    assert ours.styles == ["book"] and len(ours.blocks) == sizes[3]
+    ours = load_painter(tmp_path / "book.pth")
+    assert ours.styles == ["book"] and len(ours["book"].blocks) == sizes[3]
     expected = theirs(255 * photo)[:, :, :36, :29].clamp(0, 255)
-    painting = 255 * ours(photo, ours.mixture({"book": 1}))["image"].clamp(0, 1)
+    painting = 255 * ours["book"](photo)["image"].clamp(0, 1)
     assert expected.std() > 20 and (painting - expected).abs().max() < 0.01
     rest = without(theirs.state_dict(), "res_layers.1.in2.bias")
     with pytest.raises(UserError, match="place/book.pth does not fit TransformerNet: missing res2.in2.bias"):
@@ -572,6 +470,6 @@ def test_the_books_reference_has_the_layers_of_its_files():
 
 def test_shipped_network_paints():
     path = Path(__file__).parents[1] / "checkpoints" / "style.safetensors"
-    model = TransformerNet.load(path)
-    painting = model(random(1, 3, 40, 50), model.mixture({model.styles[0]: 1}))["image"]
+    model = StyleNetworks.load(path)
+    painting = model(random(1, 3, 40, 50), torch.tensor([1]))["image"]
     assert painting.isfinite().all() and painting.shape == (1, 3, 40, 50)

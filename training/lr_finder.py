@@ -43,7 +43,7 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
     raw_optimizer = make_optimizer(cfg.optimizer, groups, LOWEST, cfg.momentum, fused)
     model, optimizer = fabric.setup(task.model, raw_optimizer)
     rates, losses, mean = [], [], 0.0
-    batches = _batches(task, first=getattr(cfg, "identity_epochs", 0))
+    batches = _batches(task)
     for step in tqdm(range(steps), desc="find_lr", unit="step", leave=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / max(1, steps - 1))
         for group in optimizer.param_groups:
@@ -104,14 +104,13 @@ def chart(rates: list[float], losses: list[float], lines: int = 24, width: int =
     return "\n".join(rows)
 
 
-def _batches(task: Task, first: int) -> Iterator[dict[str, Any]]:
+def _batches(task: Task) -> Iterator[dict[str, Any]]:
     """The batches of as many epochs as are asked for, without what cannot be read, which it names.
 
-    `first` is the epoch to begin with: a task may learn something else before, without a loss to look at. Raises
-    UserError if nothing can be read.
+    Raises UserError if nothing can be read.
     """
     told: set[str] = set()
-    for epoch in itertools.count(first):
+    for epoch in itertools.count():
         some = False
         for indices in task.train_batches(epoch):
             batch = task.collate([task.train_set[i] for i in indices])

@@ -66,12 +66,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr_scale: str = "") 
 
 
 def decaying(model: nn.Module) -> set[nn.Parameter]:
-    """The parameters that should be small: matrices and kernels, neither biases nor what scales after a normalisation.
-
-    A layer whose matrices are none (a row for each style) says so by the attribute `decays`, False.
-    """
-    spared = {p for m in model.modules() if not getattr(m, "decays", True) for p in m.parameters(recurse=False)}
-    return {p for p in model.parameters() if p.ndim > 1} - spared
+    """The parameters that should be small: matrices and kernels, neither biases nor scales of normalisations."""
+    return {p for p in model.parameters() if p.ndim > 1}
 
 
 def checkpoint_layers(model: nn.Module, patterns: str) -> None:

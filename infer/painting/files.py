@@ -1,15 +1,12 @@
 """Painting files: pictures, animations, folders and videos; what goes where, and what becomes of the broken ones.
 
-`stylized` paints pixels and is all that a page needs. tiles.py is how a network paints, video.py how a video is read
-and written. Shapes: N pictures, H x W pixels.
+video.py is how a video is read and written. Shapes: N pictures, H x W pixels.
 """
 
-import math
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,15 +17,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from infer.painting.optimize import optimize
+from infer.painting.colors import Paint, stylize
 from infer.painting.video import ANIMATIONS, BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
-from models.basemodule import is_own, read_state_dict
-from models.perceptual import PerceptualLoss
-from models.transformer_net import TransformerNet, from_examples
 from models.vgg import SMALLEST
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError
 from utils.files import is_inside, refuse_overwriting
-from utils.hardware import tune_malloc
 from utils.images import (
     IMAGE_SUFFIXES,
     WRITABLE,
@@ -39,132 +32,11 @@ from utils.images import (
     read_image,
     save_image,
     to_tensor,
-    to_uint8,
 )
 from utils.signatures import HEAD, VIDEO, recognize
 
-# (N, H, W, 3) uint8 -> the same, painted; it tells the callback, if there is one, the share of the work that is done.
-Paint = Callable[[np.ndarray, Callable[[float], object] | None], np.ndarray]
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B (ITU-R BT.601, the Y of JPEG)
-GRADED = 0.06, 0.95  # brightness of the darkest and the lightest places of a graded picture
-OPTIMIZE_PIXELS = 3 << 19  # optimising with VGG-16 needs 3 GB of memory for a million pixels
-STRIP = 1 << 20  # pixels to work on at a time
 # Notes, and what phones, cameras and file managers put beside pictures: nobody wants these painted.
 QUIET_SUFFIXES = frozenset(".txt .md .json .csv .xmp .aae .ini .db".split())
-
-
-# --------------------------------------------------------------------------------------------------------- pixels
-
-
-def stylized(
-    rgb: np.ndarray,
-    paint: Paint,
-    keep_color: bool = False,
-    mask: np.ndarray | None = None,
-    progress: Callable[[float], object] | None = None,
-) -> np.ndarray:
-    """Paints pictures (N, H, W, 3) uint8 -> (N, H, W, 3) uint8.
-
-    `keep_color` takes only the luminance from the painting, the colours from the photograph (Gatys et al. 2016,
-    Preserving Color in Neural Artistic Style Transfer, section 4). `mask` (h, w) uint8, resized to the picture, is the
-    painting's share: where it is 0 the photograph stays as it is. Raises UserError if there is not enough memory.
-    """
-    try:
-        painting = paint(rgb, progress)
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error) and not isinstance(error, MemoryError):
-            raise
-        size = f"{rgb.shape[2]} x {rgb.shape[1]}"
-        raise UserError(f"out of memory at {size} pixels: give a smaller --memory_limit, or --max_side") from error
-    if mask is not None:
-        mask = np.asarray(Image.fromarray(mask).resize(rgb.shape[2:0:-1], Image.Resampling.BILINEAR))  # (H, W)
-    if keep_color or mask is not None:
-        rows = max(1, STRIP // rgb.shape[2])
-        for photo, painted in zip(rgb, painting, strict=True):
-            for y in range(0, len(photo), rows):  # the copies of a strip are small
-                strip = np.s_[y : y + rows]
-                if keep_color:
-                    painted[strip] = _with_colors_of(photo[strip], painted[strip])
-                if mask is not None:
-                    painted[strip] = _blend(photo[strip], painted[strip], mask[strip])
-    return painting
-
-
-def _with_colors_of(photo: np.ndarray, painting: np.ndarray) -> np.ndarray:
-    """The painting's Y with the photograph's Cb and Cr; each (H, W, 3) uint8.
-
-    Cb and Cr are multiples of B - Y and R - Y, so all three channels of the photograph move by the difference in Y.
-    """
-    difference = painting @ LUMA - photo @ LUMA  # (H, W)
-    return np.clip(photo + difference[..., None] + 0.5, 0, 255).astype(np.uint8)
-
-
-def _blend(photo: np.ndarray, painting: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 twice, share (H, W) uint8 of the painting: exact where it is 0 or 255."""
-    share = share[..., None].astype(np.uint16)
-    return ((photo * (255 - share) + painting * share + 127) // 255).astype(np.uint8)
-
-
-# ---------------------------------------------------------------------------------------------- network and style
-
-
-def load_network(path: str | Path, device: str = "cpu") -> TransformerNet:
-    """A style network from our own file, or from weights of pytorch/examples' fast_neural_style or of pytorch-book.
-
-    The style of the latter two has the file's name. Raises UserError if the file holds neither.
-    """
-    if is_own(path):
-        return TransformerNet.load(path, device)
-    tensors = read_state_dict(path)
-    norm = tensors.get("in1.weight") if isinstance(tensors, Mapping) else None
-    if getattr(norm, "ndim", 0) == 2:  # a row for each style: our own, bare
-        return TransformerNet.load(path, device)
-    return from_examples(tensors, Path(path).stem, str(path)).to(device)
-
-
-def choose_styles(text: str, names: Sequence[str]) -> dict[str, float]:
-    """{style: share} of "wave:0.6,starry:0.4"; without a number the share is 1, without a text it is the first style.
-
-    A name may be shortened to any part of it that no other style has. Raises UserError for an unknown or ambiguous
-    one, and for a share that is none.
-    """
-    if not text or text in names:
-        return {text or names[0]: 1.0}
-    shares: dict[str, float] = {}
-    for part in text.split(","):
-        if not part.strip():
-            raise UserError(f"--style={text}: a part is empty; write names with commas between, as in wave:0.6,sea:0.4")
-        name, colon, number = part.strip().rpartition(":")
-        if not colon:
-            name, number = number, "1"
-        try:
-            share = float(number)
-        except ValueError:
-            share = math.nan
-        if not 0 < share < math.inf:
-            raise UserError(f"--style={text}: {number!r} is no share: write a number above 0, as in wave:0.6,sea:0.4")
-        name = _choose(name.strip(), names, text)
-        shares[name] = shares.get(name, 0.0) + share
-    return shares
-
-
-def _choose(word: str, names: Sequence[str], text: str) -> str:
-    if word in names:
-        return word
-    small = word.lower()
-    starting = [name for name in names if name.lower().startswith(small)]
-    found = starting or [name for name in names if small in name.lower()]
-    if word and len(found) == 1:
-        return found[0]
-    if word and found:
-        raise UserError(f"--style={text}: {word} may be {' or '.join(found)}; write more of the name")
-    hint = "; commas part a mixture, as in wave:0.6,sea:0.4" if re.search("[+;:/ ]", word) else ""
-    raise UserError(f"--style={text}: this network has {', '.join(names)}{hint or did_you_mean(word, names)}")
-
-
-def style_label(shares: Mapping[str, float]) -> str:
-    """What names of paintings get: the styles' names, made fit for a file's."""
-    return re.sub(r"[^\w.+-]", "_", "+".join(shares))
 
 
 def read_style(source: str | Path | BinaryIO, max_side: int, name: str = "") -> Tensor:
@@ -176,7 +48,7 @@ def read_style(source: str | Path | BinaryIO, max_side: int, name: str = "") -> 
     rgb = _read(source, max_side=max_side, name=name).rgb
     height, width = rgb.shape[:2]
     if min(height, width) < SMALLEST:
-        size = f"{width} x {height} pixels (--style_size={max_side})"
+        size = f"{width} x {height} pixels (style_size={max_side})"
         raise UserError(f"{name or source} has {size}: the picture of a style needs {SMALLEST} a side at least")
     return to_tensor(rgb)
 
@@ -187,40 +59,6 @@ def _read(source: str | Path | BinaryIO, max_megapixels: float = 0, max_side: in
     if picture.note:
         tqdm.write(picture.note, file=sys.stderr)
     return picture
-
-
-def grade(picture: Tensor, chroma: float = 1.0) -> Tensor:
-    """(1, 3, H, W) in 0..1 -> the same, brightness stretched to GRADED, colours `chroma` times as strong.
-
-    For dull scans: what has little contrast itself teaches a painter grey on grey.
-    """
-    brightness = (picture * picture.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    low, high = brightness.quantile(picture.new_tensor([0.01, 0.99]))
-    (darkest, lightest), colours = GRADED, picture - brightness
-    stretch = (lightest - darkest) / (high - low).clamp(min=1e-3)
-    return (darkest + (brightness - low) * stretch + chroma * colours).clamp(0, 1)
-
-
-def optimizing(loss: PerceptualLoss, **settings: Any) -> Paint:
-    """Paints without a network, by minutes of optimisation of each picture; `settings`: see `optimize`."""
-    device = next(loss.buffers()).device
-    tune_malloc(keep_all=True)
-
-    def paint(rgb: np.ndarray, progress: Callable[[float], object] | None = None) -> np.ndarray:
-        height, width = rgb.shape[1:3]
-        if height * width > OPTIMIZE_PIXELS:
-            raise UserError(f"{width} x {height} pixels are too many to optimize: give --max_side=1024")
-        paintings = []
-        for number, photo in enumerate(rgb):
-
-            def show(share: float, number: int = number) -> None:
-                if progress:
-                    progress((number + share) / len(rgb))
-
-            paintings.append(to_uint8(optimize(to_tensor(photo).to(device), loss, 0, progress=show, **settings)))
-        return np.stack(paintings)
-
-    return paint
 
 
 # ----------------------------------------------------------------------------------------------- what goes where
@@ -388,11 +226,11 @@ def paint_files(
     """Does the jobs in their order, with a progress bar if stderr is a terminal. What is broken gives a Result with an
     error; the rest goes on.
 
-    Neighbours of equal size are painted together, up to `batch`. For the other options see `stylized`, `read_image`,
+    Neighbours of equal size are painted together, up to `batch`. For the other options see `stylize`, `read_image`,
     `paint_video` and `save_image`. Raises UserError if the mask cannot be read.
     """
     grey = read_mask(mask, max_megapixels) if mask else None
-    brush = partial(stylized, paint=paint, keep_color=keep_color, mask=grey)
+    brush = partial(stylize, paint=paint, keep_color=keep_color, mask=grey)
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
     with tqdm(total=len(jobs), bar_format=form, leave=False, disable=None) as bar:
         for group in _groups(jobs, lambda path: read_image(path, max_megapixels, max_side), batch):

@@ -5,15 +5,24 @@ by. It reads and writes no pictures.
 """
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from infer.painting.files import read_style
+from infer.painting.styles import style_label
 from models.perceptual import PerceptualLoss, total_variation
-from models.vgg import SMALLEST
+from models.vgg import SMALLEST, choose_network
+from utils.errors import UserError
+from utils.hardware import choose_precision, tune_malloc
+from utils.images import to_tensor, to_uint8
 
 OUTSIDE = 300.0  # weight of the mean square by which pixels leave 0..1, until they are clamped in the end
+LARGEST = 3 << 19  # pixels: with VGG-16 a million of them need 3 GB of memory
 HISTORY = 20  # steps back that L-BFGS looks; each takes the memory of two pictures
 
 
@@ -74,3 +83,61 @@ def optimize(
         )  # fmt: skip
         lbfgs.step(closure)
     return picture.detach().clamp(0, 1)[:, :, :height, :width]
+
+
+class OptimizingPainter:
+    """Paints by optimization (Gatys et al. 2016).
+
+    Args:
+        style_image: the picture of the style.
+        style_size: its longer side is reduced to so many pixels.
+        network: "auto", or the loss network; its weights are in the file `weights`, or in `classifier`'s.
+        precision: "auto", "fp32" or "bf16".
+        settings: steps and weights, see `infer.painting.optimize.optimize`.
+
+    Raises UserError if the picture cannot be read, or the network cannot be had.
+    """
+
+    def __init__(
+        self,
+        style_image: str,
+        style_size: int,
+        network: str,
+        weights: str,
+        classifier: str,
+        device: str,
+        precision: str,
+        **settings: Any,
+    ):
+        style = read_style(style_image, style_size)
+        network, file, reason = choose_network(network, weights, classifier)
+        self.loss = PerceptualLoss(network, [style], file).to(device)
+
+        def attempt(precision: str) -> None:
+            optimize(torch.zeros(1, 3, 64, 64, device=device), self.loss, 0, steps=1, precision=precision)
+
+        precision, why = choose_precision(precision, device == "cuda", attempt)
+        name, steps = Path(style_image).stem, settings["steps"]
+        self.label = style_label([name])
+        self._about = f"{name}, {steps} steps; judged by {network} ({reason}); precision {precision} ({why})"
+        self.settings = {"precision": precision, **settings}
+
+    def __str__(self) -> str:
+        return self._about
+
+    def paint(self, rgb: np.ndarray, progress: Callable[[float], object] | None = None) -> np.ndarray:
+        """(N, H, W, 3) uint8 -> the same, painted. Raises UserError for pictures of more pixels than LARGEST."""
+        height, width = rgb.shape[1:3]
+        if height * width > LARGEST:
+            raise UserError(f"{width} x {height} pixels are too many to optimize: give max_side=1024")
+        tune_malloc(keep_all=True)
+        device, paintings = next(self.loss.buffers()).device, []
+        for number, photo in enumerate(rgb):
+
+            def show(share: float, number: int = number) -> None:
+                if progress:
+                    progress((number + share) / len(rgb))
+
+            painting = optimize(to_tensor(photo).to(device), self.loss, 0, progress=show, **self.settings)
+            paintings.append(to_uint8(painting))
+        return np.stack(paintings)

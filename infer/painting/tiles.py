@@ -26,14 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.transformer_net import (
-    EPS,
-    STANDARD_MEAN,
-    STANDARD_STD,
-    ConditionalInstanceNorm,
-    TransformerNet,
-    in_blocks,
-)
+from models.transformer_net import EPS, InstanceNorm, TransformerNet, in_blocks
 from utils.errors import UserError
 from utils.hardware import check_memory, choose_precision, nnpack_is_faster, tune_malloc
 
@@ -49,19 +42,18 @@ Progress = Callable[[float], object]  # is told the share of the work that is do
 Box = tuple[int, int, int, int]  # top, bottom, left, right; bottom and right are the first that are outside
 
 
-def painting_precision(wanted: str, model: TransformerNet, style: Tensor) -> tuple[str, str]:
+def painting_precision(wanted: str, model: TransformerNet) -> tuple[str, str]:
     """(precision, why) for a Painter, see choose_precision; found out with a painting of 16 x 16 pixels."""
     noise = np.random.default_rng(0).integers(0, 256, (1, SMALLEST, SMALLEST, 3), np.uint8)
     gpu = model.device.type == "cuda"
-    return choose_precision(wanted, gpu, lambda precision: Painter(model, style, precision).paint(noise))
+    return choose_precision(wanted, gpu, lambda precision: Painter(model, precision).paint(noise))
 
 
 class Painter:
-    """A network with one setting of its styles, ready to paint.
+    """A network, ready to paint.
 
     Args:
         model: the network, on the device to compute on.
-        style: shares of the styles (1, S), from `model.mixture`.
         precision: "fp32" or "bf16".
         memory_limit: MB that the layers of a picture may take (besides the picture and the painting themselves); the
             layers of a larger picture lie in a temporary file.
@@ -70,51 +62,40 @@ class Painter:
     Raises UserError if there is no room for a temporary file, or no memory for a tile.
     """
 
-    def __init__(
-        self, model: TransformerNet, style: Tensor, precision: str = "fp32", memory_limit: int = 1000, tile: int = -1
-    ):
+    def __init__(self, model: TransformerNet, precision: str = "fp32", memory_limit: int = 1000, tile: int = -1):
         (self.dtype, self.kept), self.memory_limit = DTYPES[precision], memory_limit
         self.tile = tile if tile <= 0 else max(SMALLEST, tile // 8 * 8)  # halves and quarters are whole and even
         self.device = model.device
         fast = precision == "fp32" and self.device.type == "cpu" and nnpack_is_faster()
         self.layout = layout = torch.contiguous_format if fast else torch.channels_last  # from the residual blocks on
         tune_malloc()
-        style = style.to(self.device)
         with torch.inference_mode():
             # Normalisation takes the biases of the convolutions before it away: they are left out.
             self.conv1 = _weight(model.conv1.conv2d.weight / 255, torch.float32)
             self.conv2, self.conv3 = (_weight(c.conv2d.weight, torch.float32) for c in (model.conv2, model.conv3))
             self.trunk = [
                 [
-                    (_weight(c.mixture(style[0])["weight"], self.dtype, layout), _row(n, style))
-                    for c, n in ((b.conv1, b.in1), (b.conv2, b.in2))
+                    (_weight(conv.conv2d.weight, self.dtype, layout), _affine(norm))
+                    for conv, norm in ((block.conv1, block.in1), (block.conv2, block.in2))
                 ]
-                for b in model.blocks
+                for block in model.blocks
             ]
             self.up1, self.up2 = (
                 _weight(upsampled(w, 3 if fast and w.shape[1] >= MANY else 2), self.dtype, layout)
-                for w in (d.mixture(style[0])["weight"] for d in (model.deconv1, model.deconv2))
+                for w in (model.deconv1.conv2d.weight, model.deconv2.conv2d.weight)
             )
-            mixed = model.deconv3.mixture(model.within(style)[0])
-            last = mixed["weight"]
+            last = model.deconv3.conv2d.weight
             self.last = _weight(last if fast else in_blocks(last), self.dtype, layout)
-            self.last_bias = mixed["bias"].float()  # (3), added in float32
-            self.in1, self.in2, self.in3, self.in4 = (
-                _row(layer, style) for layer in (model.in1, model.in2, model.in3, model.in4)
+            self.last_bias = model.deconv3.conv2d.bias.float()  # (3), added in float32
+            self.in1, self.in2, self.in3, self.in4, self.in5 = map(
+                _affine, (model.in1, model.in2, model.in3, model.in4, model.in5)
             )
-            self.in5 = _row(model.in5, model.within(style))
             # A picture of one colour has no contrast to normalise but that of rounding, which would become a pattern.
             # Without rounding its normalisations give nothing but their shifts; this, (3), is what they end in.
             even = last.float().sum((2, 3)) @ F.relu(self.in5.shift) + self.last_bias
             self.even = 255 * even.cpu().numpy()
         if self.tile > 0:
             self.check_tile(self.tile, self.tile)
-        self.identity = float(style[0, -1].clamp(0, 1)) if model.identity else 0.0
-        self.nothing = self.identity == 1 and not style[0, :-1].any()
-        self.label = self.about = ""
-
-    def __str__(self) -> str:
-        return self.about
 
     def check_tile(self, height: int, width: int) -> None:
         """Raises UserError where a tile cannot fit: its layer of full resolution, as it is read and as it is made."""
@@ -127,17 +108,13 @@ class Painter:
         """uint8 (N, H, W, 3), of any height and width -> uint8 (N, H, W, 3).
 
         Pictures of one call have nothing to do with each other; small ones are faster together, up to a tile's size.
-        The identity alone (strength 0) gives the pictures themselves, of which the network's are soft copies.
         """
-        if self.nothing:
-            return rgb.copy()
         progress = progress or (lambda share: None)
         height, width = rgb.shape[1:3]
         flat = np.array([_of_one_colour(picture) for picture in rgb])
         if flat.any():  # the rare case: in a video, a black frame
             result = np.empty_like(rgb)
-            colours = (1 - self.identity) * self.even + self.identity * rgb[flat, :1, :1]  # as colours_back does
-            result[flat] = np.clip(colours + 0.5, 0, 255)
+            result[flat] = np.clip(self.even + 0.5, 0, 255)
             if not flat.all():
                 result[~flat] = self.paint(rgb[~flat], progress)
             return result
@@ -201,7 +178,7 @@ class _Painting:
         x.close()
         full = self.new_layer(len(p.conv1), (2 * half.height, 2 * half.width), 1, p.dtype, p.layout)
         self.fill(full, lambda box: _doubled(half, box, p.up2), p.in5)
-        scale, shift = self.colours()
+        shift = 255 * p.last_bias.view(1, 3, 1, 1) + 0.5  # rounded when cut off
         for box in self.boxes(full):
             top, bottom, left, right = box
             x = full.read(_around(box, 4), "reflect")
@@ -209,7 +186,7 @@ class _Painting:
                 x = torch.cat([_conv(x[:, :, row : row + 136], p.last) for row in range(0, bottom - top, 128)], 2)
             else:
                 x = _unfold(_conv(x, p.last, 2))  # (N, 3, h, w)
-            pixels = torch.addcmul(shift, x.float(), scale).clamp_(0, 255).byte().permute(0, 2, 3, 1)  # (N, h, w, 3)
+            pixels = torch.add(shift, x.float(), alpha=255).clamp_(0, 255).byte().permute(0, 2, 3, 1)  # (N, h, w, 3)
             place = painting[:, top:bottom, left:right]
             place[:] = pixels[:, : place.shape[1], : place.shape[2]].cpu().numpy()  # without what rounding up has added
         half.close()
@@ -241,26 +218,6 @@ class _Painting:
         a.close()
         b.close()
 
-    def colours(self) -> tuple[Tensor, Tensor]:
-        """(scale, shift), each (N, 3, 1, 1), from the output of the last convolution to 0..255, rounded when cut off.
-
-        They hold its bias, and colours_back.
-        """
-        bias, share = self.p.last_bias.view(1, 3, 1, 1), self.p.identity
-        scale, shift = torch.ones_like(bias).expand(self.n, 3, 1, 1), bias.expand(self.n, 3, 1, 1)
-        if share:
-            total, squares = np.zeros((2, self.n, 3))
-            for top in range(0, self.height, 64):  # a few rows at a time: their copies in float64 are large
-                rows = self.rgb[:, top : top + 64].astype(np.float64) / 255
-                total += rows.sum((1, 2))
-                squares += np.square(rows).sum((1, 2))
-            mean = total / (self.height * self.width)
-            std = np.sqrt(np.maximum(squares / (self.height * self.width) - mean**2, 0))
-            mean, std = (torch.from_numpy(v).float().view(-1, 3, 1, 1).to(bias.device) for v in (mean, std))
-            scale = 1 - share + share * std / STANDARD_STD
-            shift = bias * scale + share * (mean - STANDARD_MEAN * std / STANDARD_STD)
-        return 255 * scale, 255 * shift + 0.5
-
     # ------------------------------------------------------------------------------------------------- one pass
 
     def new_layer(
@@ -269,7 +226,7 @@ class _Painting:
         kept = shrunk > 1 or self.keep_full
         return Layer(self.n, channels, *size, shrunk, dtype, layout, self.p.device, kept, self.in_file)
 
-    def fill(self, layer: "Layer", compute: Callable[[Box], Tensor], row: "Row") -> None:
+    def fill(self, layer: "Layer", compute: Callable[[Box], Tensor], affine: "Affine") -> None:
         """Computes a layer in tiles, keeps it (or not), and finds its normalisation, exact over all of it."""
         layer.compute = compute
         bands = [(box, list(layer.bands(box))) for box in self.boxes(layer)]
@@ -286,7 +243,7 @@ class _Painting:
                     mean, var = torch.batch_norm_update_stats(band[i : i + 1], *unused, 0.0)
                     moments[i, 0, number], moments[i, 1, number] = mean, var
                 number += 1
-        layer.norm = Norm([_of_all(pixels, *tiles) for tiles in moments], row)
+        layer.norm = Norm([_of_all(pixels, *tiles) for tiles in moments], affine)
         self.passes_done += 1
         self.progress(self.passes_done / self.passes)
 
@@ -298,8 +255,8 @@ class _Painting:
 
 
 @dataclass
-class Row:
-    """A normalisation of one setting of the styles: scale and shift (C), and bounds of their result, if it has any."""
+class Affine:
+    """What comes after a normalisation: scale and shift (C), and bounds of their result, if it has any."""
 
     scale: Tensor
     shift: Tensor
@@ -312,7 +269,7 @@ class Norm:
     """What a layer's values become: (x - mean) / sqrt(var + EPS) * scale + shift, for each picture and channel."""
 
     moments: list[tuple[Tensor, Tensor]]  # N times mean and var (C)
-    row: Row
+    affine: Affine
 
 
 def _of_all(pixels: list[int], means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,18 +283,16 @@ def _of_all(pixels: list[int], means: Tensor, variances: Tensor) -> tuple[Tensor
 
 def _normalise(x: Tensor, norm: Norm, relu: bool) -> Tensor:
     """(N, C, h, w), dense -> a new (N, C, h, w); computed in float32 in one pass, whatever the type of x."""
-    row = norm.row
-    pictures = [
-        F.batch_norm(x[i : i + 1], *moments, row.scale, row.shift, eps=EPS) for i, moments in enumerate(norm.moments)
-    ]
-    return _limit_(pictures[0] if len(pictures) == 1 else torch.cat(pictures), row, relu)
+    scale, shift = norm.affine.scale, norm.affine.shift
+    pictures = [F.batch_norm(x[i : i + 1], *moments, scale, shift, eps=EPS) for i, moments in enumerate(norm.moments)]
+    return _limit_(pictures[0] if len(pictures) == 1 else torch.cat(pictures), norm.affine, relu)
 
 
-def _limit_(x: Tensor, row: "Row", relu: bool) -> Tensor:
+def _limit_(x: Tensor, affine: Affine, relu: bool) -> Tensor:
     """In place: the bounds of the normalisation, if it has any, and then a ReLU, if there is one."""
-    if row.low is None:
+    if affine.low is None:
         return _relu_(x) if relu else x
-    low, high = ((limit.clamp(min=0) if relu else limit).to(x.dtype) for limit in (row.low, row.high))
+    low, high = ((limit.clamp(min=0) if relu else limit).to(x.dtype) for limit in (affine.low, affine.high))
     return torch.clamp(x, low, high, out=x)
 
 
@@ -357,10 +312,10 @@ def _normalise_float(
     y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
     inside = y[..., top : top + height, left : left + width]
     for one, result, (mean, var) in zip(x, inside, norm.moments, strict=True):
-        scale = norm.row.scale * (var + EPS).rsqrt()
-        shift = norm.row.shift - mean * scale
+        scale = norm.affine.scale * (var + EPS).rsqrt()
+        shift = norm.affine.shift - mean * scale
         torch.addcmul(shift[:, None, None], one, scale[:, None, None], out=result)
-    _limit_(y, norm.row, relu)
+    _limit_(y, norm.affine, relu)
     for dim, before, after in ((2, top, bottom), (3, left, right)):
         size = y.shape[dim]
         skip = edge == "reflect"  # the outermost pixel itself is not repeated
@@ -514,12 +469,12 @@ def _conv(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
 
 
-def _row(layer: ConditionalInstanceNorm, style: Tensor) -> Row:
-    scale, shift = (values[0] for values in layer.affine(style))
-    if not layer.bound:
-        return Row(scale, shift)
-    reach = (layer.bound * scale.abs()).view(-1, 1, 1)
-    return Row(scale, shift, shift.view(-1, 1, 1) - reach, shift.view(-1, 1, 1) + reach)
+def _affine(norm: InstanceNorm) -> Affine:
+    scale, shift = norm.weight.detach().float(), norm.bias.detach().float()
+    if not norm.bound:
+        return Affine(scale, shift)
+    reach = (norm.bound * scale.abs()).view(-1, 1, 1)
+    return Affine(scale, shift, shift.view(-1, 1, 1) - reach, shift.view(-1, 1, 1) + reach)
 
 
 def _around(box: Box, margin: int, stride: int = 1) -> Box:
