@@ -87,21 +87,21 @@ def fetch_frontend() -> Path:
         raise UserError(f"{static} is not writable; run `{COMMAND}` as its owner, or install visdom in a venv")
     with tempfile.TemporaryDirectory(prefix="visdom-") as temporary:
         fetched = Path(temporary) / "static"
-        faults = []
+        errors = []
         for fetch in (_from_npm, _from_cdn):
             try:
                 fetch(Path(temporary))
             except (OSError, subprocess.SubprocessError, tarfile.TarError, LookupError) as error:
-                faults.append(_reason(error))
+                errors.append(_reason(error))
                 continue
             if not (lacking := missing_files(fetched)):
                 # so that visdom's own start command does not fetch them again
                 (fetched / "version.built").write_text((static.parent / "VERSION").read_text().strip())
                 shutil.copytree(fetched, static, dirs_exist_ok=True)
                 return static
-            faults.append(f"{len(lacking)} files could not be fetched, the first is {lacking[0]}")
+            errors.append(f"{len(lacking)} files could not be fetched, the first is {lacking[0]}")
     raise UserError(
-        f"visdom's page lacks {missing_files(static)[0]} and others; npm: {faults[0]}; CDN: {faults[1]}; "
+        f"visdom's page lacks {missing_files(static)[0]} and others; npm: {errors[0]}; CDN: {errors[1]}; "
         f"run `{COMMAND}` where npm or unpkg.com can be reached"
     )
 

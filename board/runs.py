@@ -15,12 +15,12 @@ LOCATION = ("run", "env", "save_path", "resume", "load", "vis_port", "use_visdom
 def read_runs(folder: str | Path) -> list[dict[str, Any]]:
     """Every run under `folder`, oldest first: {"run", "task", "state", "epochs", "seconds", "best", "config"}.
 
-    "best" are the validation figures of its best epoch, by the figure it monitors; "seconds" of training. Raises
+    "best" are the validation metrics of its best epoch, by the metric it monitors; "seconds" of training. Raises
     UserError if there is no run.
     """
     logs = sorted(Path(folder).glob(f"*/{LOG_NAME}"), key=lambda path: path.stat().st_mtime)
     if not logs:
-        raise UserError(f"no run under {folder}: start one with python main.py train, or give another --save_path")
+        raise UserError("no run in it: start one with python main.py train, or give another folder", save_path=folder)
     return [_summary(path.parent) for path in logs]
 
 
@@ -57,16 +57,16 @@ def _best_epoch(folder: Path) -> int:
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """The runs as lines of text, task by task: figures, and those settings in which the runs of a task differ."""
+    """The runs as lines of text, task by task: metrics, and those settings in which the runs of a task differ."""
     parts = []
     for task in dict.fromkeys(run["task"] for run in runs):
         same = [run for run in runs if run["task"] == task]
         keys = dict.fromkeys(k for run in same for k in run["config"] if k not in LOCATION)
         differing = [k for k in keys if len({str(run["config"].get(k)) for run in same}) > 1]
-        figures = list(dict.fromkeys(k for run in same for k in run["best"]))
-        rows = [["run", "state", "epochs", "time", *figures, *differing]]
+        metrics = list(dict.fromkeys(k for run in same for k in run["best"]))
+        rows = [["run", "state", "epochs", "time", *metrics, *differing]]
         for run in same:
-            best = [f"{float(run['best'][k]):.4g}" if k in run["best"] else "" for k in figures]
+            best = [f"{float(run['best'][k]):.4g}" if k in run["best"] else "" for k in metrics]
             settings = [str(run["config"].get(k, "")) for k in differing]
             rows.append([run["run"], run["state"], str(run["epochs"]), f"{run['seconds']:.0f} s", *best, *settings])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -137,9 +137,7 @@ class _LogReader:
 def replay(folder: str | Path, port: int = 8097, timeout: float = 60.0) -> None:
     """Shows what a run has recorded until now. Raises UserError if there is no log or no server."""
     if not _follow(Path(folder), port).close(timeout):
-        raise UserError(
-            f"no visdom server at http://{HOST}:{port}; start one with `python main.py visdom --port={port}`"
-        )
+        raise UserError("no visdom server there: start one with python main.py visdom", port=port)
 
 
 def show(run: str | Path | None = None, port: int = 8097) -> None:

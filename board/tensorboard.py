@@ -1,6 +1,5 @@
 """A watcher of runs that writes TensorBoard's event files; look at them with `tensorboard --logdir=checkpoints`."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +8,12 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from board.charts import LEGENDS
-from infer.postcard.fonts import package_faces
+from infer.photo.charts import chart_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES = ("step", "epoch", "time", "kind", "split")  # of a record: what is no figure
+NO_METRICS = ("step", "epoch", "time", "kind", "split")  # what else is in a record
 
 
 class TensorBoard:
@@ -34,9 +33,9 @@ class TensorBoard:
         match record["kind"]:
             case "batch" | "epoch" as kind:
                 split = record.get("split", "batch") if kind == "epoch" else "batch"
-                for figure, value in record.items():
-                    if figure not in FIGURES:
-                        write.add_scalar(f"{figure}/{split}", float(value), step)
+                for metric, value in record.items():
+                    if metric not in NO_METRICS:
+                        write.add_scalar(f"{metric}/{split}", float(value), step)
             case "text":
                 write.add_text(name, record["text"].replace("\n", "  \n"), step)
             case "image":
@@ -56,9 +55,8 @@ class TensorBoard:
                 lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
                 write.add_text(name, "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]), step)
             case "curve":
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Glyph")  # a legend's character that no font has is a box
-                    write.add_figure(name, _drawn(record["lines"], *record["axes"]), step, close=False)
+                with chart_style():
+                    write.add_figure(name, _draw_lines(record["lines"], *record["axes"]), step, close=False)
             case "final":
                 self._hyperparameters(record["config"], record["figures"])
 
@@ -80,23 +78,19 @@ class TensorBoard:
             global_step=step,
         )
 
-    def _hyperparameters(self, config: dict[str, Any], figures: dict[str, Any]) -> None:
+    def _hyperparameters(self, config: dict[str, Any], metrics: dict[str, Any]) -> None:
         plain = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
-        self.writer.add_hparams(plain, {f"final/{k}": float(v) for k, v in figures.items()}, run_name=".")
+        self.writer.add_hparams(plain, {f"final/{k}": float(v) for k, v in metrics.items()}, run_name=".")
 
 
-def _drawn(lines: dict[str, Any], x_label: str, y_label: str) -> "Figure":
+def _draw_lines(lines: dict[str, Any], x_label: str, y_label: str) -> "Figure":
     """Lines {legend: (x, y)}, both 0~1, as a chart; many of them go without a legend."""
     from matplotlib.figure import Figure  # slow, and seldom needed
-    from matplotlib.font_manager import FontProperties
 
     figure = Figure(figsize=(4.8, 3.8), dpi=150, layout="constrained")
     axes = figure.add_subplot(xlabel=x_label, ylabel=y_label, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     drawn = [axes.plot(x, y)[0] for x, y in lines.values()]
     axes.grid(color="#e4e4e4", linewidth=0.6)
     if len(lines) <= LEGENDS:
-        fonts = package_faces()  # matplotlib's own has no Chinese characters
-        font = FontProperties(fname=fonts[0].path) if fonts else None
-        for text in axes.legend(drawn, list(lines), loc="lower center", prop=font).get_texts():
-            text.set_parse_math(False)  # a $ in the name of a class is a $
+        axes.legend(drawn, list(lines), loc="lower center")
     return figure

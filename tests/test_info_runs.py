@@ -97,4 +97,4 @@ def test_an_unfinished_run_and_mistakes(tmp_path, capsys):
     assert capsys.readouterr().err == f"error: no run b in {tmp_path}; there are a\n"
     (tmp_path / "empty").mkdir()
     assert main.main(["runs", f"--save_path={tmp_path / 'empty'}"]) == 2
-    assert "no run under" in capsys.readouterr().err
+    assert "no run in it" in capsys.readouterr().err

@@ -44,14 +44,14 @@ def draw_charts(
         charts["calibration.png"] = (draw_calibration, "Calibration: is 90 % sure right in 90 % of cases?")
     short = [name if len(name) <= LABEL else name[: LABEL - 1] + "…" for name in classes]
     for name, (draw, text) in charts.items():
-        with _style():
+        with chart_style():
             figure = Figure(figsize=(4.8, 3.8), dpi=200, layout="constrained")
             draw(figure, labels, probs, short)
             yield name, text, figure
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def chart_style() -> Iterator[None]:
     """Plain charts in fonts that have Chinese characters."""
     import matplotlib
     from matplotlib import font_manager
