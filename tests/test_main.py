@@ -86,14 +86,11 @@ def test_help_of_a_command_has_its_options_and_no_others(capsys, words):
     assert "--batch_size=8" in out  # the task's own default
 
 
-def test_these_are_the_commands():
-    assert tuple(main.COMMANDS) == COMMANDS and set(config.OPTIONS) == set(COMMANDS)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_can_explain_itself(capsys, command):
-    code, out, _ = called(capsys, "help", command)
-    assert code == 0 and out.startswith(f"python main.py {command}: ")
+def test_every_command_can_explain_itself(capsys):
+    assert tuple(main.COMMANDS) == COMMANDS
+    for command in COMMANDS:
+        code, out, _ = called(capsys, "help", command)
+        assert code == 0 and out.startswith(f"python main.py {command}: ")
 
 
 def test_help_needs_no_torch_and_little_time():
@@ -106,27 +103,20 @@ def test_help_needs_no_torch_and_little_time():
     assert loaded.stdout.strip() == "[]", loaded.stderr
 
 
-def test_help_in_an_ascii_locale_from_another_folder(tmp_path):
-    result = run("help", "generate", env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, cwd=tmp_path)
-    assert result.returncode == 0 and "藏头诗" in result.stdout and result.stderr == ""
-
-
-def test_chinese_arguments_in_any_locale(tmp_path, poet_file):
-    """Locales that cannot write Chinese, and one that writes it in another way."""
-    photo, poem = tmp_path / "照片", tmp_path / "诗.txt"
-    photo.mkdir()
-    Image.new("RGB", (64, 48), "gray").save(photo / "春.png")
-    poem.write_text("白日依山尽，黄河入海流。", encoding="utf-8")
-    ascii_ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    result = run("generate", "--title=春江", f"--load={poet_file}", "--form=五绝", "--seed=1", env=ascii_)
-    assert result.returncode == 0 and result.stdout.startswith("《春江》\n"), result.stderr
-    result = run("check", str(poem), env=ascii_)
-    assert result.returncode == 0 and "黄河入海流" in result.stdout, result.stderr
-    result = run("postcard", str(photo / "春.png"), "--poem=白日依山尽", "--style=none", "--seal=", env=ascii_)
-    assert result.returncode == 0 and result.stdout.strip() == str(photo / "春_postcard.png"), result.stderr
-    assert (photo / "春_postcard.png").exists()
-    result = run("stylize", "没有.jpg", env=ascii_)
-    assert result.returncode == 2 and result.stderr.startswith("error: 没有.jpg does not exist")
+def test_chinese_arguments_in_an_ascii_locale(tmp_path):
+    """From another folder; names of files, texts, what is printed."""
+    Image.new("RGB", (64, 48), "gray").save(tmp_path / "春.png")
+    (tmp_path / "诗.txt").write_text("白日依山尽，黄河入海流。", encoding="utf-8")
+    ascii_ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    for words, code, said in (
+        (("help", "generate"), 0, "藏头诗"),
+        (("check", "诗.txt"), 0, "黄河入海流"),
+        (("postcard", "春.png", "--poem=白日依山尽", "--style=none", "--seal="), 0, "春_postcard.png\n"),
+        (("stylize", "没有.jpg"), 2, "error: 没有.jpg does not exist"),
+    ):
+        result = run(*words, env=ascii_, cwd=tmp_path)
+        assert result.returncode == code and said in (result.stderr if code else result.stdout), result.stderr
+    assert (tmp_path / "春_postcard.png").exists()
 
 
 @pytest.mark.parametrize("charset", ["ISO-8859-1", "GBK"])
@@ -183,51 +173,33 @@ def test_what_works_without_the_modules_of_posix(tmp_path, words, code, said):
 
 SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("trian", ["unknown command 'trian'", "did you mean train?"]),
-    ("xyz", ["unknown command 'xyz'", "train, val, test, find_lr, generate"]),
     ("--lr=1e-3 train", ["unknown command '--lr=1e-3'", "train"]),
-    ("help trian", ["did you mean train?"]),
     ("help train val", ["help: unexpected 'val'"]),
     ("help --lr=3", ["help: unexpected '--lr'"]),
     ("train extra", ["train: unexpected 'extra'", "--name=value"]),
-    ("train --json extra", ["train: unexpected 'extra'"]),
     ("train --no-json extra", ["train: unexpected 'extra'"]),
     ("train lr=1e-3", ["train: unexpected 'lr=1e-3'", "--name=value"]),
     ("train - extra", ["unexpected '-'"]),
     ("train -- --trace", ["unexpected '--'"]),
-    ("train -5", ["train: unexpected '-5'"]),
     ("train --lrr", ["unknown option --lrr", "did you mean --lr?"]),
     ("train --max-epch 3", ["unknown option --max_epch", "did you mean --max_epoch?"]),
-    ("train --nope", ["unknown option --nope"]),
     ("train --lr=abc", ["--lr=abc: expected a number", "lr=0.005"]),
     ("train --lr", ["--lr: needs a value"]),
     ("train --lr --use_gpu", ["--lr: needs a value"]),
     ("train --lr -1", ["--lr=-1: must be at least 0"]),
     ("train --use_gpu=maybe", ["--use_gpu=maybe: expected true or false"]),
     ("train --task=poe", ["--task=poe: choose one of poet", "did you mean poet?"]),
-    ("train --precision=fp8", ["choose one of auto, fp32, bf16"]),
-    ("train --data_root", ["--data_root: needs a value"]),
     ("train --resume=missing", ["missing/last.pt does not exist", "--resume"]),
     ("train --resume --save_path=missing", ["no run to go on with"]),
     ("val", ["val needs a model file: --load="]),
-    ("test --load=", ["test needs a model file: --load="]),
-    ("val --load=missing", ["missing"]),
-    ("val --load=missing --data_root=nowhere", ["does not exist"]),
     ("val --lr=5", ["--lr is for train; val has no use for it"]),
-    ("test --resume=x", ["--resume is for train; test has no use for it"]),
     ("test --nouse_visdom", ["--use_visdom is for train; test has no use for it"]),
-    ("summary --max-epoch=3", ["--max_epoch is for train; summary"]),
     ("summary --seed=3", ["--seed is for train and find_lr; summary"]),
-    ("find_lr --lr=5", ["--lr is for train; find_lr has no use for it"]),
-    ("find_lr --devices=2", ["--devices is for train; find_lr"]),
     ("val --task=style --width=1", ["--width is for train and find_lr and summary; val"]),
     ("train --task=dogcat --tta=2", ["--tta is for val and test; train"]),
     ("train --split=test", ["--split is for val and test; train"]),
-    ("train --data_root=nowhere", ["--data_root=nowhere does not exist"]),
-    ("generate --load=missing", ["--load=missing does not exist"]),
     ("generate --load=.", ["cannot read ."]),
-    ("generate --json=maybe", ["--json=maybe: expected true or false"]),
-    ("generate --prompt", ["--prompt: needs a value"]),
-    ("generate 春江", ["generate: unexpected '春江'"]),
+    ("generate --form=五绝 --acrostic=春江花月夜", ["--acrostic=春江花月夜"]),
     ("generate --form=五绝句", ["--form=五绝句: choose one of", "did you mean 五绝?"]),
     ("generate --seed=-2", ["--seed=-2: must be at least -1"]),
     ("generate --rhyme=猫", ["--rhyme=猫: no such rhyme group; choose one of"]),
@@ -236,25 +208,15 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("generate --lock=1", ["poem and lock belong together"]),
     ("generate --poem=床前明月光，疑是地上霜。 --lock=3", ["--lock=3: expected numbers of verses from 1 to 2"]),
     ("generate --poem=床前明月光，疑是地上霜。 --lock=1", ["2 verses of 5 characters are none of 五绝"]),
-    ("generate --candidates=0", ["--candidates=0: must be at least 1"]),
     ("check", ["check needs one poem"]),
-    ("check 春江 花月", ["check needs one poem"]),
     ("check poem.txt", ["poem.txt does not exist"]),
     ("check spring", ["no Chinese verse in 'spring'"]),
-    ("check 春江 --load=missing", ["--load=missing does not exist"]),
     ("stylize", ["stylize needs something to paint", "photo.jpg"]),
     ("stylize  --json", ["stylize needs something to paint"]),  # an empty path
     ("stylize a.jpg --stlye=b", ["unknown option --stlye", "did you mean --style?"]),
-    ("stylize a.jpg --load=missing", ["--load=missing does not exist"]),
-    ("export a.jpg", ["export: unexpected 'a.jpg'"]),
-    ("export --load=missing", ["--load=missing does not exist"]),
     ("visdom a b", ["visdom: unexpected 'b'"]),
-    ("visdom --prot=3", ["did you mean --port?"]),
     ("visdom --port=99999", ["at most 65535"]),
     ("download nothing", ["nothing", "poetry"]),
-    ("download poetry extra", ["download: unexpected 'extra'"]),
-    ("summary --load=missing", ["missing"]),
-    ("summary --hidden=0", ["--hidden=0: must be at least 1"]),
 ]
 
 
@@ -269,14 +231,11 @@ def test_a_slip_is_one_line_on_stderr_and_exit_code_2(capsys, monkeypatch, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "typed, words", [SLIPS[0], SLIPS[11], SLIPS[14]], ids=lambda x: x if isinstance(x, str) else ""
-)
-def test_a_slip_in_a_real_process(typed, words):
-    result = run(*typed.split(" "))
-    assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    assert all(word in result.stderr for word in words)
+def test_a_slip_in_a_real_process(tmp_path):
+    for words, said in ((["trian"], b"did you mean train?"), (["generate", b"--load=\xff\xfe"], b"--load=")):
+        result = run(*words, cwd=tmp_path, text=False, encoding=None)
+        assert result.returncode == 2 and result.stdout == b""
+        assert result.stderr.startswith(b"error: ") and result.stderr.count(b"\n") == 1 and said in result.stderr
 
 
 HINTS = {  # how other projects write it, and what is right here
@@ -313,10 +272,8 @@ def test_a_hint_is_an_option_of_the_command():
 
 
 def test_options_of_another_task_and_pictures_are_no_slips_of_spelling(capsys):
-    assert (
-        "--style_image is an option of --task=style, not of --task=poet"
-        in called(capsys, "train", "--style_image=x")[2]
-    )
+    said = called(capsys, "train", "--style_image=x")[2]
+    assert "--style_image is an option of --task=style, not of --task=poet" in said
     for command in ("stylize", "classify", "postcard"):
         assert "name the picture without an option: photo.jpg" in called(capsys, command, "--content=a.jpg")[2]
 
@@ -324,11 +281,6 @@ def test_options_of_another_task_and_pictures_are_no_slips_of_spelling(capsys):
 def test_a_value_may_look_like_an_option(capsys):
     code, _, err = called(capsys, "generate", "--prompt", "lr=1", "--load=missing")
     assert code == 2 and "--load=missing does not exist" in err
-
-
-def test_bytes_that_are_no_text_are_no_traceback(tmp_path):
-    result = run("generate", b"--load=\xff\xfe", cwd=tmp_path)
-    assert result.returncode == 2 and result.stderr.startswith("error: --load=") and result.stderr.count("\n") == 1
 
 
 # -------------------------------------------------------------------------------------- options as they are written
@@ -380,10 +332,15 @@ def test_resume_without_a_value_reaches_the_trainer(monkeypatch):
 # ------------------------------------------------------------------------------------------------------- commands
 
 
-def generated(capsys, poet_file: str, *words: str) -> list[dict]:
-    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--json", *words)
+def generate(capsys, file: str, *words: str) -> tuple[str, str]:
+    """(stdout, stderr) of the command, which works."""
+    code, out, err = called(capsys, "generate", f"--load={file}", *words)
     assert code == 0, err
-    return [json.loads(line) for line in out.splitlines()]
+    return out, err
+
+
+def generated(capsys, file: str, *words: str) -> list[dict]:
+    return [json.loads(line) for line in generate(capsys, file, "--json", *words)[0].splitlines()]
 
 
 def test_generate_json_is_one_object_a_line_and_nothing_else_on_stdout(capsys, poet_file):
@@ -401,18 +358,13 @@ def test_json_may_stand_anywhere(capsys, poet_file, words):
 
 
 def test_generate_for_people(capsys, poet_file):
-    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--title=春江", "--n=2", "--form=五绝")
-    assert code == 0 and out.count("《春江》\n") == 2 and out.count("。\n") == 4 and "\n\n" in out
+    words = ("--title=春江", "--n=2", "--form=五绝")
+    out, err = generate(capsys, poet_file, *words)
+    assert out.count("《春江》\n") == 2 and out.count("。\n") == 4 and "\n\n" in out
+    assert err.count("no rhyme table") == 1 and "(best first, rated " in err
     seed = err.split("--seed=")[1].split()[0]
-    again = called(capsys, "generate", f"--load={poet_file}", "--title=春江", "--n=2", "--form=五绝", f"--seed={seed}")
-    assert again == (0, out, err)
-
-
-def test_same_seed_same_poem_whatever_n(capsys, poet_file):
-    five, two = (generated(capsys, poet_file, f"--n={n}", "--seed=4") for n in (5, 2))
-    assert [poem for poem in five if poem["seed"] in (4, 5)] == two
-    assert five == generated(capsys, poet_file, "--n=5", "--seed=4")
-    assert generated(capsys, poet_file, "--n=5") != generated(capsys, poet_file, "--n=5")
+    assert generate(capsys, poet_file, *words, f"--seed={seed}") == (out, err)
+    assert "rhyme table" not in generate(capsys, poet_file, *words, "--noregular")[1]
 
 
 def test_the_best_poem_comes_first_and_its_seed_writes_it_alone(capsys, poet_file):
@@ -421,10 +373,8 @@ def test_the_best_poem_comes_first_and_its_seed_writes_it_alone(capsys, poet_fil
     assert ratings == sorted(ratings, reverse=True) and ratings[0] > ratings[-1]
     assert {poem["seed"] for poem in poems} == set(range(1, 21))
     for poem in poems[:3]:
-        [alone] = generated(capsys, poet_file, f"--seed={poem['seed']}", "--form=五绝")
-        assert alone["lines"] == poem["lines"]
-    _, _, err = called(capsys, "generate", f"--load={poet_file}", "--n=2", "--seed=1", "--form=五绝")
-    assert "(best first, rated " in err
+        assert generated(capsys, poet_file, f"--seed={poem['seed']}", "--form=五绝")[0]["lines"] == poem["lines"]
+    assert generated(capsys, poet_file, "--n=5") != generated(capsys, poet_file, "--n=5")
 
 
 @pytest.fixture(scope="module")
@@ -484,41 +434,21 @@ def test_generate_explains_and_keeps_locked_verses(capsys, versed_file):
 
 def test_generate_names_the_character_that_is_in_the_way(capsys, versed_file):
     level = "".join(chr(0x4E00 + i) for i in range(4))
-    words = ("generate", f"--load={versed_file}", "--form=五绝", f"--prompt={level}", "--n=5", "--candidates=2")
-    code, out, err = called(capsys, *words)
-    assert code == 0 and out.count(level) == 5
+    out, err = generate(capsys, versed_file, "--form=五绝", f"--prompt={level}", "--n=5", "--candidates=2")
+    assert out.count(level) == 5
     remarks = [line for line in err.splitlines() if "in every pattern" in line]
     assert remarks and len(set(remarks)) == len(remarks)
 
 
-def test_a_poet_without_a_rhyme_table_says_so_once(capsys, poet_file):
-    _, _, err = called(capsys, "generate", f"--load={poet_file}", "--form=五绝", "--n=3")
-    assert err.count("no rhyme table") == 1
-    _, _, err = called(capsys, "generate", f"--load={poet_file}", "--form=五绝", "--noregular")
-    assert "rhyme table" not in err
-
-
-def test_keywords_are_words_between_commas(capsys, poet_file):
+def test_texts_are_read_as_they_are_written(capsys, poet_file):
+    """Keywords are words between commas, a prompt is not; what the poet cannot read is remarked."""
     plain, words = (generated(capsys, poet_file, "--seed=3", *w) for w in ((), ("--keywords=春，江 月",)))
     assert plain != words and words == generated(capsys, poet_file, "--seed=3", "--keywords=春,江,月")
-
-
-def test_a_prompt_with_a_comma_is_a_text(capsys, poet_file):
-    [poem] = generated(capsys, poet_file, "--prompt=春,江", "--form=五绝")
-    assert poem["lines"][0].startswith("春江")
-    [poem] = generated(capsys, poet_file, "--prompt=12_34", "--form=free")
-    assert "".join(poem["lines"]).startswith("12_34")
-
-
-def test_generate_says_what_it_cannot_read(capsys, poet_file):
-    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--prompt=门龘風", "--form=五绝")
-    assert code == 0 and out.startswith("门龘風")
+    assert generated(capsys, poet_file, "--prompt=春,江", "--form=五绝")[0]["lines"][0].startswith("春江")
+    assert "".join(generated(capsys, poet_file, "--prompt=12_34", "--form=free")[0]["lines"]).startswith("12_34")
+    out, err = generate(capsys, poet_file, "--prompt=门龘風", "--form=五绝")
+    assert out.startswith("门龘風")
     assert "prompt: 门 is read as 門" in err and "prompt: 風 is read as 风" in err and "does not know 龘" in err
-
-
-def test_what_does_not_fit_the_form_is_one_line(capsys, poet_file):
-    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--acrostic=春江花月夜", "--form=五绝")
-    assert code == 2 and out == "" and err.startswith("error: --acrostic=春江花月夜") and err.count("\n") == 1
 
 
 def test_shipped_files_are_found_from_another_folder(monkeypatch, tmp_path):
@@ -543,7 +473,12 @@ def test_shipped_files_are_found_from_another_folder(monkeypatch, tmp_path):
 def test_summary_finds_a_shipped_file_and_its_task_from_any_folder(capsys, monkeypatch, tmp_path, name, layer):
     monkeypatch.chdir(tmp_path)
     code, out, _ = called(capsys, "summary", f"--load=checkpoints/{name}.safetensors")
-    assert code == 0 and layer in out and list(tmp_path.iterdir()) == []
+    assert code == 0 and layer in out and "Total params" in out and list(tmp_path.iterdir()) == []
+
+
+def test_summary_counts_the_parameters_of_a_file(capsys, poet_file):
+    _, out, _ = called(capsys, "summary", f"--load={poet_file}")
+    assert f"Total params: {Poet.load(poet_file).parameter_count():,}" in out
 
 
 def test_the_class_in_a_file_is_read_without_torch(poet_file, tmp_path):
@@ -613,13 +548,6 @@ def test_val_and_test_judge_their_own_split(capsys, poet_file, corpus):
     assert code == 0 and re.search(rf"bits_per_char +{figures['bits_per_char']:.4f}\n", out)
 
 
-def test_summary_shows_layers_and_parameters(capsys, poet_file):
-    code, out, _ = called(capsys, "summary", "--hidden=8", "--embed=8", "--layers=1")
-    assert code == 0 and "LSTM" in out and "Embedding" in out and "Total params" in out
-    code, out, _ = called(capsys, "summary", f"--load={poet_file}")
-    assert code == 0 and f"Total params: {Poet.load(poet_file).parameter_count():,}" in out
-
-
 def test_download_without_a_name_lists(capsys):
     code, out, _ = called(capsys, "download")
     assert code == 0 and "poetry" in out
@@ -629,19 +557,11 @@ def test_download_without_a_name_lists(capsys):
 
 
 def test_a_reader_that_goes_away_is_no_error(poet_file):
-    command = [
-        sys.executable,
-        str(MAIN),
-        "generate",
-        f"--load={poet_file}",
-        "--n=2000",
-        "--json",
-        "--form=五绝",
-        "--candidates=1",
-    ]
+    words = ["generate", f"--load={poet_file}", "--n=2000", "--json", "--form=五绝", "--candidates=1"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+        [sys.executable, str(MAIN), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     assert json.loads(process.stdout.readline())["form"] == "五绝"
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait(300) == 0
