@@ -197,14 +197,10 @@ class Painter(_Model, _Painting):
     @property
     def styles(self) -> list[str]:
         """The names of the styles, without loading the network."""
-        from safetensors import SafetensorError, safe_open
+        from utils.files import metadata_of
 
-        try:
-            with safe_open(self.file, framework="numpy") as file:
-                header = file.metadata() or {}
-        except (SafetensorError, OSError):
-            return self.network.styles
-        return list(json.loads(header["arguments"])["styles"]) if "arguments" in header else [Path(self.file).stem]
+        arguments = json.loads(metadata_of(self.file).get("arguments", "{}"))
+        return list(arguments["styles"] if "styles" in arguments else self.network.styles)
 
     def _brush(self, settings: StylizeConfig) -> Any:
         from infer.painting.styles import StylePainter

@@ -21,6 +21,7 @@ from PIL import Image
 
 from demo.guard import Uploads
 from demo.service import LENGTHS, Cancelled, Service, sample_photos
+from infer.painting.names import CHINESE
 from shihua import Progress
 from utils.errors import UserError
 from utils.photo import Photo
@@ -43,24 +44,13 @@ LABELS = {  # of the fields, by the names of what they ask for
     "seal": "印 Seal",
     "photo": "照片 Photo",
 }
-CHINESE = {
-    "composition_vii": "构成第七号",
-    "fuchun_shanju": "富春山居",
-    "great_wave": "神奈川浪",
-    "qianli_jiangshan": "千里江山",
-    "san_giorgio": "圣乔治岛",
-    "sesshu_autumn": "雪舟秋景",
-    "starry_night": "星月夜",
-    "the_scream": "呐喊",
-    "cat": "猫",
-    "dog": "狗",
-}
+ANIMALS = {"cat": "猫", "dog": "狗"}
 
 
 def bilingual(name: str) -> str:
     """Both names of a style or a class, as far as it has them."""
-    english = name.replace("_", " ")
-    return f"{CHINESE[name]} {english}" if name in CHINESE else english
+    chinese = ANIMALS.get(name) or CHINESE.get(name, ("",))[0]
+    return f"{chinese} {name.replace('_', ' ')}".strip()
 
 
 def textbox(name: str, example: str) -> gr.Textbox:

@@ -83,12 +83,17 @@ def remove_temporaries(folder: str | Path) -> None:
         path.unlink()
 
 
-def class_in(path: str) -> str:
-    """The class of the network in a model file of this project, without reading the network; empty: it is none."""
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """What stands in the header of a .safetensors file besides the tensors, none of which is read; else nothing."""
     try:
         with open(path, "rb") as file:  # 8 bytes of the header's length, then JSON
             header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 10**8)))
-        metadata = header["__metadata__"]
-        return metadata["class"] if metadata["format"] == MODEL_FORMAT else ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ""
+        return dict(header["__metadata__"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def class_in(path: str | Path) -> str:
+    """The class of the network in a model file of this project, without reading the network; empty: it is none."""
+    metadata = metadata_of(path)
+    return metadata.get("class", "") if metadata.get("format") == MODEL_FORMAT else ""

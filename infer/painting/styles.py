@@ -12,24 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from infer.painting.colors import blend
+from infer.painting.names import CHINESE
 from infer.painting.tiles import Painter, painting_precision
 from models.basemodule import is_own, read_state_dict
 from models.transformer_net import StyleNetworks, from_examples
 from utils.errors import UserError, did_you_mean
 
 STRONGEST = 1.5
-CHINESE = {  # names of styles, the first one to show
-    "composition_vii": ("构成第七号", "构成"),
-    "dong_qichang": ("董其昌册页", "董其昌"),
-    "fuchun_shanju": ("富春山居",),
-    "great_wave": ("神奈川浪", "神奈川冲浪里", "浪", "巨浪"),
-    "qianli_jiangshan": ("千里江山",),
-    "san_giorgio": ("圣乔治岛", "威尼斯"),
-    "sesshu_autumn": ("雪舟秋景", "秋景"),
-    "shipwreck": ("海难", "沉船"),
-    "starry_night": ("星月夜", "星夜"),
-    "the_scream": ("呐喊",),
-}
 
 
 def load_painter(path: str | Path, device: str = "cpu") -> StyleNetworks:
