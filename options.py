@@ -95,6 +95,18 @@ def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
     return cls(**values)
 
 
+def merge(cls: type[Config], given: Config | None, more: Mapping[str, Any]) -> Config:
+    """The checked settings of a call in Python: `given` as a whole, the defaults without it, and single ones by name.
+
+    Raises UserError for a wrong one, and for a name that is none.
+    """
+    names = option_names(cls)
+    for name in more:
+        if name not in names:
+            raise UserError(f"there is no such setting{did_you_mean(name, names)}", **{name: None})
+    return parse(cls, {**(given.as_dict() if given else {}), **more}) if more or not given else given
+
+
 def _convert(name: str, value: Any, field: dataclasses.Field) -> Any:
     kind, limits = field.type, field.metadata
     example = f"such as {name}={field.default}" if field.default != "" else f"{name}=TEXT"

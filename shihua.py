@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import MODEL, ClassifyConfig, GenerateConfig, PostcardConfig, StylizeConfig
-from options import CLASSIFIER, PAINTER, POET, ROOT, Config, is_missing, option_names, parse, shipped
-from utils.errors import UserError, did_you_mean
+from data.verse import Poem, one_poem
+from options import CLASSIFIER, PAINTER, POET, ROOT, is_missing, merge, shipped
+from utils.errors import UserError
 from utils.photo import as_photo
 
 if TYPE_CHECKING:  # torch is imported when something is done, not before: mistakes are answered at once
@@ -90,8 +91,8 @@ class Poet(_Model):
         `lines` are verses that stay, "" for those to be written (as do those of `poem` that `lock` names). Raises
         UserError where the settings do not fit each other.
         """
-        settings = _settings(GenerateConfig, settings, more)
-        poem = _given_poem(settings.poem)
+        settings = merge(GenerateConfig, settings, more)
+        poem = one_poem(settings.poem, "poem") if settings.poem else ""  # or the file that it names
         from data.vocabulary import Vocabulary
         from infer.verse.compose import compose
         from infer.verse.settings import PoemSettings, keep_verses, split_words
@@ -139,7 +140,7 @@ class _Painting:
 
         Raises UserError for settings that do not fit, and for a picture that cannot be read.
         """
-        settings = _settings(StylizeConfig, settings, more)
+        settings = merge(StylizeConfig, settings, more)
         from PIL import Image
 
         from infer.painting.colors import stylize
@@ -163,7 +164,7 @@ class _Painting:
         Processes that torchrun has started share the files. Raises UserError before anything is written if a path does
         not exist, or a painting would replace one of the files that are read.
         """
-        settings = _settings(StylizeConfig, settings, more)
+        settings = merge(StylizeConfig, settings, more)
         from utils.files import refuse_overwriting
 
         refuse_overwriting([settings.out] if settings.out else [], [*paths, *settings.inputs()])
@@ -259,7 +260,7 @@ class Classifier(_Model):
         """
         from infer.photo.classify import classify
 
-        settings = self._chosen(_settings(ClassifyConfig, settings, more), out=None)
+        settings = self._chosen(merge(ClassifyConfig, settings, more), out=None)
         with _decoding:
             (answer,) = classify(self.network, [as_photo(photo)], settings)
         if answer.error:
@@ -278,7 +279,7 @@ class Classifier(_Model):
         A picture that cannot be read has an error. Processes that torchrun has started share the pictures. Raises
         UserError if a path does not exist, or a file cannot be written.
         """
-        settings = _settings(ClassifyConfig, settings, more)
+        settings = merge(ClassifyConfig, settings, more)
         from infer.photo.files import classify_files
 
         chosen = self._chosen(settings, settings.out)
@@ -339,14 +340,13 @@ def postcard(
 
     Raises UserError for words that a card has no room for, before anything is written or painted.
     """
-    settings = _settings(PostcardConfig, settings, more)
-    text = str(poem).strip() or _given_poem(settings.poem)
+    settings = merge(PostcardConfig, settings, more)
+    text = str(poem).strip() or (one_poem(settings.poem, "poem") if settings.poem else "")
     paints = settings.style != "none" and settings.strength > 0
     painter = painter or (Painter(settings.load, settings.use_gpu) if paints else None)
     poet = poet or (None if text else Poet(settings.poet, settings.use_gpu))
     from PIL import Image
 
-    from data.verse import Poem
     from infer.postcard import card
     from infer.postcard.fonts import choose_face
     from infer.postcard.text import Inscription, read_poem
@@ -387,22 +387,3 @@ def read(photo: Any, max_megapixels: float = 0, max_side: int = 0) -> "Picture":
     if picture.note:
         log.info(picture.note)
     return picture
-
-
-def _settings(cls: type[Config], settings: Config | None, more: dict[str, Any]) -> Config:
-    """The checked settings of a call, of which `more` are named one by one. Raises UserError for a wrong one."""
-    names = option_names(cls)
-    for name in more:
-        if name not in names:
-            raise UserError(f"there is no such setting{did_you_mean(name, names)}", **{name: None})
-    if settings and not more:
-        return settings
-    values = {**(settings.as_dict() if settings else {}), **more}
-    return parse(cls, values)
-
-
-def _given_poem(text: str) -> str:
-    """The one poem of a text, or of the file that it names."""
-    from data.verse import one_poem
-
-    return one_poem(text, "poem") if text else ""
