@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import confusion_matrix  # at once: its import draws a random number, resuming must not
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -200,8 +201,6 @@ class DogCatTask(Task):
 
         The curves are those of the last of two classes, or of each class against the rest.
         """
-        from sklearn.metrics import confusion_matrix
-
         classes, known = self.model.classes, (self.validated["label"] >= 0).nonzero().flatten()
         label, logits = self.validated["label"][known], self.validated["logits"][known]
         matrix = confusion_matrix(label, logits.argmax(1), labels=range(len(classes)))
