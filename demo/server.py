@@ -159,7 +159,7 @@ def serve(cfg: DemoConfig) -> None:
     except OSError as error:
         known = error.errno and error.errno > 0  # not so where a name is no address
         reason = os.strerror(error.errno) if known else error.strerror
-        raise UserError(f"cannot listen at {cfg.host}:{cfg.port} ({reason}): give another --port") from None
+        raise UserError(f"cannot listen there at {cfg.host} ({reason}): give another", port=cfg.port) from None
     logging.getLogger("shihua").setLevel(logging.WARNING)  # the page shows what its visitors should know
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
     with listener, tempfile.TemporaryDirectory(prefix="shihua_") as folder:

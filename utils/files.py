@@ -61,7 +61,7 @@ def refuse_overwriting(targets: Iterable[str | Path], inputs: Iterable[str | Pat
     for target in targets:
         # through links, and through .. in folders that are not there yet
         if (identity := _identity(os.path.realpath(target))) in read:
-            raise UserError(f"{target} would overwrite {read[identity]}, which is an input: give another --{option}")
+            raise UserError(f"{target} would overwrite {read[identity]}, which is an input: give another {option}=…")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

@@ -100,7 +100,7 @@ def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ())
             named = path if path.name not in ("", "..") else path.resolve()
             root = Path(out, named.name if len(paths) > 1 else "") if out else named.parent / f"{named.name}_{label}"
             if is_inside(root, path):
-                raise UserError(f"{root} is inside of {path}, which is the input: give another --out for the paintings")
+                raise UserError(f"{root} is inside of {path}, which is the input: give another out=…")
             files, videos, rest = _files_of(path)
             if videos:
                 remarks.append(f"videos in {path} are left alone, such as {videos[0].name}: name each as a path")
