@@ -1,19 +1,17 @@
 """The poet against the book's recipe on this machine's CPU: speed, memory, time to 8.0 bits, generation. Not a test.
 
 The book's recipe, written here from its description: embedding 128, LSTM 2 x 256, linear to the vocabulary; fp32; poems
-padded on the left, or cut, to 125 signs; padding in the loss; Adam 1e-3; batch 128. Run it on a quiet machine:
+padded on the left, or cut, to 125 tokens; padding in the loss; Adam 1e-3; batch 128. Run it on a quiet machine:
 
     python benchmarks/poet.py --data_root=tang.jsonl.xz
 
-Prints tables on stdout as they are done. Shapes: B poems or rows, T positions, V characters, H hidden width.
+Prints tables on stdout as they are done. Shapes: B sequences, T positions, V characters, H hidden width.
 """
 
 import argparse
 import bisect
 import math
-import multiprocessing
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,10 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -33,7 +29,7 @@ import torch  # noqa: E402  the path first
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from benchmarks.common import exit_code, machine, peak_memory, say  # noqa: E402
+from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noqa: E402
 from config import PoetConfig, task_config  # noqa: E402
 from data.poem_files import EMBEDDED, read_poems  # noqa: E402
 from data.poetry import PoetryDataset, collate  # noqa: E402
@@ -185,18 +181,17 @@ def start_training(recipe: str, precision: str, poems: list[Poem]) -> tuple[Iter
     return our_training(model, poems, vocabulary, precision), parameters
 
 
-def work(parent: Connection, recipe: str, precision: str, data_root: str) -> None:
-    """A process of its own for each recipe: trains when it is told to, for so many seconds, until it is told None."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process too, silently
+def trainer_of(recipe: str, precision: str, data_root: str) -> Callable[[float], tuple[float, int]]:
+    """A function that trains for so many seconds, at least a step: (seconds a character, number of parameters)."""
     training, parameters = start_training(recipe, precision, choose_split(read_poems(data_root), "train"))
-    before = peak_memory()
-    next(training)  # the first step sets the libraries up
-    parent.send((parameters, before))
-    for seconds in iter(parent.recv, None):
+
+    def train(seconds: float) -> tuple[float, int]:
         characters, start = 0, time.perf_counter()
-        while (spent := time.perf_counter() - start) < seconds:
+        while not characters or time.perf_counter() - start < seconds:
             characters += next(training)
-        parent.send((characters / spent, peak_memory()))
+        return (time.perf_counter() - start) / characters, parameters
+
+    return train
 
 
 def measure_speed(setting: Setting, precision: str) -> None:
@@ -204,41 +199,21 @@ def measure_speed(setting: Setting, precision: str) -> None:
     cases = [("book", "fp32"), ("ours", "fp32"), ("ours, tied", "fp32")]
     if precision != "fp32":
         cases += [("ours", precision), ("ours, tied", precision)]
-    workers, about, speeds, peaks = {}, {}, {case: [] for case in cases}, {}
-    context = multiprocessing.get_context("spawn")
-    for case in cases:
-        workers[case], child = context.Pipe()
-        context.Process(target=work, args=(child, *case, setting.data_root), daemon=True).start()
-        child.close()
-        about[case] = receive(workers[case], case)  # one after the other: they do not disturb each other
-    for number in range(setting.rounds):
-        for case in cases:
-            say(f"speed, round {number + 1}/{setting.rounds}: {case[0]}, {case[1]}")
-            workers[case].send(setting.round_seconds)
-            speed, peaks[case] = receive(workers[case], case)
-            speeds[case].append(speed)
-    for connection in workers.values():
-        connection.send(None)
-    book = cases[0]
+    workers = [Worker(" | ".join(case), trainer_of, *case, setting.data_root) for case in cases]
+    turns = take_turns(workers, setting.rounds, lambda number: setting.round_seconds if number else 0.0)
+    parameters = {worker.name: count for worker, count in turns}
     print("\n| training | precision | parameters | characters/s (min to max) | ratio |", end="")
     print(" peak MB | ratio | added by training | ratio |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    added = {case: peaks[case] - about[case][1] for case in cases}  # what is there before: libraries, corpus
-    for case in cases:
-        speed = median(speeds[case])
+    book = workers[0]
+    added = {worker.name: max(worker.peak - worker.before, 1) for worker in workers}  # to libraries and corpus
+    for worker in workers:
+        low, middle, high = (f"{1 / f(worker.found):,.0f}" for f in (max, median, min))
         print(
-            f"| {case[0]} | {case[1]} | {about[case][0]:,} "
-            f"| {speed:,.0f} ({min(speeds[case]):,.0f} to {max(speeds[case]):,.0f}) "
-            f"| {speed / median(speeds[book]):.1f} | {peaks[case]:,.0f} | {peaks[book] / peaks[case]:.1f} "
-            f"| {added[case]:,.0f} | {added[book] / max(added[case], 1):.1f} |",
+            f"| {worker.name} | {parameters[worker.name]:,} | {middle} ({low} to {high}) "
+            f"| {median(book.found) / median(worker.found):.1f} | {worker.peak:,.0f} | {book.peak / worker.peak:.1f} "
+            f"| {added[worker.name]:,.0f} | {added[book.name] / added[worker.name]:.1f} |",
             flush=True,
         )
-
-
-def receive(worker: Connection, case: tuple[str, str]) -> Any:
-    try:
-        return worker.recv()
-    except EOFError:
-        raise UserError(f"the process of {case[0]}, {case[1]} has ended; its message is above") from None
 
 
 # --------------------------------------------------------------------------------------------------- 2. time to TARGET
@@ -257,12 +232,12 @@ def our_snapshots(setting: Setting) -> tuple[list[Snapshot], str]:
     """(a snapshot of every 5 seconds, the precision it chose) of `python main.py train` with its default settings."""
     snapshots: list[Snapshot] = []
     with tempfile.TemporaryDirectory() as folder:
-        told, state_file, seen = Path(folder) / "told", Path(folder) / "run" / "last.pt", 0
+        log, state_file, seen = Path(folder) / "log", Path(folder) / "run" / "last.pt", 0
         command = [
             sys.executable, "main.py", "train", f"--data_root={Path(setting.data_root).resolve()}", "--run=run",
             f"--save_path={folder}", "--save_every=5", "--use_visdom=false", "--use_gpu=false",
         ]  # fmt: skip
-        with open(told, "w") as out:
+        with open(log, "w") as out:
             process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out)
         try:
             while process.poll() is None and not (snapshots and snapshots[-1].seconds > setting.minutes * 60):
@@ -275,7 +250,7 @@ def our_snapshots(setting: Setting) -> tuple[list[Snapshot], str]:
             ended = process.poll()
             process.kill()
             process.wait()
-        lines = told.read_text().splitlines()
+        lines = log.read_text().splitlines()
     if ended or not snapshots:
         raise UserError(f"main.py train failed: {lines[-1] if lines else 'it said nothing'}")
     return snapshots, re.search(r"precision (\w+) \(", "\n".join(lines))[1]
@@ -343,8 +318,8 @@ def measure_time(setting: Setting, poems: list[Poem]) -> Poet:
     book, book_row = book_time(setting, poems)
     print(f"\n| time to {TARGET} validation bits per character | training | bits then |\n| --- | --- | --- |")
     print(f"{book_row}\n{our_row}")
-    told = "unknown: ours was not reached, give more --minutes" if ours is None else f"more than {book / ours:.1f}"
-    print(f"\nRatio of the times: {told}.", flush=True)
+    ratio = "unknown: ours was not reached, give more --minutes" if ours is None else f"more than {book / ours:.1f}"
+    print(f"\nRatio of the times: {ratio}.", flush=True)
     return model
 
 
@@ -357,7 +332,7 @@ def measure_generation(setting: Setting, model: Poet) -> None:
     def write(first: int, n: int) -> None:
         compose(model, PoemSettings(form="七绝"), n, first, forms=["七绝"])
 
-    ways: dict[str, Callable[[], Any]] = {
+    ways: dict[str, Callable[[], object]] = {
         "one at a time": lambda: [write(i, 1) for i in range(64)],
         "one batch": lambda: write(0, 64),
     }

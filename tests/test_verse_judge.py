@@ -102,25 +102,6 @@ def test_poems_worked_out_by_hand():
     assert judge(LEAVING, "五绝", table, set()).form is False
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "fault"),
-    [
-        ("入海", "依海", ""),  # a free place
-        ("白日", "白山", "平仄"),  # the second place
-        ("流。", "海。", "平仄"),  # an even verse that ends in 仄
-        ("目，", "山，", "平仄"),  # an odd one that ends in 平
-        ("黄河", "白河", "孤平"),  # 仄平仄仄平
-        ("上一", "上山", "三平尾"),
-        ("欲穷千里目，更上一层楼", "白日依山尽，黄河入海楼", "失粘"),
-        ("白日依山尽", "欲穷千里目", "失对"),
-    ],
-)
-def test_each_fault_in_a_poem_of_wang_zhihuan(old, new, fault):
-    lines = [line.replace(old, new) for line in CLIMBING]
-    assert lines != CLIMBING
-    assert judge(lines, "五绝", by_hand(), set()).tones == fault
-
-
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("number", range(4))
 def test_the_patterns_of_the_handbooks_are_regular_and_no_fixed_place_may_change(form, number):
@@ -176,10 +157,8 @@ def test_couplets_that_do_not_follow_each_other_are_失粘():
     assert tone_fault(FIRST[:2] * 2, "五绝", PLAIN) == "失粘"
     assert tone_fault(FIRST + FIRST, "五律", PLAIN) == ""
     assert tone_fault(FIRST + FIRST[2:] + FIRST[:2], "五律", PLAIN) == "失粘"
-
-
-def test_two_faults_are_no_single_rule():
-    assert tone_fault(changed(changed(FIRST, 2, "仄平仄仄平"), 4, "仄仄平平平"), "五绝", PLAIN) == "平仄"
+    two = changed(changed(FIRST, 2, "仄平仄仄平"), 4, "仄仄平平平")
+    assert tone_fault(two, "五绝", PLAIN) == "平仄", "no single rule"
 
 
 def test_a_character_of_both_tones_or_unknown_fits_either_place_but_the_readings_of_a_verse_go_together():
@@ -224,15 +203,13 @@ def test_a_poem_without_the_form_fails_everything(lines):
     verdict = judge(lines, "五绝", by_hand(), set())
     assert not (verdict.form or verdict.rhyme or verdict.first_rhyme or verdict.any_rhyme)
     assert verdict.tones and verdict.copied and verdict.thrice and verdict.twin
-
-
-def test_verses_and_bigrams():
-    assert verses_of(CLIMBING) == ["白日依山尽", "黄河入海流", "欲穷千里目", "更上一层楼"]
-    assert verses_of(["一、二！", "三？四；五"]) == ["一", "二", "三", "四", "五"]
-    assert bigrams(["白日依", "山"]) == ["白日", "日依"]
+    assert has_form(["一二三四五"] * 8, "五律") and not has_form(["一二三四五"] * 4, "五律")
+    assert not has_form(["一二三四五六七"] * 3 + ["一"], "七绝")
 
 
 def test_distinct_bigrams_of_known_poems():
+    assert verses_of(["一、二！", "三？四；五"]) == ["一", "二", "三", "四", "五"]
+    assert bigrams(["白日依", "山"]) == ["白日", "日依"]
     poem, other = ["abcde"], ["fghij"]  # four bigrams each
     assert distinct_bigrams([[poem, other]], [2]) == 1000
     assert distinct_bigrams([[poem, poem], [other]], [2, 1]) == pytest.approx(1000 * 8 / 12)
@@ -414,8 +391,3 @@ def test_a_folder_without_poems_is_one_line(tmp_path, monkeypatch, capsys):
     assert main() == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "tang.jsonl.xz" in err
-
-
-def test_has_form():
-    assert has_form(["一二三四五"] * 8, "五律") and not has_form(["一二三四五"] * 4, "五律")
-    assert not has_form(["一二三四五六七"] * 3 + ["一"], "七绝")
