@@ -15,6 +15,7 @@ from data.vocabulary import AUTHOR, KEYWORD, TITLE, Vocabulary
 from infer.verse.check import Check, check_verses
 from infer.verse.constraints import Rules
 from infer.verse.decoding import COLD, Decoder
+from infer.verse.images import Theme, find_theme
 from infer.verse.plan import KINDS, Shape, choose_form, make_plan, token_masks
 from infer.verse.rank import rate
 from infer.verse.rhyme import RhymeTable
@@ -79,23 +80,31 @@ def compose(
     settings = settings or PoemSettings()
     forms = model.metadata.get("forms", []) if forms is None else forms
     vocabulary, table = Vocabulary(model.vocab), RhymeTable.of(model.metadata)
+    theme = find_theme(settings.title, settings.keywords, vocabulary)
     shape, form = choose_form(settings, forms)
     masks = token_masks(vocabulary, model.device)
     plan = make_plan(shape, settings, masks)
     rules = _rules(settings, vocabulary, table, plan, shape, form, model.device)
-    conditions = _conditions(vocabulary, settings, form if form in forms else "")
+    conditions = _conditions(vocabulary, settings, theme, form if form in forms else "")
     decoder = Decoder(model, vocabulary, plan, masks, conditions, rules, settings)
     # free poems differ in length, and without randomness there is no choice
     candidates = 1 if shape is None or settings.temperature < COLD else settings.candidates
     step = max(1, BATCH // candidates)
     poems: list[Composition] = []
     for first in range(seed, seed + n, step):
-        poems += _compose_batch(decoder, range(first, min(first + step, seed + n)), candidates, shape, form, table)
+        seeds = range(first, min(first + step, seed + n))
+        poems += _compose_batch(decoder, seeds, candidates, shape, form, theme, table)
     return poems
 
 
 def _compose_batch(
-    decoder: Decoder, seeds: range, candidates: int, shape: Shape | None, form: str, table: RhymeTable | None
+    decoder: Decoder,
+    seeds: range,
+    candidates: int,
+    shape: Shape | None,
+    form: str,
+    theme: Theme,
+    table: RhymeTable | None,
 ) -> Iterator[Composition]:
     """The poems of these seeds."""
     size = candidates + 1, len(decoder.plan)
@@ -103,20 +112,20 @@ def _compose_batch(
     draft = decoder.write(torch.stack(chance))
     texts, scores = decoder.texts(draft.ids), draft.mean(draft.log_probs)
     settings = decoder.settings
-    keywords = [decoder.vocabulary.fold(word)[0] for word in settings.keywords]
-    ratings = rate(decoder.model, draft, shape, texts, keywords).cpu().view(-1, candidates)
+    ratings = rate(decoder.model, draft, shape, texts, theme).cpu().view(-1, candidates)
     for poem, best in enumerate(ratings.argmax(1).tolist()):
         row = poem * candidates + best
         lines = to_lines(texts[row].split("\n"))
-        prosody = {}
+        prosody, remarks = {}, [*theme.remarks]
         if decoder.rules:
             found = check_verses(verses(texts[row]), table)
-            prosody = {"pattern": found.pattern, "rhyme": found.rhyme, "remarks": draft.progress.remarks(row)}
-            prosody["check"] = found
+            prosody = {"pattern": found.pattern, "rhyme": found.rhyme, "check": found}
+            remarks += draft.progress.remarks(row)
         elif settings.regular and form in FORMS:
-            prosody = {"remarks": ["the poet has no rhyme table: the form is kept, tones and rhyme are not"]}
+            remarks += ["the poet has no rhyme table: the form is kept, tones and rhyme are not"]
         score, rating = scores[row].item(), ratings[poem, best].item()
-        yield Composition(form or form_of(lines), settings.title, lines, score, rating, seeds[poem], **prosody)
+        facts = {"score": score, "rating": rating, "seed": seeds[poem], "remarks": remarks, **prosody}
+        yield Composition(form or form_of(lines), settings.title, lines, **facts)
 
 
 def _rules(
@@ -140,13 +149,13 @@ def _rules(
     return None
 
 
-def _conditions(vocabulary: Vocabulary, settings: PoemSettings, form: str) -> list[list[int]]:
+def _conditions(vocabulary: Vocabulary, settings: PoemSettings, theme: Theme, form: str) -> list[list[int]]:
     """The tokens before the poem: all of them; and, if there is a theme (title, keywords), those without it."""
     needed = {"title": TITLE, "author": AUTHOR, "keywords": KEYWORD}
     for name, token in needed.items():
         if getattr(settings, name) and token not in vocabulary.ids:
             raise UserError("needs a poet that has learnt such: train one, or leave it out", **{name: None})
-    author, title, *words = (vocabulary.fold(t)[0] for t in (settings.author, settings.title, *settings.keywords))
-    parts = vocabulary.condition(form, author, title, words)
+    keywords = [*theme.words, *theme.images] if KEYWORD in vocabulary.ids else []
+    parts = vocabulary.condition(form, vocabulary.fold(settings.author)[0], theme.title, keywords)
     whole, plain = ([*sum(chosen, []), vocabulary.bos] for chosen in (parts, parts[:2]))
     return [whole] if whole == plain else [whole, plain]

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from infer.verse.decoding import Draft
+from infer.verse.images import Theme
 from infer.verse.plan import Shape
 from models.poet import Poet
 
-THEME, PARALLEL, KEYWORDS = 3.0, 3.0, 0.5  # weights
+THEME, PARALLEL, KEYWORD, IMAGES = 3.0, 3.0, 0.5, 0.5  # weights
 
 
 @torch.inference_mode()
-def rate(model: Poet, draft: Draft, shape: Shape | None, texts: Sequence[str], keywords: Sequence[str]) -> Tensor:
-    """Ratings (R): fluency + THEME x theme + PARALLEL x parallelism in nats per character + KEYWORDS x those found.
+def rate(model: Poet, draft: Draft, shape: Shape | None, texts: Sequence[str], theme: Theme) -> Tensor:
+    """Ratings (R): fluency + THEME x theme + PARALLEL x parallelism in nats per character + KEYWORD for each keyword
+    in the poem + IMAGES x the share of the images of modern words that is in it.
 
     Fluency is 0 or, where the poem surprises the network more than it expects of its own poems, minus the difference.
     More likelihood is not better: the likeliest poems are the dullest (Zhang et al. 2021, Meister et al. 2023).
@@ -25,9 +27,9 @@ def rate(model: Poet, draft: Draft, shape: Shape | None, texts: Sequence[str], k
     rating = THEME * draft.mean(draft.theme) - surprise
     if shape and shape[0] == 8:
         rating = rating + PARALLEL * parallelism(model, draft.ids, shape[1])
-    if keywords:
-        found = [sum(word in text for word in keywords) / len(keywords) for text in texts]
-        rating = rating + KEYWORDS * torch.tensor(found, device=rating.device)
+    for words, weight in (theme.words, KEYWORD), (theme.images, IMAGES / max(1, len(theme.images))):
+        found = [sum(word in text for word in words) for text in texts]
+        rating = rating + weight * torch.tensor(found, device=rating.device)
     return rating
 
 
