@@ -172,7 +172,7 @@ class GenerateConfig(Options):
     title: str = option("", "title to write to")
     author: str = option("", "poet to imitate")
     acrostic: str = option("", "藏头诗: the verses begin with these characters")
-    keywords: str = option("", "words that the poem is about, such as 春江,月")
+    keywords: str = option("", "words that the poem is about, such as 春江,月 or coffee")
     poem: str = option("", "poem to rewrite: only the verses of --lock are kept")
     lock: str = option("", "verses of --poem to keep, such as 1,3")
     regular: bool = option(PoemSettings.regular, "keep to the tones and rhymes of the four regulated forms")

@@ -99,8 +99,8 @@ class Poet(_Model):
 
         asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(PoemSettings) if f.name != "lines"}
         asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
-        for name in ("prompt", "title", "author", "acrostic", "keywords"):
-            for remark in Vocabulary(self.network.vocab).remarks("".join(asked[name])):
+        for name in ("prompt", "author", "acrostic"):  # of title and keywords the poems tell
+            for remark in Vocabulary(self.network.vocab).remarks(asked[name]):
                 log.info(f"{name}: {remark}")
         seed = settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n)
         lines = lines or keep_verses(poem, settings.lock)
@@ -361,6 +361,8 @@ def postcard(
     if not text:
         written = poet.write(title, form=settings.form, keywords=settings.keywords, seed=settings.seed)[0]
         text, seed = "\n".join(written.lines), written.seed
+        for remark in written.remarks:
+            log.info(remark)
         words = dataclasses.replace(words, lines=read_poem(text).lines)
     face, remarks = choose_face(words.characters, settings.font)
     for remark in remarks:

@@ -56,9 +56,12 @@ class Vocabulary:
             folded.append(next((f for f in forms if f in self.ids), c))
         return "".join(folded), "".join(dict.fromkeys(c for c in folded if c not in self.ids))
 
+    def changes(self, text: str) -> list[str]:
+        """A line for each character of `text` that is read as another."""
+        changed = sorted({(old, new) for old, new in zip(text, self.fold(text)[0], strict=True) if old != new})
+        return [f"{old} is read as {new}" for old, new in changed]
+
     def remarks(self, text: str) -> list[str]:
         """A line for each character of `text` that is read as another, and one for those that are not known."""
-        folded, unknown = self.fold(text)
-        changed = sorted({(old, new) for old, new in zip(text, folded, strict=True) if old != new})
-        lines = [f"{old} is read as {new}" for old, new in changed]
-        return lines + ([f"the poet does not know {unknown} and reads over it"] if unknown else [])
+        unknown = self.fold(text)[1]
+        return self.changes(text) + ([f"the poet does not know {unknown} and reads over it"] if unknown else [])

@@ -449,6 +449,8 @@ def test_texts_are_read_as_they_are_written(capsys, poet_file):
     out, err = generate(capsys, poet_file, "--prompt=门龘風", "--form=五绝")
     assert out.startswith("门龘風")
     assert "prompt: 门 is read as 門" in err and "prompt: 風 is read as 风" in err and "does not know 龘" in err
+    code, out, err = called(capsys, "generate", f"--load={poet_file}", "--keywords=龘,xyz", "--title=龘", "--form=五绝")
+    assert code == 0 and err.count("龘 is not known and was left out\n") == 1 and "xyz is not known" in err
 
 
 def test_shipped_files_are_found_from_another_folder(monkeypatch, tmp_path):

@@ -1,7 +1,7 @@
 """Modern words: what verse has for a word that the poet never read. No torch here.
 
-data/verse_images.txt gives words (咖啡, coffee) the images that Tang and Song verse has for them (香 苦 夜 醒). They stand
-for the word in the condition of the poem; what neither the table nor the poet knows leaves it. Both is said in remarks.
+data/verse_images.txt gives words (咖啡, coffee) the images that Tang and Song verse has for them (香 苦 夜 醒). These
+stand for the word in the condition of the poem; what neither the table nor the poet knows is left out. Remarks say so.
 """
 
 import re
@@ -14,14 +14,16 @@ from pathlib import Path
 from data.vocabulary import Vocabulary
 
 TABLE = Path(__file__).parents[2] / "data" / "verse_images.txt"
-MOST = 6  # images in all, where two a word allow it: the network has learnt with up to eight keywords, mostly fewer
-# What says nothing of a poem's theme. 给事 is an office, 十一首 a number.
+MOST = 6  # images of all words together, but two of each: the network has learnt with eight keywords at most
+# No part of a theme. 给事 is an office, 十一首 a number.
 FILLERS = re.compile(
     r"[写献送]给|关于|有关|(?<![十百廿卅])一[首篇]|的|给(?!事)"
     r"|(?<![a-z])(?:an?|the|of|for|to|from|in|on|at|by|my|our|and|with|about|i|is)(?![a-z])",
     re.IGNORECASE,
 )
-PARTICLES = re.compile("[上下里中内外在与和之了着是我你他她它们这那个有去来到小大老新]")  # nothing beside a modern word
+PARTICLES = re.compile(
+    "[上下里中内外在与和之了着是我你他她它们这那个有去来到小大老新]"
+)  # no theme beside a modern word
 
 
 @cache
@@ -78,7 +80,7 @@ def find_theme(title: str, keywords: Sequence[str], vocabulary: Vocabulary) -> T
     head = _read(title, vocabulary, unknown, is_title=True)
     asked = [_read(keyword, vocabulary, unknown) for keyword in keywords]
     each = max(2, MOST // max(1, sum(bool(images) for pieces in (head, *asked) for _, images in pieces)))
-    words, found, remarks = [], [], []
+    words, found, remarks = [], [], vocabulary.changes(title + "".join(keywords))
     for keyword, pieces in zip(keywords, asked, strict=True):
         literal = [piece for piece, images in pieces if piece and (not images or piece in images)]
         shown = [image for _, images in pieces for image in images[:each]]

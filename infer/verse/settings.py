@@ -48,8 +48,8 @@ class PoemSettings:
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a list separated by commas or white space: 梅花,雪."""
-    return [word for word in re.split(r"[,，、\s]+", text) if word]
+    """The words of a list separated by commas or white space, but not by spaces in English: 梅花 雪,ice cream."""
+    return [word for word in re.split(r"\s*[,，、]\s*|(?<![A-Za-z])\s+|\s+(?![A-Za-z])", text) if word]
 
 
 def keep_verses(poem: str, lock: str) -> list[str]:
