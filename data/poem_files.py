@@ -41,10 +41,9 @@ def read_poems(path: str | Path) -> list[Poem]:
 
     .txt (one poem a line, or poems between blank lines; see parse_poem), .jsonl (id, author, title, lines, form,
     split), the chinese-poetry project's .json, each also as .gz or .xz, and tang.npz. UTF-8, any language. Chinese
-    verse is cleaned (data/verse.py: plain) and left out where characters are missing; how many were, and files of a
-    folder that hold something else, is told on stderr. A poem without a split gets one (data/splits.py), one without a
-    form, or with one that is not known here, the form of its shape. Raises UserError naming file and line, also when
-    no poem is found.
+    verse is cleaned (data/verse.py: plain) and left out where characters are missing; stderr says how many were, and
+    which files of a folder hold something else. A poem without a split gets one (data/splits.py), one without a form,
+    or with an unknown one, the form of its shape. Raises UserError naming file and line, also when no poem is found.
     """
     path = Path(path)
     files = _files(path)

@@ -1,6 +1,6 @@
-"""Which poems are for training and which for judging: those that share a couplet, and near duplicates, stay together.
+"""Splits of a corpus: poems that share a couplet, and near duplicates, stay together.
 
-Else the network would be judged on verse that it has learnt by heart: in the Tang corpus 6 to 7 of 100 poems share a
+Else the network would be evaluated on verse that it has learnt by heart: in the Tang corpus 6 to 7 of 100 poems share a
 couplet with another one.
 """
 

@@ -264,5 +264,5 @@ def one_poem(given: str, argument: str = "") -> str:
 def left_out(reasons: Iterable[str], total: int) -> str:
     """Such as "3 of 10 poems left out: 2 with missing characters, 1 without text"."""
     counts = Counter(reasons)
-    told = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
-    return f"{counts.total():,} of {total:,} poems left out: {told}"
+    reported = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
+    return f"{counts.total():,} of {total:,} poems left out: {reported}"

@@ -1,4 +1,4 @@
-"""The poet's task: next-character prediction on poems, judged in bits per character."""
+"""The poet's task: next-character prediction on poems, measured in bits per character."""
 
 import math
 import sys
@@ -189,7 +189,7 @@ def bits_of_batch(nll: Tensor, targets: Tensor, vocabulary: Vocabulary) -> tuple
 def bits_of(model: Poet, dataset: PoetryDataset) -> tuple[float, int, int]:
     """(bits, characters, unknown characters) of all poems, whole, whatever their length."""
     total_bits, total_count, total_unknown = 0.0, 0, 0
-    for indices in tqdm(dataset.batches(32, 0, shuffle=False), desc="judging", unit="batch", leave=False):
+    for indices in tqdm(dataset.batches(32, 0, shuffle=False), desc="evaluating", unit="batch", leave=False):
         batch = {k: v.to(model.device) for k, v in collate([dataset[i] for i in indices]).items()}
         output = model(batch["ids"], targets=batch["targets"])
         bits, unknown = bits_of_batch(output["nll"], batch["targets"], dataset.vocabulary)

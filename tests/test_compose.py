@@ -1,11 +1,13 @@
 """infer/verse/compose.py and what it stands on: form and rules hold for any network, what is given is kept."""
 
+import dataclasses
 import re
 from collections import Counter
 
 import pytest
 import torch
 
+from config import GenerateConfig
 from data.verse import FORMS, PAUSES, STOPS, verses
 from data.vocabulary import AUTHOR, KEYWORD, SPECIALS, TITLE, Vocabulary
 from infer.verse.check import check
@@ -95,6 +97,12 @@ def test_auto_is_the_quatrain_or_what_the_network_has_learnt():
     assert write(poet(forms=("五绝", "五律")))[0].form == "五绝"
     assert write(poet(), forms=["五律"])[0].form == "五律"
     assert len(verses(text_of(write(poet(forms=("七绝",)), form="五律")[0]))) == 8, "also one that it has not learnt"
+
+
+def test_the_defaults_are_those_of_the_command_line():
+    for field in dataclasses.fields(PoemSettings):
+        if field.name not in ("keywords", "lines"):
+            assert field.default == getattr(GenerateConfig, field.name), field.name
 
 
 def test_an_english_poet_writes_freely():
