@@ -34,8 +34,8 @@ from config import StylizeConfig, task_config  # noqa: E402
 from data.photos import choose_split, list_pictures  # noqa: E402
 from infer.painting.styles import load_painter  # noqa: E402
 from infer.painting.tiles import Painter  # noqa: E402
+from models.loss_networks import FeatureNetwork  # noqa: E402
 from models.transformer_net import InstanceNorm, StyleNetworks, TransformerNet  # noqa: E402
-from models.vgg import FeatureNetwork  # noqa: E402
 from tasks import make_task  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.hardware import choose_precision, tune_malloc  # noqa: E402

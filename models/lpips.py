@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.basemodule import check_shape, read_state_dict, unwrap
-from models.vgg import FeatureNetwork
+from models.loss_networks import FeatureNetwork
 from utils.errors import UserError
 
 LAYERS = ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")

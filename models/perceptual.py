@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from models.basemodule import check_shape
-from models.vgg import SMALLEST, FeatureNetwork
+from models.loss_networks import SMALLEST, FeatureNetwork
 
 CONTENT_LAYER = {"vgg16": "relu3_3", "vgg19": "relu3_3", "squeezenet": "fire2", "classifier": "relu3"}
 # Of the picture itself, and of the picture at half its size, whose layers see twice as far for a quarter of the time.

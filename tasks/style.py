@@ -19,6 +19,7 @@ from infer.painting.colors import grade
 from infer.painting.files import read_style
 from infer.painting.optimize import optimize
 from models.basemodule import BaseModule, read_metadata
+from models.loss_networks import choose_network
 from models.lpips import LPIPS
 from models.perceptual import PerceptualLoss, total_variation
 from models.strokes import (
@@ -32,7 +33,6 @@ from models.strokes import (
     strokes,
 )
 from models.transformer_net import StyleNetworks, join_styles
-from models.vgg import choose_network
 from tasks.base import Task
 from training.recorder import Recorder
 from utils.errors import UserError, did_you_mean

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.models import squeezenet1_1
 
+from models.loss_networks import IMAGENET_MEAN
 from models.lpips import LPIPS
-from models.vgg import IMAGENET_MEAN
 from utils.errors import UserError
 from utils.images import read_image, to_tensor
 

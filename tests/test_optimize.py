@@ -15,10 +15,10 @@ from config import StyleConfig
 from data.photos import choose_split, list_pictures
 from infer.painting.optimize import optimize
 from main import main
+from models.loss_networks import SMALLEST
 from models.perceptual import PerceptualLoss, total_variation
 from models.strokes import BANDS, calm_places, largest_normalised, likeness, strokes
 from models.transformer_net import StyleNetworks
-from models.vgg import SMALLEST
 from options import parse
 from tasks import make_task
 from tests.test_lpips import picture, plain_lpips, write_weights

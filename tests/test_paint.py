@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional as F
 
 import infer.painting.tiles
-from infer.painting.tiles import MANY, Layer, Painter, _Painting, _unfold, upsampled
+from infer.painting.layers import Layer, unfold, upsampled
+from infer.painting.tiles import MANY, Painter, _Painting
 from models.transformer_net import StyleNetworks, TransformerNet, in_blocks
 from utils.errors import UserError
 
@@ -116,8 +117,8 @@ def test_layers_of_full_resolution_are_computed_once_and_in_one_piece_if_memory_
     monkeypatch.setattr(infer.painting.tiles, "TILE", 72)
     model, rgb = network(), pictures(80, 75)
     painter = Painter(model, tile=tile, memory_limit=memory_limit)
-    conv, weights = infer.painting.tiles._conv, []
-    monkeypatch.setattr(infer.painting.tiles, "_conv", lambda x, w, *stride: weights.append(w) or conv(x, w, *stride))
+    conv, weights = infer.painting.tiles.conv, []
+    monkeypatch.setattr(infer.painting.tiles, "conv", lambda x, w, *stride: weights.append(w) or conv(x, w, *stride))
     assert difference(painter.paint(rgb), plain(model, rgb)).max() <= 1
     assert [sum(w is each for w in weights) for each in (painter.conv1, painter.up2)] == [times, times]
 
@@ -232,14 +233,14 @@ def test_four_small_kernels_do_what_upsampling_and_a_large_one_do(height, width,
     enlarged = F.pad(F.interpolate(x, scale_factor=2, mode="nearest"), (1, 1, 1, 1), mode="reflect")
     expected = F.conv2d(enlarged, weight)
     small = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), upsampled(weight, size))
-    unfolded = _unfold(small.contiguous(memory_format=layout))
+    unfolded = unfold(small.contiguous(memory_format=layout))
     torch.testing.assert_close(unfolded if size == 3 else unfolded[:, :, 1:-1, 1:-1], expected)
 
 
 def test_a_kernel_for_four_pixels_at_a_time():
     torch.manual_seed(2)
     x, weight = torch.randn(2, 4, 18, 22), torch.randn(3, 4, 9, 9)
-    blocks = _unfold(F.conv2d(x, in_blocks(weight), stride=2))
+    blocks = unfold(F.conv2d(x, in_blocks(weight), stride=2))
     torch.testing.assert_close(blocks, F.conv2d(x, weight))
 
 

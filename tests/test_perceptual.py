@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import MobileNetV2
+from models.loss_networks import FeatureNetwork, layer_names
 from models.perceptual import (
     CONTENT_FLOOR,
     CONTENT_LAYER,
@@ -17,7 +18,6 @@ from models.perceptual import (
     mean_and_covariance,
     total_variation,
 )
-from models.vgg import FeatureNetwork, layer_names
 from tests.test_vgg import weight_file
 from utils.errors import UserError
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from infer.painting.animation import to_palette
-from infer.painting.video import _upright, paint_video, video_format
+from infer.painting.video import paint_video, video_format
+from infer.painting.video_reader import _upright
 from utils.errors import UserError
 from utils.images import on_white
 
@@ -321,7 +322,7 @@ def test_a_disk_that_fails_in_the_middle_costs_the_rest_only(tmp_path, monkeypat
                 raise OSError(5, "Input/output error")
             return super().read(size)
 
-    monkeypatch.setattr("infer.painting.video_info.open", Failing, raising=False)
+    monkeypatch.setattr("infer.painting.video_reader.open", Failing, raising=False)
     written = paint_video(source, tmp_path / "b.mp4", same)
     assert 15 < written.frames < 50 and "damaged or cut short" in written.note
     assert len(read(tmp_path / "b.mp4")[0]) == written.frames

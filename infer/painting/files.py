@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from infer.painting.colors import Paint, stylize
 from infer.painting.video import ANIMATIONS, BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
-from models.vgg import SMALLEST
+from models.loss_networks import SMALLEST
 from utils.errors import UserError
 from utils.files import is_inside, refuse_overwriting
 from utils.images import (

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from infer.painting.files import read_style
 from infer.painting.styles import style_label
+from models.loss_networks import SMALLEST, choose_network
 from models.perceptual import PerceptualLoss, total_variation
-from models.vgg import SMALLEST, choose_network
 from utils.errors import UserError
 from utils.hardware import choose_precision, tune_malloc
 from utils.images import to_tensor, to_uint8

@@ -15,19 +15,28 @@ take channels first, and so do all layers from the residual blocks on.
 It reads and writes no pictures: infer/painting/files.py does. Shapes: N pictures, C channels, H x W pixels.
 """
 
-import mmap
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.transformer_net import EPS, InstanceNorm, TransformerNet, in_blocks
-from utils.errors import UserError
+from infer.painting.layers import (
+    LAST,
+    Affine,
+    Box,
+    Layer,
+    Norm,
+    affine_of,
+    around,
+    as_weight,
+    clip,
+    conv,
+    unfold,
+    upsampled,
+)
+from models.transformer_net import TransformerNet, in_blocks
 from utils.hardware import check_memory, choose_precision, nnpack_is_faster, tune_malloc
 
 TILE = 512  # pixels: side of a tile at full resolution
@@ -35,11 +44,8 @@ SMALLEST = 16  # pixels: what is smaller is continued at its edges before it is 
 # Of products, and of what is kept between two passes where it must be exact. The first three convolutions are computed
 # in float32 in either case: their errors are the largest, in plain skies above all, and they are cheap.
 DTYPES = {"fp32": (torch.float32, torch.float32), "bf16": (torch.bfloat16, torch.float16)}
-LAST = torch.channels_last
-SUMMED = 1 << 16  # pixels: as many can be added up in float32
 MANY = 64  # channels: with as many, Winograd's algorithm pays even if 5 of 9 weights are zeros
 Progress = Callable[[float], object]  # is told the share of the work that is done
-Box = tuple[int, int, int, int]  # top, bottom, left, right; bottom and right are the first that are outside
 
 
 def painting_precision(wanted: str, model: TransformerNet) -> tuple[str, str]:
@@ -71,24 +77,24 @@ class Painter:
         tune_malloc()
         with torch.inference_mode():
             # Normalisation takes the biases of the convolutions before it away: they are left out.
-            self.conv1 = _weight(model.conv1.conv2d.weight / 255, torch.float32)
-            self.conv2, self.conv3 = (_weight(c.conv2d.weight, torch.float32) for c in (model.conv2, model.conv3))
+            self.conv1 = as_weight(model.conv1.conv2d.weight / 255, torch.float32)
+            self.conv2, self.conv3 = (as_weight(c.conv2d.weight, torch.float32) for c in (model.conv2, model.conv3))
             self.trunk = [
                 [
-                    (_weight(conv.conv2d.weight, self.dtype, layout), _affine(norm))
-                    for conv, norm in ((block.conv1, block.in1), (block.conv2, block.in2))
+                    (as_weight(layer.conv2d.weight, self.dtype, layout), affine_of(norm))
+                    for layer, norm in ((block.conv1, block.in1), (block.conv2, block.in2))
                 ]
                 for block in model.blocks
             ]
             self.up1, self.up2 = (
-                _weight(upsampled(w, 3 if fast and w.shape[1] >= MANY else 2), self.dtype, layout)
+                as_weight(upsampled(w, 3 if fast and w.shape[1] >= MANY else 2), self.dtype, layout)
                 for w in (model.deconv1.conv2d.weight, model.deconv2.conv2d.weight)
             )
             last = model.deconv3.conv2d.weight
-            self.last = _weight(last if fast else in_blocks(last), self.dtype, layout)
+            self.last = as_weight(last if fast else in_blocks(last), self.dtype, layout)
             self.last_bias = model.deconv3.conv2d.bias.float()  # (3), added in float32
             self.in1, self.in2, self.in3, self.in4, self.in5 = map(
-                _affine, (model.in1, model.in2, model.in3, model.in4, model.in5)
+                affine_of, (model.in1, model.in2, model.in3, model.in4, model.in5)
             )
             # A picture of one colour has no contrast to normalise but that of rounding, which would become a pattern.
             # Without rounding its normalisations give nothing but their shifts; this, (3), is what they end in.
@@ -164,10 +170,10 @@ class _Painting:
         full = self.new_layer(len(p.conv1), (self.height, self.width), 1, torch.float32, LAST)
         self.fill(full, self.first, p.in1)
         half = self.new_layer(len(p.conv2), self.half, 2, self.kept, LAST)
-        self.fill(half, lambda box: _conv(full.read(_around(box, 1, 2), "reflect"), p.conv2, 2), p.in2)
+        self.fill(half, lambda box: conv(full.read(around(box, 1, 2), "reflect"), p.conv2, 2), p.in2)
         full.close()
         x = self.new_layer(len(p.conv3), self.quarter, 4, self.kept, p.layout)
-        self.fill(x, lambda box: _conv(half.read(_around(box, 1, 2), "reflect"), p.conv3, 2), p.in3)
+        self.fill(x, lambda box: conv(half.read(around(box, 1, 2), "reflect"), p.conv3, 2), p.in3)
         half.close()
         for box in self.boxes(x):
             x.write(box, x.read(box))
@@ -181,11 +187,11 @@ class _Painting:
         shift = 255 * p.last_bias.view(1, 3, 1, 1) + 0.5  # rounded when cut off
         for box in self.boxes(full):
             top, bottom, left, right = box
-            x = full.read(_around(box, 4), "reflect")
+            x = full.read(around(box, 4), "reflect")
             if len(p.last) == 3:  # NNPACK's Fourier transforms take much memory: some rows at a time
-                x = torch.cat([_conv(x[:, :, row : row + 136], p.last) for row in range(0, bottom - top, 128)], 2)
+                x = torch.cat([conv(x[:, :, row : row + 136], p.last) for row in range(0, bottom - top, 128)], 2)
             else:
-                x = _unfold(_conv(x, p.last, 2))  # (N, 3, h, w)
+                x = unfold(conv(x, p.last, 2))  # (N, 3, h, w)
             pixels = torch.add(shift, x.float(), alpha=255).clamp_(0, 255).byte().permute(0, 2, 3, 1)  # (N, h, w, 3)
             place = painting[:, top:bottom, left:right]
             place[:] = pixels[:, : place.shape[1], : place.shape[2]].cpu().numpy()  # without what rounding up has added
@@ -197,22 +203,22 @@ class _Painting:
 
     def first(self, box: Box) -> Tensor:
         """conv1 in a box of the picture -> (N, full, h, w)."""
-        top, bottom, left, right = _around(box, 4)
-        rows, columns = _clip(top, bottom, self.height), _clip(left, right, self.width)
+        top, bottom, left, right = around(box, 4)
+        rows, columns = clip(top, bottom, self.height), clip(left, right, self.width)
         pixels = self.rgb[:, rows[0] : rows[1], columns[0] : columns[1]]
         edges = ((0, 0), (rows[0] - top, bottom - rows[1]), (columns[0] - left, right - columns[1]), (0, 0))
         if any(map(any, edges)):
             pixels = np.pad(pixels, edges, mode="reflect")
         x = torch.from_numpy(pixels - self.middle).to(self.p.device)
-        return _conv(x.permute(0, 3, 1, 2), self.p.conv1)
+        return conv(x.permute(0, 3, 1, 2), self.p.conv1)
 
-    def residual_blocks(self, x: "Layer") -> None:
+    def residual_blocks(self, x: Layer) -> None:
         """x + IN(conv(relu(IN(conv(x))))), again and again, in place."""
         a, b = (self.new_layer(x.channels, self.quarter, 4, self.p.dtype, self.p.layout) for _ in "ab")
         b.relu = False
         for (conv_a, in_a), (conv_b, in_b) in self.p.trunk:
-            self.fill(a, lambda box, w=conv_a: _conv(x.read(_around(box, 1), "reflect"), w), in_a)
-            self.fill(b, lambda box, w=conv_b: _conv(a.read(_around(box, 1), "reflect"), w), in_b)
+            self.fill(a, lambda box, w=conv_a: conv(x.read(around(box, 1), "reflect"), w), in_a)
+            self.fill(b, lambda box, w=conv_b: conv(a.read(around(box, 1), "reflect"), w), in_b)
             for box in self.boxes(x):
                 x.write(box, b.read(box, exact=True).add_(x.read(box)))
         a.close()
@@ -222,11 +228,11 @@ class _Painting:
 
     def new_layer(
         self, channels: int, size: tuple[int, int], shrunk: int, dtype: torch.dtype, layout: torch.memory_format
-    ) -> "Layer":
+    ) -> Layer:
         kept = shrunk > 1 or self.keep_full
         return Layer(self.n, channels, *size, shrunk, dtype, layout, self.p.device, kept, self.in_file)
 
-    def fill(self, layer: "Layer", compute: Callable[[Box], Tensor], affine: "Affine") -> None:
+    def fill(self, layer: Layer, compute: Callable[[Box], Tensor], affine: Affine) -> None:
         """Computes a layer in tiles, keeps it (or not), and finds its normalisation, exact over all of it."""
         layer.compute = compute
         bands = [(box, list(layer.bands(box))) for box in self.boxes(layer)]
@@ -247,29 +253,11 @@ class _Painting:
         self.passes_done += 1
         self.progress(self.passes_done / self.passes)
 
-    def boxes(self, layer: "Layer") -> Iterator[Box]:
+    def boxes(self, layer: Layer) -> Iterator[Box]:
         side = self.tile // layer.shrunk or max(layer.height, layer.width)
         for top in range(0, layer.height, side):
             for left in range(0, layer.width, side):
                 yield top, min(top + side, layer.height), left, min(left + side, layer.width)
-
-
-@dataclass
-class Affine:
-    """What comes after a normalisation: scale and shift (C), and bounds of their result, if it has any."""
-
-    scale: Tensor
-    shift: Tensor
-    low: Tensor | None = None
-    high: Tensor | None = None
-
-
-@dataclass
-class Norm:
-    """What a layer's values become: (x - mean) / sqrt(var + EPS) * scale + shift, for each picture and channel."""
-
-    moments: list[tuple[Tensor, Tensor]]  # N times mean and var (C)
-    affine: Affine
 
 
 def _of_all(pixels: list[int], means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
@@ -281,216 +269,13 @@ def _of_all(pixels: list[int], means: Tensor, variances: Tensor) -> tuple[Tensor
     return mean.float(), (share * (variances + (means - mean).square())).sum(0).float()
 
 
-def _normalise(x: Tensor, norm: Norm, relu: bool) -> Tensor:
-    """(N, C, h, w), dense -> a new (N, C, h, w); computed in float32 in one pass, whatever the type of x."""
-    scale, shift = norm.affine.scale, norm.affine.shift
-    pictures = [F.batch_norm(x[i : i + 1], *moments, scale, shift, eps=EPS) for i, moments in enumerate(norm.moments)]
-    return _limit_(pictures[0] if len(pictures) == 1 else torch.cat(pictures), norm.affine, relu)
-
-
-def _limit_(x: Tensor, affine: Affine, relu: bool) -> Tensor:
-    """In place: the bounds of the normalisation, if it has any, and then a ReLU, if there is one."""
-    if affine.low is None:
-        return _relu_(x) if relu else x
-    low, high = ((limit.clamp(min=0) if relu else limit).to(x.dtype) for limit in (affine.low, affine.high))
-    return torch.clamp(x, low, high, out=x)
-
-
-def _relu_(x: Tensor) -> Tensor:
-    """In place. 16 bits have the same sign as an integer, whose kernel is 5 times faster."""
-    (x if x.dtype == torch.float32 else x.view(torch.int16)).clamp_(min=0)
-    return x
-
-
-def _normalise_float(
-    x: Tensor, norm: Norm, relu: bool, pad: tuple[int, int, int, int], edge: str, layout: torch.memory_format
-) -> Tensor:
-    """The same in float32 with ReLU and padding, as F.pad's; the values are copied once on the way, not three times."""
-    left, right, top, bottom = pad
-    n, channels, height, width = x.shape
-    size = n, channels, top + height + bottom, left + width + right
-    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
-    inside = y[..., top : top + height, left : left + width]
-    for one, result, (mean, var) in zip(x, inside, norm.moments, strict=True):
-        scale = norm.affine.scale * (var + EPS).rsqrt()
-        shift = norm.affine.shift - mean * scale
-        torch.addcmul(shift[:, None, None], one, scale[:, None, None], out=result)
-    _limit_(y, norm.affine, relu)
-    for dim, before, after in ((2, top, bottom), (3, left, right)):
-        size = y.shape[dim]
-        skip = edge == "reflect"  # the outermost pixel itself is not repeated
-        if before:
-            y.narrow(dim, 0, before).copy_(y.narrow(dim, before + skip, before).flip(dim))
-        if after:
-            y.narrow(dim, size - after, after).copy_(y.narrow(dim, size - 2 * after - skip, after).flip(dim))
-    return y
-
-
-class Layer:
-    """A layer's values (N, C, H, W) and what they are normalised with when they are read.
-
-    They are in memory, in an unnamed temporary file, or nowhere (`kept` False): computed again in every box.
-    """
-
-    def __init__(
-        self,
-        n: int,
-        channels: int,
-        height: int,
-        width: int,
-        shrunk: int,  # by what its sides are smaller than the picture's
-        dtype: torch.dtype,
-        layout: torch.memory_format,  # of what is read; in a file channels come last
-        device: torch.device,
-        kept: bool,
-        in_file: bool,
-    ):
-        self.channels, self.height, self.width, self.shrunk, self.kept = channels, height, width, shrunk, kept
-        self.layout, self.device = layout, device
-        self.norm: Norm | None = None
-        self.relu = True  # after the normalisation
-        self.compute: Callable[[Box], Tensor] | None = None
-        self.map = None
-        if not kept:
-            return
-        if not in_file:
-            self.values = torch.empty(n, channels, height, width, dtype=dtype, device=device, memory_format=layout)
-            return
-        size = n * channels * height * width * dtype.itemsize
-        with tempfile.TemporaryFile() as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash later
-            except OSError as error:
-                raise UserError(
-                    f"{tempfile.gettempdir()} has no room for {size // 10**6} MB ({error.strerror}): set TMPDIR to "
-                    f"another folder, or give a larger --memory_limit or a smaller --max_side"
-                ) from error
-            self.map = mmap.mmap(file.fileno(), size)
-        self.values = torch.frombuffer(self.map, dtype=dtype).view(n, height, width, channels).permute(0, 3, 1, 2)
-
-    def bands(self, box: Box) -> Iterator[int]:
-        """Heights of the parts of a box whose moments are found together.
-
-        Where channels come last, they are added up in float32: the more pixels, the less exactly.
-        """
-        top, bottom, left, right = box
-        most = max(1, SUMMED // (right - left)) if self.layout is LAST else bottom - top
-        for row in range(top, bottom, most):
-            yield min(most, bottom - row)
-
-    def write(self, box: Box, x: Tensor) -> None:
-        if not self.kept:
-            return
-        top, bottom, left, right = box
-        if self.map is None and x.shape == self.values.shape:
-            self.values = x.to(self.values.dtype)
-            return
-        self.values[..., top:bottom, left:right] = x
-        self._release()
-
-    def read(self, box: Box, edge: str = "", exact: bool = False) -> Tensor:
-        """(N, C, h, w) in a box, normalised; what is outside of the layer is continued as `edge` says."""
-        top, bottom, left, right = box
-        rows, columns = _clip(top, bottom, self.height), _clip(left, right, self.width)
-        if self.kept:
-            x = self.values[..., rows[0] : rows[1], columns[0] : columns[1]].to(self.device)  # from a file
-        else:
-            x = self.compute((*rows, *columns))
-        if exact or x.dtype == torch.float16:
-            x = x.float()
-        pad = (columns[0] - left, right - columns[1], rows[0] - top, bottom - rows[1])
-        if self.norm is not None and x.dtype == torch.float32:
-            x = _normalise_float(x, self.norm, self.relu, pad, edge, self.layout)
-        else:
-            if self.norm is not None:
-                x = _normalise(x.contiguous(memory_format=self.layout), self.norm, self.relu)
-            if any(pad):
-                x = F.pad(x, pad, mode=edge)
-        self._release()
-        return x
-
-    def _release(self) -> None:
-        """The file's pages need not stay in this process's memory: the system keeps or writes them as it likes."""
-        if self.map is not None:
-            self.map.madvise(mmap.MADV_DONTNEED)
-
-    def close(self) -> None:
-        """Gives the memory back."""
-        self.values = self.compute = None
-
-
 def _doubled(layer: Layer, box: Box, weight: Tensor) -> Tensor:
     """Upsampling and convolution in a box of the doubled resolution (its edges even) -> (N, C, h, w)."""
     top, bottom, left, right = (edge // 2 for edge in box)
-    x = _unfold(_conv(layer.read(_around((top, bottom, left, right), 1), "replicate"), weight))
+    x = unfold(conv(layer.read(around((top, bottom, left, right), 1), "replicate"), weight))
     return x if weight.shape[2] == 3 else x[:, :, 1:-1, 1:-1]  # without one row and one column at each side
-
-
-def _unfold(x: Tensor) -> Tensor:
-    """(N, 4 C, h, w), 2 x 2 pixels of C at each place -> (N, C, 2 h, 2 w), in the layout of x.
-
-    What pixel_shuffle does with another order of channels, and many times faster where they come last.
-    """
-    if x.is_contiguous():
-        return x.unflatten(1, (2, 2, -1)).permute(0, 3, 4, 1, 5, 2).flatten(4).flatten(2, 3)
-    x = x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    return x.permute(0, 3, 1, 2)
-
-
-# What the three rows of a kernel come to on the small picture, for the upper and the lower of two enlarged rows:
-UPSAMPLED = {
-    2: [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]],  # rows 2i - 1 and 2i, from the small rows i - 1 and i
-    3: [[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]],  # 2i and 2i + 1, from i - 1, i, i + 1
-}
-
-
-def upsampled(weight: Tensor, size: int = 2) -> Tensor:
-    """The kernel (4 O, I, size, size) that does to a small picture what (O, I, 3, 3) does to the twice enlarged one.
-
-    Enlarged by repetition, neighbours are equal, so that their weights can be added beforehand: 4 products for a pixel
-    instead of 9. It gives 2 x 2 enlarged pixels at a time, as `_unfold` expects them: of size 2 those around the place
-    between four small pixels, of size 3 (with zeros, for Winograd's algorithm) those of one small pixel.
-    """
-    rows = torch.tensor(UPSAMPLED[size], dtype=torch.float32, device=weight.device)  # (2, size, 3)
-    return torch.einsum("pyr,qxs,oirs->pqoiyx", rows, rows, weight.float()).flatten(0, 2)
-
-
-def _weight(weight: Tensor, dtype: torch.dtype, layout: torch.memory_format = LAST) -> Tensor:
-    return weight.detach().to(dtype).contiguous(memory_format=layout)
-
-
-def _conv(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
-    """In the layout of the weight; by NNPACK where channels come first and the kernel's side is odd."""
-    if weight.stride(1) == 1:
-        return F.conv2d(x.to(weight.dtype).contiguous(memory_format=LAST), weight, stride=stride)
-    if weight.shape[2] % 2 == 0:
-        return F.conv2d(x.contiguous(), weight)
-    pictures = [torch._nnpack_spatial_convolution(one, weight, None, 0) for one in x.split(1)]  # more at once: slower
-    return pictures[0] if len(pictures) == 1 else torch.cat(pictures)
-
-
-def _affine(norm: InstanceNorm) -> Affine:
-    scale, shift = norm.weight.detach().float(), norm.bias.detach().float()
-    if not norm.bound:
-        return Affine(scale, shift)
-    reach = (norm.bound * scale.abs()).view(-1, 1, 1)
-    return Affine(scale, shift, shift.view(-1, 1, 1) - reach, shift.view(-1, 1, 1) + reach)
-
-
-def _around(box: Box, margin: int, stride: int = 1) -> Box:
-    """What a kernel sees that reaches `margin` beyond its centre: the box in the layer before it.
-
-    At stride 2 the last centre is at 2 * bottom - 2, so that a 3 x 3 kernel sees up to 2 * bottom - 1.
-    """
-    top, bottom, left, right = (edge * stride for edge in box)
-    back = stride - 1
-    return top - margin, bottom + margin - back, left - margin, right + margin - back
 
 
 def _of_one_colour(rgb: np.ndarray) -> bool:
     """(H, W, 3); a few pixels tell of almost all pictures."""
     return bool((rgb[::16, ::16] == rgb[0, 0]).all() and (rgb == rgb[0, 0]).all())
-
-
-def _clip(start: int, end: int, size: int) -> tuple[int, int]:
-    return max(start, 0), min(end, size)

@@ -3,8 +3,7 @@
 It knows no network: what paints is a function. One picture stream and all sound streams are kept, subtitles are not.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -14,10 +13,9 @@ from typing import Any
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type as SideData
 
-from infer.painting.animation import Animation, Frame, damaged, open_animation, set_last_duration, to_palette
-from infer.painting.video_info import open_video
+from infer.painting.animation import Animation, Frame, open_animation, set_last_duration, to_palette
+from infer.painting.video_reader import Reader, open_reader, open_video
 from utils.errors import UserError
 from utils.files import atomic_save
 from utils.images import on_white
@@ -53,7 +51,6 @@ TRIED = 20  # packets of a sound that are written to see whether the container c
 BT709 = 1  # FFmpeg's number of it, as color space, primaries and transfer
 LIMITED_RANGE = 1
 BATCH_PIXELS = 1 << 21  # more pixels together are painted no faster, but need more memory
-CUT_SHORT = 0.5  # seconds that may be missing at the end without a word: durations in headers are rounded
 
 
 @dataclass
@@ -106,7 +103,7 @@ def paint_video(
     can be read is painted.
     """
     container, encoder = video_format(out)
-    with (open_animation if animation else _open)(path, max_megapixels, max_side) as reader:
+    with (open_animation if animation else open_reader)(path, max_megapixels, max_side) as reader:
         writer = None
 
         def write(temporary: str) -> None:
@@ -140,119 +137,11 @@ def _container_options(container: str, plays: int) -> dict[str, str]:
     return {"apng": {"plays": str(plays)}, "webp": {"loop": str(plays)}}.get(container, {})
 
 
-@contextmanager
-def _open(path: str | Path, max_megapixels: float, max_side: int) -> Iterator["_Reader"]:
-    with open_video(path) as (source, video):
-        yield _Reader(source, video, path, max_side, max_megapixels)
-
-
-class _Reader:
-    """The frames and the sound packets of a video, in the order of the file, times counted from its start."""
-
-    def __init__(
-        self,
-        source: av.container.InputContainer,
-        video: av.VideoStream,
-        path: str | Path,
-        max_side: int,
-        max_megapixels: float,
-    ):
-        width, height = video.codec_context.width, video.codec_context.height
-        if max_megapixels and width * height > max_megapixels * 1e6:
-            raise UserError(
-                f"{path} has {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, "
-                f"more than --max_megapixels={max_megapixels:g}: raise that"
-            )
-        video.thread_type = "AUTO"
-        self.source, self.path, self.video = source, path, video
-        self.sounds = [s for s in source.streams.audio if s.codec_context is not None]
-        factor = min(1, max_side / max(width, height)) if max_side else 1
-        self.stored_size = tuple(max(1, round(side * factor)) for side in (width, height))  # before it is turned
-        self.reduced = factor < 1
-        self.start = Fraction(max(0, source.start_time or 0), av.time_base)  # seconds; some recorders begin anywhere
-        self.frames, self.broken, self.end = 0, False, 0.0
-        self.plays, self.time_base, self.uneven = 0, video.time_base, video.average_rate != video.base_rate
-
-    def __iter__(self) -> Iterator[Frame | av.Packet]:
-        """Frames, and packets of the sound streams."""
-        last = None
-        for item in self._read():
-            stream = self.video if isinstance(item, av.VideoFrame) else item.stream
-            offset = round(self.start / stream.time_base)
-            if isinstance(item, av.VideoFrame):
-                step = max(1, item.duration or round(1 / (self.rate * stream.time_base)))
-                # An AVI has no times; what the demuxer makes up is wrong where frames are stored out of order.
-                counted = item.pts is None or self.source.format.name == "avi"
-                pts = (0 if last is None else last + step) if counted else item.pts - offset
-                last = pts if last is None else max(pts, last + 1)  # encoders want rising times, come what may
-                self.frames += 1
-                self.broken |= item.is_corrupt
-                self.end = max(self.end, float((last + step) * stream.time_base))
-                yield Frame(self._pixels(item), last, step)
-            else:
-                item.pts, item.dts = item.pts - offset, item.dts - offset
-                self.end = max(self.end, float((item.pts + (item.duration or 0)) * stream.time_base))
-                yield item
-
-    def _read(self) -> Iterator["av.VideoFrame | av.Packet"]:
-        packets = self.source.demux([self.video, *self.sounds])
-        try:
-            for packet in packets:
-                if packet.stream is self.video:
-                    yield from self._decode(packet)
-                elif packet.pts is not None and packet.dts is not None:
-                    yield packet
-        except (av.FFmpegError, OSError):
-            self.broken = True
-            yield from self._decode(None)  # the frames that the decoder still has
-
-    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
-        try:
-            return self.video.codec_context.decode(packet)
-        except av.FFmpegError:
-            self.broken = True
-            return []
-
-    def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
-        """Upright (H, W, 3) uint8; a frame of another size than the first one is brought to that."""
-        width, height = self.stored_size
-        filter = "AREA" if self.reduced else "BILINEAR"
-        rgb = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=filter)
-        matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
-        return _upright(rgb, np.frombuffer(bytes(matrix), np.int32)) if matrix is not None else rgb
-
-    @property
-    def pixel_shape(self) -> Fraction | None:
-        """Width to height of a pixel as it is stored, if that is known."""
-        return self.video.sample_aspect_ratio
-
-    @property
-    def rate(self) -> Fraction:
-        """Frames in a second, on average."""
-        return self.video.average_rate or self.video.guessed_rate or Fraction(25)
-
-    @property
-    def duration(self) -> float:
-        """Seconds, as the file says; 0 if it does not."""
-        known = [float(s.duration * s.time_base) for s in (self.video, *self.sounds) if s.duration]
-        return max(known, default=(self.source.duration or 0) / av.time_base)
-
-    @property
-    def expected_frames(self) -> int:
-        return self.video.frames or round(self.duration * self.rate)
-
-    def note(self) -> str:
-        """What is missing, in one line; empty if nothing is."""
-        if not self.broken and self.end > self.duration - CUT_SHORT:
-            return ""
-        return damaged(self.path, self.frames)
-
-
 class _Writer:
     """The streams of the new file."""
 
     def __init__(
-        self, output: av.container.OutputContainer, encoder: str, reader: "_Reader | Animation", quality: int = 95
+        self, output: av.container.OutputContainer, encoder: str, reader: Reader | Animation, quality: int = 95
     ):
         self.output, self.encoder, self.reader, self.quality = output, encoder, reader, quality
         self.time_base = TIME_BASES.get(encoder, reader.time_base)
@@ -398,14 +287,3 @@ def _can_hold(container: str, path: str | Path, number: int) -> bool:
         return True
     except (UserError, ValueError):  # what open_video makes of any error of FFmpeg
         return False
-
-
-def _upright(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(H, W, 3) as stored -> as shown, by the 3 x 3 display matrix (a, b, u, c, d, v, x, y, w) of MP4.
-
-    A pixel at (x, y) is shown at (a x + c y, b x + d y), but for a shift: quarter turns and mirrors.
-    """
-    a, b, c, d = np.sign(matrix[[0, 1, 3, 4]])
-    if abs(b) == 1 and abs(c) == 1 and not (a or d):
-        return rgb.swapaxes(0, 1)[::b, ::c]
-    return rgb[::d, ::a] if a and d and not (b or c) else rgb

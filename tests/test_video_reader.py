@@ -1,4 +1,4 @@
-"""infer/painting/video_info.py on real files whose facts are known."""
+"""infer/painting/video_reader.py on real files whose facts are known."""
 
 import struct
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from infer.painting.video import paint_video
-from infer.painting.video_info import VideoInfo, video_info
+from infer.painting.video_reader import VideoInfo, video_info
 from tests.test_video import RATE, greys, make_video, patches
 from utils.errors import UserError
 

@@ -1,4 +1,4 @@
-"""models/vgg.py: torchvision's networks are the oracle for names, indices and features; files, and what is refused."""
+"""models/loss_networks.py: torchvision's networks are the oracle for names and features; files, what is refused."""
 
 import hashlib
 import socket
@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import models.vgg
+import models.loss_networks
 from models import MobileNetV2
-from models.vgg import (
+from models.loss_networks import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     NETWORKS,
@@ -400,7 +400,7 @@ def test_nnpack_gives_the_same_features_and_gradients(tmp_path, monkeypatch):
     path, _ = weight_file(tmp_path, "vgg16")
     results = []
     for faster in (True, False):
-        monkeypatch.setattr(models.vgg, "nnpack_is_faster", lambda faster=faster: faster)
+        monkeypatch.setattr(models.loss_networks, "nnpack_is_faster", lambda faster=faster: faster)
         network = FeatureNetwork("vgg16", ["relu1_2", "relu2_1"], str(path))
         assert sum(isinstance(layer, NNPackConv2d) for layer in network.features) == 2 * faster
         for size in ((64, 40), (32, 20)):  # the second is left to oneDNN
