@@ -1,10 +1,9 @@
 """How fast the page answers, and what it needs under load: `python benchmarks/demo.py [--requests=200 --at_once=8]`.
 
-Starts the demo as a process and asks it by gradio_client for the four works in turn. Linux only (/proc).
+Starts the demo as a process and asks it by gradio_client for the four calls in turn. Linux only (/proc).
 """
 
 import argparse
-import itertools
 import json
 import os
 import socket
@@ -15,14 +14,15 @@ import time
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median, quantiles
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402  the path first
-from PIL import Image  # noqa: E402
+from PIL import Image  # noqa: E402  the path first
 
 from benchmarks.common import peak_memory  # noqa: E402
 
@@ -32,11 +32,10 @@ PHOTO = ROOT / "dataset" / "sample" / "photos" / "alps_noon.jpg"
 SIDE = 1024  # pixels of the painting that is timed
 
 
-def timed(work: Callable, *args, **options) -> tuple[float, object]:
-    """(seconds, the result)."""
+def seconds_of(call: Callable, *args, **options) -> float:
     start = time.perf_counter()
-    result = work(*args, **options)
-    return time.perf_counter() - start, result
+    call(*args, **options)
+    return time.perf_counter() - start
 
 
 def wait_for(url: str, server: subprocess.Popen) -> None:
@@ -51,40 +50,37 @@ def wait_for(url: str, server: subprocess.Popen) -> None:
 
 
 def measure(url: str, pid: int, folder: Path, requests: int, at_once: int) -> dict[str, float]:
-    """Seconds of single works and of many at once, requests without an answer, MB, and files that were left."""
+    """Seconds of single calls and of many at once, requests without an answer, MB, and files that were left."""
     from gradio_client import Client, handle_file
 
     client = Client(url, verbose=False, analytics_enabled=False)
     large = folder / "photo.jpg"
     Image.open(PHOTO).convert("RGB").resize((SIDE, SIDE)).save(large)
-    figures = {"first poem": timed(client.predict, title="春江夜泊", api_name="/compose")[0]}
-    figures["second poem"] = timed(client.predict, title="春江夜泊", api_name="/compose")[0]
-    works = itertools.cycle(
-        [
-            lambda: len(client.predict(title="雪", api_name="/compose")),
-            lambda: np.asarray(Image.open(client.predict(handle_file(str(large)), api_name="/paint"))).shape,
-            lambda: len(client.predict(handle_file(str(PHOTO)), title="雪", api_name="/postcard")),
-            lambda: len(client.predict(handle_file(str(PHOTO)), api_name="/classify")),
-        ]
+    photo = handle_file(str(PHOTO))
+    calls = (
+        partial(client.predict, title="雪", api_name="/compose"),
+        lambda: Image.open(client.predict(handle_file(str(large)), api_name="/paint")).load(),
+        partial(client.predict, photo, title="雪", api_name="/postcard"),
+        partial(client.predict, photo, api_name="/classify"),
     )
-    first = [next(works) for _ in range(4)]
-    first[1]()  # loads the painter
-    figures[f"painting of {SIDE} x {SIDE}"] = median(timed(first[1])[0] for _ in range(3))
+    metrics = {"first poem": seconds_of(calls[0]), "second poem": seconds_of(calls[0])}
+    calls[1]()  # loads the painter
+    metrics[f"painting of {SIDE} x {SIDE}"] = median(seconds_of(calls[1]) for _ in range(3))
     with ThreadPoolExecutor(at_once) as pool:
         start = time.perf_counter()
-        calls = [pool.submit(timed, next(works)) for _ in range(requests)]
-        faults = [error for call in calls if (error := call.exception())]
-        seconds = [call.result()[0] for call in calls if not call.exception()]
-        figures[f"{requests} requests, {at_once} at once"] = time.perf_counter() - start
-    for error in dict.fromkeys(map(repr, faults)):
+        jobs = [pool.submit(seconds_of, call) for call in islice(cycle(calls), requests)]
+        errors = [error for job in jobs if (error := job.exception())]
+        metrics[f"{requests} requests, {at_once} at once"] = time.perf_counter() - start
+    for error in dict.fromkeys(map(repr, errors)):
         print(error, file=sys.stderr)
-    figures["of these, lost"] = len(faults)
-    figures["median seconds of a request"] = median(seconds)
-    figures["95 % of them within"] = quantiles(seconds, n=20)[-1]
-    figures["peak memory, MB"] = peak_memory(Path(f"/proc/{pid}"))
+    seconds = [job.result() for job in jobs if not job.exception()]
+    metrics["of these, lost"] = len(errors)
+    metrics["median seconds of a request"] = median(seconds)
+    metrics["95 % of them within"] = quantiles(seconds, n=20)[-1]
+    metrics["peak memory, MB"] = peak_memory(Path(f"/proc/{pid}"))
     time.sleep(1)
-    figures["files left"] = sum(file.is_file() for file in folder.glob("shihua_*/**/*"))
-    return figures
+    metrics["files left"] = sum(file.is_file() for file in folder.glob("shihua_*/**/*"))
+    return metrics
 
 
 def main() -> None:
@@ -103,15 +99,15 @@ def main() -> None:
         server = subprocess.Popen([sys.executable, ROOT / "main.py", "demo", f"--port={port}"], env=env)
         try:
             wait_for(url, server)
-            figures = {"from the command to the page": time.perf_counter() - start}
-            figures |= measure(url, server.pid, Path(folder), options.requests, options.at_once)
+            metrics = {"from the command to the page": time.perf_counter() - start}
+            metrics |= measure(url, server.pid, Path(folder), options.requests, options.at_once)
         finally:
             server.terminate()
             server.wait()
     if options.json:
-        print(json.dumps(figures))
+        print(json.dumps(metrics))
     else:
-        for name, value in figures.items():
+        for name, value in metrics.items():
             print(f"{name:32} {value:8.2f}")
 
 

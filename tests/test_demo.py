@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import utils.images  # noqa: F401  Pillow learns HEIC
 from demo.classify import NEITHER
 from tests.servers import ROOT, until
 from tests.test_board import chromium, make_run
