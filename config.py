@@ -202,9 +202,9 @@ class GenerateConfig(Options):
 class StylizeConfig(Options):
     """Options of stylize."""
 
-    style: str = option("", "style, or a mixture of styles as in wave:0.6,starry:0.4; empty: the first one")
+    style: str = option("", "style, or a mixture as in wave:0.6,starry:0.4; list: which there are; empty: the first")
     strength: float = STRENGTH
-    keep_color: bool = option(False, "keep the photograph's colours: paint the brightness only")
+    keep_color: bool = option(False, "keep the photograph's colours and its overall brightness")
     max_side: int = option(0, "reduce larger pictures and videos to this longer side, in pixels; 0: never")
     mask: str = option("", "grey picture: white is painted, black or transparent stays as it is", reads="a picture")
     out: str = option("", "file to write; of several the folder; empty: NAME_STYLE beside the input", writes="files")

@@ -138,6 +138,12 @@ def check(*args: str, **options: Option) -> None:
 def stylize(*args: str, **options: Option) -> None:
     """PATH …  paint pictures, folders of pictures, animations, videos"""
     cfg = parse("stylize", options)
+    if cfg.style == "list":
+        from infer.painting.names import CHINESE
+
+        styles = shihua.Painter(cfg.load).styles
+        print("\n".join("  ".join((name, *CHINESE.get(name, ())[:1])) for name in styles))
+        return
     if not all(args) or not args:  # an empty path would be the current folder
         raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
     painter = _painter(cfg)

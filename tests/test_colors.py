@@ -26,14 +26,15 @@ def test_keep_color_takes_brightness_alone_from_the_painting():
         [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
     )  # JFIF 1.02, page 3
     of_result, of_photo, of_painting = (x[0].astype(float) @ to_ycbcr.T for x in (result, photos, painting))
-    assert np.abs(of_result - of_photo)[..., 1:].max() <= 0.6 and np.abs(of_result - of_painting)[..., 0].max() <= 0.6
+    assert np.abs(of_result - of_photo)[..., 1:].max() <= 0.6 and np.ptp((of_result - of_painting)[..., 0]) <= 1.2
+    assert abs((of_result - of_photo)[..., 0].mean()) <= 0.1  # as bright as the photograph
 
 
 def test_keep_color_of_a_grey_photo_is_grey_and_clamps():
     photos = np.array([0, 128, 255], np.uint8).reshape(1, 1, 3, 1).repeat(3, 3)
     painting = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0]], np.uint8).reshape(1, 1, 3, 3)
     result = stylize(photos, lambda rgb, progress: painting.copy(), keep_color=True)
-    assert result[0, 0].tolist() == [[0, 0, 0], [255, 255, 255], [76, 76, 76]]
+    assert result[0, 0].tolist() == [[17, 17, 17], [255, 255, 255], [93, 93, 93]]  # 17 brighter on average
 
 
 def test_a_mask_keeps_what_is_black_pixel_for_pixel():

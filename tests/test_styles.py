@@ -149,6 +149,13 @@ def test_style_and_strength_reach_the_network(capsys, network, tmp_path, words, 
     assert is_near(pixels(out), painted(network, path, style, strength))
 
 
+def test_the_styles_are_listed(capsys, network):
+    assert called(capsys, f"--load={network}", "--style=list")[:2] == (
+        0,
+        "great_wave  神奈川浪\nstarry_night  星月夜\nthe_scream  呐喊\nstarfish\n",
+    )
+
+
 def test_the_other_options_reach_the_painter(capsys, network, tmp_path, monkeypatch):
     given = []
 

@@ -27,7 +27,7 @@ def stylize(
 ) -> np.ndarray:
     """Paints pictures (N, H, W, 3) uint8 -> (N, H, W, 3) uint8.
 
-    `keep_color` takes only the luminance from the painting, the colours from the photograph (Gatys et al. 2016,
+    `keep_color` takes the luminance from the painting, its mean and the colours from the photograph (Gatys et al. 2016,
     Preserving Color in Neural Artistic Style Transfer, section 4). `mask` (h, w) uint8, resized to the picture, is the
     painting's share: where it is 0 the photograph stays as it is. Raises UserError if there is not enough memory.
     """
@@ -60,13 +60,17 @@ def blend(photo: np.ndarray, painting: np.ndarray, weight: float | np.ndarray) -
 
 
 def keep_colors(photo: np.ndarray, painting: np.ndarray) -> None:
-    """Gives the painting the photograph's Cb and Cr, in place; both (N, H, W, 3) uint8.
+    """Gives the painting the photograph's Cb and Cr, and its mean Y, in place; both (N, H, W, 3) uint8.
 
     Cb and Cr are multiples of B - Y and R - Y, so all three channels of the photograph move by the difference in Y.
     """
-    for one, other, _ in _strips(photo, painting):
-        difference = other @ LUMA - one @ LUMA  # (h, W)
-        other[:] = np.clip(one + difference[..., None] + 0.5, 0, 255)
+    for number in range(len(photo)):
+        pair = photo[number : number + 1], painting[number : number + 1]
+        brighter = sum((other.astype(np.float64) - one).sum((0, 1)) @ LUMA for one, other, _ in _strips(*pair))
+        brighter = np.float32(brighter / photo[number, ..., 0].size)
+        for one, other, _ in _strips(*pair):
+            difference = other @ LUMA - one @ LUMA - brighter  # (h, W)
+            other[:] = np.clip(one + difference[..., None] + 0.5, 0, 255)
 
 
 def _strips(photo: np.ndarray, painting: np.ndarray):
