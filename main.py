@@ -43,12 +43,12 @@ def train(*args: str, **options: Option) -> None:
 
 
 def val(*args: str, **options: Option) -> None:
-    """judge a model file on the validation split: --load=FILE"""
+    """evaluate a model file on the validation split: --load=FILE"""
     _evaluate("val", args, options)
 
 
 def test(*args: str, **options: Option) -> None:
-    """judge a model file on the test split: --load=FILE; dogcat: write Kaggle's CSV, too"""
+    """evaluate a model file on the test split: --load=FILE; dogcat: write Kaggle's CSV, too"""
     _evaluate("test", args, options)
 
 
@@ -302,7 +302,7 @@ def summary(*args: str, **options: Option) -> None:
 
 
 def runs(*args: str, **options: Option) -> None:
-    """[RUN …]  the runs so far, or those named, side by side: figures, and the settings in which they differ"""
+    """[RUN …]  the runs so far, or those named, side by side: metrics, and the options in which they differ"""
     cfg = parse("runs", options)
     from board.runs import read_runs, table
 

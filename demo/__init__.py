@@ -1,4 +1,4 @@
-"""The page. Gradio reads the environment when it is imported; this comes first, so nothing is told to anybody."""
+"""The page. Gradio reads the environment when it is imported; this comes first, so that it sends nothing home."""
 
 import os
 

@@ -102,23 +102,7 @@ def application(cfg: DemoConfig, root: Path) -> Guard:
         sweeper.cancel()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-
-    # Gradio's own would put equal files of different visitors in one place, so that one could not be deleted.
-    @app.post("/gradio_api/upload")
-    async def upload(request: Request, upload_id: str | None = None) -> Response:
-        try:
-            folder = uploads.new_folder(INPUTS)
-            files, _, _ = await upload_fn(request, str(folder), max_bytes, upload_id)
-        except UserError as error:
-            return JSONResponse({"error": str(error)}, 503)
-        except MultiPartException as error:
-            return JSONResponse({"error": error.message}, 413 if "maximum allowed size" in error.message else 400)
-        return JSONResponse(files)
-
-    @app.get("/gradio_api/upload_progress")
-    async def upload_progress() -> Response:
-        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
-
+    _add_uploads(app, uploads, max_bytes)
     gr.mount_gradio_app(
         app,
         build_page(Service(cfg), uploads),
@@ -138,6 +122,25 @@ def application(cfg: DemoConfig, root: Path) -> Guard:
         head=f"<style>{STYLE.read_text(encoding='utf-8')}</style><script>{TYPES}</script>",
     )
     return Guard(app, cfg.host, 2 * max_bytes, uploads)
+
+
+def _add_uploads(app: FastAPI, uploads: Uploads, max_bytes: int) -> None:
+    """Takes uploads in Gradio's place, which would keep equal files of two visitors as one that neither may delete."""
+
+    @app.post("/gradio_api/upload")
+    async def upload(request: Request, upload_id: str | None = None) -> Response:
+        try:
+            folder = uploads.new_folder(INPUTS)
+            files, _, _ = await upload_fn(request, str(folder), max_bytes, upload_id)
+        except UserError as error:
+            return JSONResponse({"error": str(error)}, 503)
+        except MultiPartException as error:
+            return JSONResponse({"error": error.message}, 413 if "maximum allowed size" in error.message else 400)
+        return JSONResponse(files)
+
+    @app.get("/gradio_api/upload_progress")
+    async def upload_progress() -> Response:
+        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
 
 async def _untouched(data: Any, block: Any, **how: Any) -> Any:
