@@ -17,32 +17,20 @@ from config import StyleConfig
 from data.photos import EMBEDDED, PhotoDataset, choose_split, collate, list_pictures
 from infer.painting.colors import grade
 from infer.painting.files import read_style
-from infer.painting.optimize import optimize
 from models.basemodule import BaseModule, read_metadata
 from models.loss_networks import choose_network
 from models.lpips import LPIPS
 from models.perceptual import PerceptualLoss, total_variation
-from models.strokes import (
-    BANDS,
-    band,
-    calm_places,
-    flicker,
-    largest_normalised,
-    likeness,
-    same_texture,
-    strokes,
-)
-from models.transformer_net import StyleNetworks, join_styles
+from models.strokes import calm_places, likeness, same_texture, strokes
 from tasks.base import Task
+from tasks.style_metrics import compare_with_optimized, in_8_bits, measure
+from tasks.style_setup import by_style, choose, make_networks, style_pictures
 from training.recorder import Recorder
-from utils.errors import UserError, did_you_mean
+from utils.errors import UserError
 from utils.images import grid, save_image, to_uint8
 
-EMBEDDED_STYLES = EMBEDDED.parent / "styles"
 CLASSIFIER = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
-CHANNELS = (32, 64, 128)  # at width 1
-BOUND = 8.0  # standard deviations: of normalised values
-EXCESS_WEIGHT = 10.0  # of the mean square by which they come near the bound
+EXCESS_WEIGHT = 10.0  # of the mean square by which normalised values come near their bound
 STYLE_SIDE = 1.45  # by what the style pictures are larger than the crops: larger gives finer strokes, smaller no forms
 SHEET_SIDE = 256  # pixels, of a cell of the sheet: strokes are not to be judged on less
 REPORT_SIDE = 512  # pixels, of the photographs that val and test judge by
@@ -71,8 +59,8 @@ class StyleTask(Task):
         network = choose_network(cfg.loss_network, cfg.vgg, str(CLASSIFIER))
         self.loss_network, self.loss_file, self.why = network
         self.cfg = dataclasses.replace(cfg, loss_network=self.loss_network)
-        self.model, learning = _make_networks(cfg, arguments)
-        self.styles = _chosen(cfg.styles, self.model.styles) or learning
+        self.model, learning = make_networks(cfg, arguments)
+        self.styles = choose(cfg.styles, self.model.styles) or learning
         if others := [number for number, name in enumerate(self.model.styles) if name not in self.styles]:
             patterns = [*cfg.freeze.split(","), *(f"networks.{number}.*" for number in others)]
             frozen = ",".join(filter(None, dict.fromkeys(patterns)))
@@ -81,7 +69,7 @@ class StyleTask(Task):
         by_style("grade", cfg.grade, self.model.styles)
         if cfg.style_size > STORED_SIDE and cfg.load and not cfg.style_image:
             stored = f"{cfg.load} holds its styles' pictures at {STORED_SIDE} pixels"
-            raise UserError(f"--style_size={cfg.style_size}: {stored}; give larger ones with --style_image")
+            raise UserError(f"{stored}; give larger ones as style_image", style_size=cfg.style_size)
         # Channels last is the order that convolutions are fastest in, and the normalisation far faster (BoundedNorm).
         self.model.to(memory_format=torch.channels_last)
 
@@ -95,9 +83,9 @@ class StyleTask(Task):
         stored = read_metadata(cfg.load).get("style_pictures", {}) if cfg.load and Path(cfg.load).exists() else {}
         found = {name: base64.b85decode(text) for name, text in stored.items()}
         if cfg.style_image or not found:
-            found |= _style_pictures(cfg.style_image)
+            found |= style_pictures(cfg.style_image)
         if missing := [name for name in self.model.styles if name not in found]:
-            raise UserError(f"{cfg.load} paints {missing[0]} too: give its picture in the folder --style_image")
+            raise UserError(f"{cfg.load} paints {missing[0]} too: give its picture in the folder style_image")
         return {name: found[name] for name in self.model.styles}
 
     @cached_property
@@ -268,14 +256,15 @@ class StyleTask(Task):
                 paintings = [in_8_bits(self.model[name](photo)["image"]) for name in styles]
                 textures = same_texture(paintings, calm_places(photo))
                 for style, painting in enumerate(paintings):
-                    row = self._judge(photo, painting, style, pictures[style])
+                    row = measure(self.model[styles[style]], self.loss, photo, painting, style, pictures[style])
                     others = [abs(value) for i, value in enumerate(textures[style]) if i != style]
                     if others:
                         row["same_texture"] = sum(others) / len(others)
                     if lpips is not None:
                         row["lpips"] = lpips(painting, photo).item()
                     if cfg.optimize_steps:
-                        row |= self._compare(photo, painting, style)
+                        weight = float(self.style_weights[style])
+                        row |= compare_with_optimized(cfg, self.loss, weight, photo, painting, style)
                     rows[style].append(row)
                     bar.update()
         for name, judged in zip(styles, rows, strict=True):
@@ -286,32 +275,6 @@ class StyleTask(Task):
                 result[f"{name}_{key}"] = value
                 means.setdefault(key, []).append(value)
         return result | {f"mean_{key}": sum(values) / len(values) for key, values in means.items()}
-
-    def _judge(self, photo: Tensor, painting: Tensor, style: int, picture: Tensor) -> dict[str, float]:
-        """The figures of a painting of a photograph, both (1, 3, H, W), beside the picture of its style."""
-        network = self.model[self.styles[style]]
-        by_size = strokes(painting, calm_places(photo), picture)
-        figures = {f"strokes_{a}_{b}": value for (a, b), value in zip(BANDS, by_size, strict=True)}
-        number = torch.tensor([style], device=photo.device)
-        figures["likeness"] = likeness(painting, photo)
-        figures["content"] = self.loss(painting, self.loss.content(photo), number)["content"].item()
-        for factor in (1, 2, 4):
-            figures[f"covariance_{factor}"] = self.loss.covariance_distance(painting, picture, factor).item()
-        figures["largest"] = largest_normalised(network, photo)
-        figures["flicker"] = flicker(network, photo, painting)
-        painted = band(painting, BANDS[0][0], BANDS[-1][1]).square().mean().sqrt().item()
-        figures["flicker_to_strokes"] = figures["flicker"] / max(255 * painted, 1e-6)
-        return figures
-
-    def _compare(self, photo: Tensor, painting: Tensor, style: int) -> dict[str, float]:
-        """The training's loss of a painting, and that of the picture that is optimised for it alone."""
-        cfg = self.cfg
-        weights = cfg.content_weight, float(self.style_weights[style]), cfg.tv_weight
-        best = optimize(photo, self.loss, style, cfg.optimize_steps, *weights)
-        content, number = self.loss.content(photo), torch.tensor([style], device=photo.device)
-        losses = [self.loss(picture, content, number) for picture in (painting, in_8_bits(best))]
-        values = [(weights[0] * loss["content"] + weights[1] * loss["style"]).item() for loss in losses]
-        return dict(zip(("loss", "optimized"), values, strict=True))
 
     def trial_batch(self, size: int) -> dict[str, Tensor]:
         image = torch.randint(256, (1, 3, size, size), dtype=torch.uint8)
@@ -337,90 +300,3 @@ class StyleTask(Task):
                 picture = buffer.getvalue()
             stored[name] = base64.b85encode(picture).decode()
         return stored
-
-
-def in_8_bits(picture: Tensor) -> Tensor:
-    """(B, 3, H, W) -> what a file holds of it: clamped to 0..1, in steps of 1/255."""
-    return picture.mul(255).add(0.5).clamp(0, 255).floor() / 255
-
-
-def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None = None) -> list[float]:
-    """A number for each of the styles (or of those wanted) from such as `4,ink:1.5`: one for all (0 without), others by
-    name.
-
-    Raises UserError for what is no number, or no style.
-    """
-    default, numbers = 0.0, {}
-    for part in filter(None, text.split(",")):
-        name, _, number = part.rpartition(":")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value < float("inf"):
-            raise UserError(f"--{option}={part}: expected a number, or STYLE:NUMBER, as in --{option}=4,ink:1.5")
-        if name and name not in styles:
-            raise UserError(f"--{option}={part}: the styles are {', '.join(styles)}{did_you_mean(name, styles)}")
-        if name:
-            numbers[name] = value
-        else:
-            default = value
-    return [numbers.get(name, default) for name in wanted or styles]
-
-
-def _make_networks(cfg: StyleConfig, arguments: dict[str, Any] | None) -> tuple[StyleNetworks, list[str]]:
-    """(the networks, which of the styles learn): as `arguments` say, from cfg.load, or new ones.
-
-    If cfg.style_image has pictures of styles that the file lacks, these join the others, and only they learn.
-    """
-    if arguments:
-        return StyleNetworks(**arguments), list(arguments["styles"])
-    given = list(_style_pictures(cfg.style_image)) if cfg.style_image or not cfg.load else []
-    if not cfg.load:
-        network = {"channels": _channels(cfg.width), "blocks": cfg.blocks, "bound": BOUND}
-        return StyleNetworks(dict.fromkeys(given, network)), given
-    loaded = StyleNetworks.load(cfg.load)
-    _refuse_other_network(cfg, loaded)
-    if not (new := [name for name in given if name not in loaded.styles]):
-        return loaded, loaded.styles
-    first = loaded[loaded.styles[0]]
-    added = StyleNetworks(dict.fromkeys(new, first.arguments))
-    for name in new:
-        added[name].load_state_dict(first.state_dict())
-    return join_styles([loaded, added]), new
-
-
-def _chosen(text: str, styles: list[str]) -> list[str]:
-    """The styles that the option names, in the file's order."""
-    names = [name for name in text.split(",") if name]
-    if unknown := [name for name in names if name not in styles]:
-        near = did_you_mean(unknown[0], styles)
-        raise UserError(f"--styles={unknown[0]}: this network has {', '.join(styles)}{near}")
-    return [name for name in styles if name in names]
-
-
-def _channels(width: float) -> list[int]:
-    return [max(1, round(c * width)) for c in CHANNELS]
-
-
-def _refuse_other_network(cfg: StyleConfig, model: StyleNetworks) -> None:
-    for name, network in model.arguments["styles"].items():
-        for option, argument, wanted in (("width", "channels", _channels(cfg.width)), ("blocks", "blocks", cfg.blocks)):
-            if option in cfg.changed() and wanted != network[argument]:
-                value = getattr(cfg, option)
-                raise UserError(
-                    f"--{option}={value}: {cfg.load} has {argument} {network[argument]} of {name}; leave --{option} out"
-                )
-
-
-def _style_pictures(style_image: str) -> dict[str, Path]:
-    """{name of the style: its picture} of the option --style_image."""
-    place = Path(style_image or EMBEDDED_STYLES)
-    if not place.exists():
-        raise UserError(f"--style_image={place} does not exist: give a picture, or a folder of pictures")
-    found = (
-        {Path(source.name).stem: source.path for source in list_pictures(place, "style_image")}
-        if place.is_dir()
-        else {}
-    )
-    return found or {place.stem: place}
