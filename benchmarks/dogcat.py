@@ -169,11 +169,11 @@ def timed_classifying(way: str, views: int, file: Path, folder: Path) -> Callabl
     def answer(number: int) -> tuple[float, Tensor]:
         start = time.perf_counter()
         if way == "plain":
-            chances = (plain_logits(network, paths, size) / temperature).softmax(1)
+            probs = (plain_logits(network, paths, size) / temperature).softmax(1)
         else:
             found = classify(model, find_pictures([str(p) for p in paths]), Settings(views, way, threshold=ANY))
-            chances = torch.tensor([list(answer.probabilities.values()) for answer in found])
-        return (time.perf_counter() - start) / len(paths), chances
+            probs = torch.tensor([list(answer.probabilities.values()) for answer in found])
+        return (time.perf_counter() - start) / len(paths), probs
 
     return answer
 
@@ -193,11 +193,11 @@ def measure_classifying(precisions: Sequence[str], file: Path, folder: Path, tit
 def turns(workers: Sequence[Worker], rounds: int, question: Callable[[int], int], title: str) -> None:
     """Lets the workers take turns, and prints a table of what they found; differences are of probabilities."""
     target, largest, mean = None, {}, {}
-    for worker, chances in take_turns(workers, rounds, question):
-        if chances is None:
+    for worker, probs in take_turns(workers, rounds, question):
+        if probs is None:
             continue
-        target = chances if target is None else target
-        difference = (chances - target).abs()
+        target = probs if target is None else target
+        difference = (probs - target).abs()
         largest[worker.name], mean[worker.name] = difference.max().item(), difference.mean().item()
     more = (" largest | mean difference |", " --- | --- |") if largest else ("", "")
     print(f"\n| {title} | precision | images/s (min to max) | speed | MB added | memory |{more[0]}")

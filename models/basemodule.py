@@ -120,16 +120,16 @@ class BaseModule(nn.Module):
         missing = [k for k in own if k not in tensors]
         misfit = [k for k, v in own.items() if k in tensors and tensors[k].shape != v.shape]
         if strict and (extra or missing or misfit):
-            faults = [f"missing {_some(missing)}"] if missing else []
-            faults += [f"unknown {_some(extra)}"] if extra else []
-            faults += [f"{k} is {tuple(tensors[k].shape)}, not {tuple(own[k].shape)}" for k in misfit[:1]]
-            raise UserError(f"{source} does not fit {type(self).__name__}: {'; '.join(faults)}")
+            errors = [f"missing {_some(missing)}"] if missing else []
+            errors += [f"unknown {_some(extra)}"] if extra else []
+            errors += [f"{k} is {tuple(tensors[k].shape)}, not {tuple(own[k].shape)}" for k in misfit[:1]]
+            raise UserError(f"{source} does not fit {type(self).__name__}: {'; '.join(errors)}")
         good = {k: v for k, v in tensors.items() if k in own and k not in misfit}
         self.load_state_dict(good, strict=False)
         return sorted(set(extra + missing + misfit))
 
 
-def average(paths: Sequence[str | Path], shares: Sequence[float]) -> BaseModule:
+def average(paths: Sequence[str | Path], weights: Sequence[float]) -> BaseModule:
     """The network whose weights are the weighted mean of those of several files of the same network.
 
     Networks that were trained from the same weights on often lie in one valley, and their mean is better than each of
@@ -141,11 +141,11 @@ def average(paths: Sequence[str | Path], shares: Sequence[float]) -> BaseModule:
     for path, model in zip(paths, models, strict=True):
         if (type(model), model.arguments) != (type(result), result.arguments):
             raise UserError(f"{path} and {paths[-1]} hold different networks: only equal ones can be averaged")
-    total = sum(shares)
+    total = sum(weights)
     states = [model.state_dict() for model in models]
     for name, tensor in result.state_dict().items():
         if tensor.is_floating_point():
-            tensor.copy_(sum(share / total * state[name] for share, state in zip(shares, states, strict=True)))
+            tensor.copy_(sum(weight / total * state[name] for weight, state in zip(weights, states, strict=True)))
     return result
 
 
