@@ -48,7 +48,8 @@ def list_pictures(root: str | Path, option: str = "data_root") -> list[Source]:
 
     `option` is what messages call the place. Raises UserError if there is no such place, or no picture in it.
     """
-    place, root = f"--{option}={root}", Path(root)
+    root = Path(root)
+    place = {option: root}
     if root.is_dir():
         found = [Source(_printable(str(path.relative_to(root))), path) for path in _files(root)]
     elif root.exists():
@@ -56,15 +57,15 @@ def list_pictures(root: str | Path, option: str = "data_root") -> list[Source]:
             with tarfile.open(root, "r:") as archive:  # uncompressed: any picture can be read by itself
                 members = [member for member in archive if member.isfile()]
         except tarfile.TarError:
-            raise UserError(f"{place}: expected a folder of pictures or a whole, uncompressed .tar") from None
+            raise UserError("expected a folder of pictures or a whole, uncompressed .tar", **place) from None
         except OSError as error:
-            raise UserError(f"cannot read {place}: {error.strerror}") from error
+            raise UserError(f"cannot be read: {error.strerror}", **place) from error
         found = [Source(_printable(member.name), root, member.offset_data, member.size) for member in members]
     else:
-        raise UserError(f"{place} does not exist: give a folder of pictures or a .tar")
+        raise UserError("does not exist: give a folder of pictures or a .tar", **place)
     pictures = [s for s in found if Path(s.name).suffix.lower() in IMAGE_SUFFIXES and not _hidden(s.name)]
     if not pictures:
-        raise UserError(f"{place}: no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise UserError(f"no pictures in it ({', '.join(sorted(IMAGE_SUFFIXES))})", **place)
     return sorted(pictures, key=lambda source: source.name)
 
 
@@ -98,7 +99,7 @@ def choose_split(sources: list[Source], split: str, option: str = "data_root") -
     """
     if len(sources) < 3:
         count = "1 photograph is" if len(sources) == 1 else f"{len(sources)} photographs are"
-        raise UserError(f"--{option}: {count} too few: training, validation and test need one each")
+        raise UserError(f"{count} too few: training, validation and test need one each", **{option: None})
     order = sorted(sources, key=lambda source: hashlib.sha256(source.name.encode()).digest())
     held_out = min(max(2, len(order) // HELD_OUT), len(order) // 3)  # two, if that leaves something to learn from
     parts = {"val": order[:held_out], "test": order[held_out : 2 * held_out], "train": order[2 * held_out :]}

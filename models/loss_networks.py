@@ -47,11 +47,11 @@ def choose_network(wanted: str, path: str, classifier: str) -> tuple[str, str, s
     if wanted != "auto":
         return wanted, path or (classifier if wanted == "classifier" and at_hand else ""), "asked for"
     if path:
-        return "vgg16", path, "--vgg gives its weights"
+        return "vgg16", path, "its weights are given"
     if cached_weights_path(DOWNLOADS["vgg16"])[1].exists():
         return "vgg16", "", "its weights have been downloaded before"
     if at_hand:
-        return "classifier", classifier, "no VGG-16 is at hand; --loss_network=vgg16 downloads it"
+        return "classifier", classifier, "no VGG-16 is at hand; loss_network=vgg16 downloads it"
     return "vgg16", "", "the default"
 
 
@@ -120,7 +120,7 @@ class FeatureNetwork(nn.Module):
         if wrong:
             raise UserError(
                 f"{path} does not hold {network} up to {self.taps[max(self.taps)]}: features.{wrong[0]} is missing or "
-                f"of another shape; give the name of the network that it holds by --loss_network"
+                f"of another shape; give the name of the network that it holds as loss_network"
             )
         self.features.load_state_dict(found, strict=False, assign=True)
 

@@ -121,7 +121,7 @@ def test_broken_files_are_named_and_the_rest_is_done(tmp_path, model_file, capfd
     assert len(err) == 4 and err[-1] == "3 of 5 could not be read"
     for line, name in zip(err, ("1.png", "3.png", "big.png"), strict=False):
         assert line.startswith("error: ") and str(place / name) in line
-    assert "1.1 megapixels, more than --max_megapixels=1" in err[2]
+    assert "1.1 megapixels, more than max_megapixels=1" in err[2]
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 3
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0_explained.png", "2_explained.png"]
     objects = [json.loads(line) for line in cli(capfd, place, "--json", code=1, load=model_file)[0]]

@@ -317,7 +317,7 @@ def test_files_that_do_not_fit(tmp_path):
     with pytest.raises(UserError, match="does not hold vgg19 up to relu2_2: features.7.weight is missing"):
         FeatureNetwork("vgg19", ["relu2_2"], str(shallow))
     squeezenet, _ = weight_file(tmp_path, "squeezenet")
-    with pytest.raises(UserError, match="does not hold vgg16 up to relu2_1: features.2.weight .*--loss_network"):
+    with pytest.raises(UserError, match="does not hold vgg16 up to relu2_1: features.2.weight .*loss_network"):
         FeatureNetwork("vgg16", ["relu2_1"], str(squeezenet))
     with pytest.raises(UserError, match="cannot read .*nothing.pth"):
         FeatureNetwork("vgg16", ["relu1_1"], str(tmp_path / "nothing.pth"))

@@ -171,7 +171,7 @@ def test_a_tile_that_cannot_fit_is_refused(tile, monkeypatch):
     if not tile:  # then it depends on the picture
         monkeypatch.setattr(hardware, "free_memory", lambda: 2 * 4 * 4 * 300 * 200 - 1)
     side = "1000000 x 1000000" if tile else "200 x 300"
-    with pytest.raises(UserError, match=rf"^a tile of {side} pixels needs some .* are free: give a smaller --tile"):
+    with pytest.raises(UserError, match=rf"^a tile of {side} pixels needs some .* are free: give a smaller tile"):
         Painter(model, tile=tile).paint(photo)
 
 

@@ -220,7 +220,7 @@ def test_no_room_for_the_file_is_one_line(monkeypatch):
 
     model = network()
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(UserError, match="No space left on device.*TMPDIR.*--memory_limit"):
+    with pytest.raises(UserError, match="No space left on device.*TMPDIR.*memory_limit"):
         Painter(model, memory_limit=0).paint(pictures(40, 40))
 
 

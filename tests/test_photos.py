@@ -166,9 +166,9 @@ def test_places_without_pictures_are_one_line(tmp_path, kind):
     with pytest.raises(UserError) as error:
         list_pictures(place)
     message = str(error.value)
-    assert message.startswith(f"--data_root={place}") and "\n" not in message
+    assert message.startswith(f"data_root={place}") and "\n" not in message
     assert expected.get(kind, "expected a folder of pictures or a whole, uncompressed .tar") in message
-    with pytest.raises(UserError, match=f"^--style_image={place}"):
+    with pytest.raises(UserError, match=f"^style_image={place}"):
         list_pictures(place, "style_image")
 
 
@@ -209,9 +209,9 @@ def test_a_few_more_photographs_move_only_a_few_of_the_others():
 
 
 def test_too_few_photographs():
-    with pytest.raises(UserError, match="^--data_root: 2 photographs are too few"):
+    with pytest.raises(UserError, match="^data_root: 2 photographs are too few"):
         choose_split(sources(2), "train")
-    with pytest.raises(UserError, match="^--others: 1 photograph is too few"):
+    with pytest.raises(UserError, match="^others: 1 photograph is too few"):
         choose_split(sources(1), "val", "others")
 
 

@@ -444,7 +444,7 @@ SLIPS = [
     (["PHOTO", "--poem=白日", "--load=missing"], "--load=missing"),
     (["PHOTO", "--poet=missing"], "--poet=missing"),
     (["PHOTO", "--poem=白日", "--place=moon"], "--place=moon: choose one of auto, picture, paper"),
-    (["PHOTO", "--poem=白日", "--max_megapixels=0.001"], "more than --max_megapixels=0.001"),
+    (["PHOTO", "--poem=白日", "--max_megapixels=0.001"], "more than max_megapixels=0.001"),
     (["PHOTO", "--poem=白日", "--style=none", "--out=PHOTO"], "would overwrite"),
     (["main.py", "--poem=白日", "--style=none"], "not a picture"),
 ]

@@ -383,7 +383,7 @@ def test_what_is_no_video_is_one_line_and_leaves_nothing(tmp_path):
 
 def test_large_frames_are_refused(tmp_path):
     source = make_video(tmp_path / "a.mp4", greys(2))
-    with pytest.raises(UserError, match=r"64 x 48 pixels.*--max_megapixels=0.003"):
+    with pytest.raises(UserError, match=r"64 x 48 pixels.*max_megapixels=0.003"):
         paint_video(source, tmp_path / "b.mp4", same, max_megapixels=0.003)
     paint_video(source, tmp_path / "b.mp4", same, max_megapixels=0.0031)
 

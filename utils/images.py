@@ -95,7 +95,7 @@ def open_image(file: BinaryIO, name: str, max_megapixels: float = 0) -> Image.Im
     if width * height > limit * 1e6:
         raise UserError(
             f"{name} has {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, "
-            f"more than --max_megapixels={limit:g}: raise that, or make the picture smaller"
+            f"more than max_megapixels={limit:g}: raise that, or make the picture smaller"
         )
     return image
 

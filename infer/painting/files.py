@@ -90,7 +90,7 @@ def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ())
     """
     several = len(paths) > 1 or os.path.isdir(paths[0])
     if several and out and (os.path.isfile(out) or Path(out).suffix.lower() in {*WRITABLE, *FORMATS}):
-        raise UserError(f"--out={out} is a file: several pictures need a folder")
+        raise UserError("is a file: several pictures need a folder", out=out)
     wanted: list[Job] = []
     remarks: list[str] = []
     for path in dict.fromkeys(map(Path, paths)):

@@ -122,7 +122,7 @@ class Layer:
             except OSError as error:
                 raise UserError(
                     f"{tempfile.gettempdir()} has no room for {size // 10**6} MB ({error.strerror}): set TMPDIR to "
-                    f"another folder, or give a larger --memory_limit or a smaller --max_side"
+                    f"another folder, or give a larger memory_limit or a smaller max_side"
                 ) from error
             self.map = mmap.mmap(file.fileno(), size)
         self.values = torch.frombuffer(self.map, dtype=dtype).view(n, height, width, channels).permute(0, 3, 1, 2)

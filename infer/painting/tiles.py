@@ -107,7 +107,7 @@ class Painter:
         """Raises UserError where a tile cannot fit: its layer of full resolution, as it is read and as it is made."""
         if self.device.type == "cpu":
             needed = 2 * 4 * len(self.conv1) * height * width
-            check_memory(needed, f"a tile of {width} x {height} pixels", "give a smaller --tile, or leave it out")
+            check_memory(needed, f"a tile of {width} x {height} pixels", "give a smaller tile, or leave it out")
 
     @torch.inference_mode()
     def paint(self, rgb: np.ndarray, progress: Progress | None = None) -> np.ndarray:

@@ -101,7 +101,7 @@ class Reader:
         if max_megapixels and width * height > max_megapixels * 1e6:
             raise UserError(
                 f"{path} has {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, "
-                f"more than --max_megapixels={max_megapixels:g}: raise that"
+                f"more than max_megapixels={max_megapixels:g}: raise that"
             )
         video.thread_type = "AUTO"
         self.source, self.path, self.video = source, path, video
