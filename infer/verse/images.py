@@ -14,7 +14,7 @@ from pathlib import Path
 from data.vocabulary import Vocabulary
 
 TABLE = Path(__file__).parents[2] / "data" / "verse_images.txt"
-MOST = 6  # images of all words together, but two of each: the network has learnt with eight keywords at most
+MOST = 4  # images of all words together, but two of each at least: of more, poems hold fewer (docs/poet.md)
 # No part of a theme. 给事 is an office, 十一首 a number.
 FILLERS = re.compile(
     r"[写献送]给|关于|有关|(?<![十百廿卅])一[首篇]|的|给(?!事)"
