@@ -1,7 +1,5 @@
 """dataset/sample/dogcat: the drawn cats and dogs, what tells them apart and what does not, and what drew them."""
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -108,16 +106,3 @@ def test_a_small_network_tells_cats_from_dogs():
     with torch.inference_mode():
         answers = (network(unseen) + network(unseen.flip(-1))).argmax(1)
     assert (answers.numpy() == targets(judged())).mean() >= 0.85
-
-
-def test_the_script_draws_what_is_here(tmp_path):
-    """Some of each kind; the decoded pixels, for another version of libjpeg writes other bytes."""
-    command = [sys.executable, "dataset/make_dogcat.py", str(tmp_path), "17.jpg"]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
-    drawn = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg")}
-    assert drawn == {"train/cat.17.jpg", "train/dog.17.jpg", "test/17.jpg"}
-    for name in drawn:
-        with Image.open(tmp_path / name) as new, Image.open(FOLDER / name) as kept:
-            assert new.size == kept.size
-            assert np.abs(np.asarray(new, int) - np.asarray(kept, int)).mean() < 1.5
-    assert (tmp_path / "test_labels.csv").read_text() == (FOLDER / "test_labels.csv").read_text()
