@@ -87,8 +87,8 @@ def find_lr(*args: str, **options: Option) -> None:
     no_arguments("find_lr", args)
     steps = parse_options(config.FindLrConfig, _taken(options, "steps")).steps
     cfg = _task_options("find_lr", options)
+    from prepare import find_lr as search
     from training.lr_finder import chart
-    from training.lr_finder import find_lr as search
 
     found = search(cfg, steps)
     if cfg.json:
@@ -349,13 +349,14 @@ def _task_options(command: str, options: dict[str, Option]) -> config.DefaultCon
     if command == "train" and "resume" in options:
         from training.state import resumed_options
 
-        stored = resumed_options(options)
+        stored = resumed_options(options, options.get("save_path", config.DefaultConfig.save_path))
         options = {**options, "resume": stored["resume"]}
     elif "task" not in options and isinstance(options.get("load"), str):
-        from utils.files import class_in
+        from utils.files import class_and_task
 
-        if found := class_in(shipped(os.path.expanduser(options["load"]))):
-            options = {**options, "task": config.TASK_OF.get(found, "dogcat")}
+        network, task = class_and_task(shipped(os.path.expanduser(options["load"])))
+        if network:
+            options = {**options, "task": task or config.TASK_OF.get(network, "dogcat")}
     return find_inputs(config.task_config(options, command, stored), options)
 
 

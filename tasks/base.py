@@ -1,86 +1,147 @@
-"""What the trainer asks of a task. To add a task, fill this in and name it in tasks/__init__.py and config.py."""
+"""What the trainer asks of a task. docs/tasks.md has an example of forty lines.
 
-from collections.abc import Callable
+A task must have `network`, `make_model`, `make_dataset` and `step`; the other methods have defaults that work.
+"""
+
+import inspect
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from config import DefaultConfig
 from models.basemodule import BaseModule
+from training.devices import to_device
+from training.metrics import Metrics
 from training.recorder import Recorder
+from utils.errors import UserError
 
 
 class Task:
     """Data, model and loss of one thing to learn.
 
     Attributes:
-        model: the network that is trained.
-        monitors: validation figures that may decide which checkpoint is best, and what is good: "min" or "max"; the
+        model: the network that is trained; `network` is its class.
+        monitors: validation metrics that may decide which checkpoint is best, and whether "min" or "max" is good; the
             first one does unless cfg.monitor names another.
-        size_option: what says how large a sample is.
+        size_option: the option that says how large a sample is.
+        in_parts: whether a batch may need a part of the network only.
         paths: options that name files of this machine; they stay out of the model file.
-        train_set: a Dataset whose samples are functions of (seed, epoch, index); it may have `set_epoch(epoch)`.
-        collate: turns a list of samples into a batch, a dict with named keys. A sample that cannot be read may be None:
-            the batch then goes without it (and is None itself if nothing is left), has "index" (B) of those it holds,
-            and the dataset's `fault(index)` says what is wrong. Or the dataset has put another sample in its place:
-            "broken" says of what.
     """
 
+    network: type[BaseModule]
     model: BaseModule
     monitors: dict[str, str] = {"loss": "min"}
     size_option: str = ""
-    in_parts: bool = False  # whether a batch may need a part of the network only
+    in_parts: bool = False
     paths: tuple[str, ...] = ("data_root", "load")
-    train_set: Dataset
-    collate: Callable[[list], dict[str, Any]]
 
     def __init__(self, cfg: DefaultConfig, arguments: dict[str, Any] | None = None):
-        """`arguments`: those of a model to build whose weights come later (a resumed run); None: as cfg says."""
+        """`arguments`: of a network whose weights come later (a resumed run); None: as cfg says."""
         self.cfg = cfg
+        if arguments:
+            self.model = self.network(**arguments)
+        else:
+            self.model = self.network.load(cfg.load) if cfg.load else self.make_model()
 
-    def to(self, device: str | torch.device) -> None:
-        """Moves the model, and whatever else the task computes with, to a device."""
-        self.model.to(device)
+    # ------------------------------------------------------------------------------------------- what must be written
 
-    def __str__(self) -> str:
-        """A line about data and model, for the start of a run."""
-        return f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
-
-    def train_batches(self, epoch: int) -> list[list[int]]:
-        """The epoch's batches of indices into `train_set`: a function of (seed, epoch), or resuming is not exact."""
+    def make_model(self) -> BaseModule:
+        """A new network, as cfg says."""
         raise NotImplementedError
 
-    def val_batches(self) -> tuple[Dataset, list[list[int]]]:
-        """The validation set and its batches."""
-        raise NotImplementedError
+    def make_dataset(self, split: str) -> Dataset:
+        """The samples of train, val or test: functions of (seed, epoch, index); it may have `set_epoch(epoch)`.
 
-    def step(self, model: BaseModule, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """One forward pass: {"objective": scalar to minimise, "count": weight of the figures, and figures: scalars}.
-
-        The objective must be a mean over the samples of the batch, so that the trainer can make the mean over a step's
-        samples from parts of them. The figures are means over `count`, whatever the task counts. "samples", a dict of
-        tensors (B, …) on what came out for each sample, is collected in validation, for `compute_metrics`.
+        A sample that cannot be read may be None, see `collate`; then the dataset has `fault(index)`, which says why.
         """
         raise NotImplementedError
 
+    def step(self, model: BaseModule, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One forward pass: {"objective": scalar to minimise, "count": weight of the metrics, and metrics: scalars}.
+
+        The objective must be a mean over the samples of the batch, so that the trainer can make the mean over a step's
+        samples from parts of them. The metrics are means over `count`, whatever the task counts. "samples", a dict of
+        tensors (B, …) about each sample, is collected in validation, for `compute_metrics`.
+        """
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------ the data
+
+    @cached_property
+    def train_set(self) -> Dataset:
+        return self.make_dataset("train")
+
+    @cached_property
+    def val_set(self) -> Dataset:
+        return self.make_dataset("val")
+
+    def train_batches(self, epoch: int) -> list[list[int]]:
+        """The epoch's batches of indices into `train_set`: a function of (seed, epoch), or resuming is not exact."""
+        if hasattr(self.train_set, "set_epoch"):
+            self.train_set.set_epoch(epoch)
+        generator = torch.Generator().manual_seed(1_000_003 * self.cfg.seed + epoch)
+        order = torch.randperm(len(self.train_set), generator=generator).tolist()
+        return chunks(order, self.cfg.batch_size)
+
+    def val_batches(self) -> tuple[Dataset, list[list[int]]]:
+        """The validation set and its batches."""
+        return self.val_set, chunks(list(range(len(self.val_set))), self.cfg.batch_size)
+
     @staticmethod
-    def left_out(dataset: Dataset, indices: list[int], batch: dict[str, Any] | None) -> list[str]:
+    def collate(samples: list[Any]) -> dict[str, Any] | None:
+        """Turns samples into a batch, a dict with named keys.
+
+        Of samples that may be None, the batch holds the others, and has their "index" (B); it is None if nothing is
+        left. Or the dataset has replaced a broken sample by another one: "broken" lists the messages.
+        """
+        return default_collate(samples)
+
+    @staticmethod
+    def skipped(dataset: Dataset, indices: list[int], batch: dict[str, Any] | None) -> list[str]:
         """A line for each sample that could not be read, of the `indices` that `collate` has made into `batch`."""
         if batch is None:
             return [dataset.fault(i) for i in indices]
         there = set(batch["index"].tolist()) if "index" in batch else set(indices)
         return [dataset.fault(i) for i in indices if i not in there] + batch.get("broken", [])
 
+    def subset(self, samples: list) -> list:
+        """The samples to evaluate: all, or with cfg.fast_dev_run as many as a batch has, evenly spaced."""
+        every = -(-len(samples) // self.cfg.batch_size) if self.cfg.fast_dev_run else 1
+        return samples[::every]
+
+    # ------------------------------------------------------------------------------------------------ the results
+
     def compute_metrics(self, samples: dict[str, Tensor]) -> dict[str, float]:
-        """Figures that are no means over batches, from the "samples" of a whole validation (of all processes)."""
+        """Metrics that are no means over batches, from the "samples" of a whole validation (of all processes)."""
         return {}
 
-    def summarise(self, figures: dict[str, float]) -> dict[str, float]:
-        """Figures that follow from the means of the others, such as the perplexity."""
-        return figures
+    def summarise(self, metrics: dict[str, float]) -> dict[str, float]:
+        """The means of the metrics, and what follows from them, such as the perplexity."""
+        return metrics
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> dict[str, Any]:
+        """All metrics of the model on a split, for the commands val and test, as in validation.
+
+        Raises UserError if no sample can be read.
+        """
+        dataset = self.val_set if split == "val" else self.make_dataset(split)
+        metrics, skipped = Metrics(), []
+        indices = self.subset(list(range(len(dataset))))
+        self.model.eval()
+        for part in chunks(indices, self.cfg.batch_size):
+            batch = self.collate([dataset[i] for i in part])
+            skipped += self.skipped(dataset, part, batch)
+            if batch is not None:
+                metrics.update(self.step(self.model, to_device(batch, self.model.device)), keep_samples=True)
+        if not metrics.means():
+            raise UserError(f"none of the {len(indices)} samples can be read")
+        facts = {"split": split, "samples": len(indices) - len(skipped), "skipped": len(skipped)}
+        return facts | self.summarise(metrics.means()) | self.compute_metrics(metrics.samples())
 
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
         """Gives the recorder examples of what the model can do now, cfg.samples of them."""
@@ -88,20 +149,20 @@ class Task:
     def show_batch(
         self, recorder: Recorder, step: int, epoch: int, name: str, batch: dict[str, Any], loss: float
     ) -> None:
-        """Gives the recorder what is in a training batch that had this loss: the "best batch" of the epoch, or the
-        "worst batch", which `name` says."""
-
-    def some(self, samples: list) -> list:
-        """The samples to judge: all, or of --fast_dev_run as many as a batch has, from everywhere among them."""
-        every = -(-len(samples) // self.cfg.batch_size) if self.cfg.fast_dev_run else 1
-        return samples[::every]
+        """Gives the recorder the "best batch" or the "worst batch" of the epoch (`name`), which had this loss."""
 
     def finish(self, path: Path, batches: int | None = None) -> None:
-        """What is left to do, once a training is over, to the file of its best model; with so many batches at most."""
+        """Completes the file of the best model once a training is over; looks at so many batches at most."""
 
-    def evaluate(self, split: str) -> dict[str, Any]:
-        """All figures of the model on a split; for the commands val and test."""
-        raise NotImplementedError
+    # ------------------------------------------------------------------------------------------------ the network
+
+    def __str__(self) -> str:
+        """A line about data and model, for the start of a run."""
+        return f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
+
+    def to(self, device: str | torch.device) -> None:
+        """Moves the model, and whatever else the task computes with, to a device."""
+        self.model.to(device)
 
     @property
     def train_size(self) -> int:
@@ -110,16 +171,23 @@ class Task:
 
     @property
     def sample_size(self) -> int:
-        """The side, or length, of the largest sample."""
+        """The side, or length, of the largest sample; 0: all are alike."""
         return getattr(self.cfg, self.size_option, 0)
 
     def trial_batch(self, size: int) -> dict[str, Any] | None:
-        """A training batch of one made-up sample of this size, to find out what a step needs; None: it is not known."""
+        """A batch of one sample, to find out what a step needs: made up, of this size, or the first one as it is."""
+        return self.collate([self.train_set[0]])
 
     def example(self) -> dict[str, Tensor]:
-        """Arguments of the network's forward, a batch of one; for the command summary."""
-        raise NotImplementedError
+        """Arguments of the network's forward, a batch of one, for the command summary: from the first sample."""
+        batch = self.collate([self.train_set[0]])
+        return {name: batch[name] for name in inspect.signature(self.model.forward).parameters if name in batch}
 
     def model_metadata(self) -> dict[str, Any]:
         """What the model file should carry besides the network, as JSON values."""
         return {}
+
+
+def chunks(indices: list[int], size: int) -> list[list[int]]:
+    """The indices in batches of this size; the last one may be smaller."""
+    return [indices[i : i + size] for i in range(0, len(indices), size)]

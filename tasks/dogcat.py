@@ -50,18 +50,9 @@ class DogCatTask(Task):
 
     def __init__(self, cfg: DogCatConfig, arguments: dict[str, Any] | None = None):
         super().__init__(cfg, arguments)
-        if arguments:
-            # A run that began with a model file need not have its --backbone.
-            known = cfg.load and Path(cfg.load).exists()
-            network = type(Classifier.load(cfg.load)) if known else BACKBONES[cfg.backbone]
-            self.model = network(**arguments)
-        elif cfg.load:
-            self.model = Classifier.load(cfg.load)
-            if "backbone" in cfg.changed() and BACKBONES[cfg.backbone] is not type(self.model):
-                kind = type(self.model).__name__
-                raise UserError(f"{cfg.load} holds a {kind}; leave this option out", backbone=cfg.backbone)
-        else:
-            self.model = self._new_model(class_names(choose_split(self.samples, "train")))
+        if cfg.load and "backbone" in cfg.changed() and BACKBONES[cfg.backbone] is not type(self.model):
+            kind = type(self.model).__name__
+            raise UserError(f"{cfg.load} holds a {kind}; leave this option out", backbone=cfg.backbone)
         self.model.to(memory_format=torch.channels_last)
         if cfg.image_size <= 32 and any(isinstance(layer, nn.BatchNorm2d) for layer in self.model.modules()):
             # Its maps have one place then, of which BatchNorm cannot tell the variance in a batch of one picture.
@@ -70,8 +61,14 @@ class DogCatTask(Task):
         self.cached: dict[int, CachedFeatures] = {}  # by view; -1: of the validation pictures
         self.validated: dict[str, Tensor] = {}  # the last validation's samples
 
-    def _new_model(self, classes: list[str]) -> Classifier:
-        cfg = self.cfg
+    @property
+    def network(self) -> type[Classifier]:
+        """That of the file in cfg.load, which need not be of cfg.backbone."""
+        known = self.cfg.load and Path(self.cfg.load).exists()
+        return type(Classifier.load(self.cfg.load)) if known else BACKBONES[self.cfg.backbone]
+
+    def make_model(self) -> Classifier:
+        cfg, classes = self.cfg, class_names(choose_split(self.samples, "train"))
         model = BACKBONES[cfg.backbone](classes, dropout=cfg.dropout)
         start = cfg.pretrained
         if start == "auto":
@@ -150,8 +147,7 @@ class DogCatTask(Task):
     def _extract(self, image: Tensor) -> Tensor:
         """Images (B, 3, S, S) uint8 -> what the last layer needs of their maps."""
         model = self.model.eval()
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.cfg.precision == "bf16"):
-            return model.pool(model.feature_maps(as_input(image.to(model.device)))).float().cpu()
+        return model.pool(model.feature_maps(as_input(image.to(model.device)))).float().cpu()
 
     def step(self, model: BaseModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross entropy to the target distribution; log loss and accuracy of the pictures whose class is known.
@@ -308,7 +304,7 @@ class DogCatTask(Task):
         refuse_overwriting((out / name for name in (*report.FILES, SUBMISSION)), self.cfg.inputs())
         if not self.cfg.data_root and split == "test":
             labels = labels or str(EMBEDDED / "test_labels.csv")
-        samples = self.some(choose_split(list_samples(root, labels), split))
+        samples = self.subset(choose_split(list_samples(root, labels), split))
         if split == "test" and not any(s.split == "test" or s.label is None or s.listed for s in samples):
             _say("nothing here is for the test alone: all pictures are judged, those of a training, too")
         return samples

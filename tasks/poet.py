@@ -15,7 +15,7 @@ from data.poem_files import EMBEDDED, read_poems
 from data.poetry import PoetryDataset, character_counts, collate
 from data.rhyme import Rhymes, read_rhymes, restrict
 from data.splits import choose_split
-from data.verse import FORMS, verses
+from data.verse import FORMS, Poem, verses
 from data.vocabulary import Vocabulary
 from infer.verse.compose import compose
 from models.basemodule import BaseModule, read_metadata
@@ -32,6 +32,7 @@ SIZES = ("embed", "hidden", "layers", "dropout", "backbone", "attention")  # opt
 class PoetTask(Task):
     """Trains a Poet on the poems under cfg.data_root."""
 
+    network = Poet
     paths = (*Task.paths, "init", "rhymes")
     monitors = {"bits_per_char": "min", "loss": "min"}
     size_option = "row_length"
@@ -39,19 +40,17 @@ class PoetTask(Task):
 
     def __init__(self, cfg: PoetConfig, arguments: dict[str, Any] | None = None):
         super().__init__(cfg, arguments)
-        if arguments:
-            self.model = Poet(**arguments)
-        elif cfg.load:
-            self.model = Poet.load(cfg.load)
+        if cfg.load and not arguments:
             _refuse_other_sizes(cfg, self.model)
-        self.poems = read_poems(cfg.data_root or EMBEDDED)
-        if not arguments and not cfg.load:
-            self.model = self._new_model()
         self.vocabulary = Vocabulary(self.model.vocab)
         self.forms = [form for form in FORMS if any(p.form == form for p in self.poems)]
         self.rhymes = self._rhymes()
 
-    def _new_model(self) -> Poet:
+    @cached_property
+    def poems(self) -> list[Poem]:
+        return read_poems(self.cfg.data_root or EMBEDDED)
+
+    def make_model(self) -> Poet:
         cfg, training = self.cfg, choose_split(self.poems, "train")
         # In a small corpus most characters are rare; all of them are needed.
         large = sum(len(p.text) for p in training) >= 100_000
@@ -141,7 +140,7 @@ class PoetTask(Task):
         The negative log2-likelihood of body characters, punctuation and end mark, divided by their number. A character
         outside the vocabulary costs the unknown token and then the choice among all the other Chinese characters.
         """
-        poems = self.some(choose_split(self.poems, split))
+        poems = self.subset(choose_split(self.poems, split))
         source = self.cfg.data_root or "the embedded sample"
         result: dict[str, Any] = {"data": source, "split": split, "poems": len(poems)}
         for condition, name in (("none", "bits_per_char"), ("all", "bits_per_char_given")):

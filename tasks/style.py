@@ -54,7 +54,6 @@ class StyleTask(Task):
     paths = ("data_root", "load", "style_image", "vgg", "lpips", "squeezenet")
 
     def __init__(self, cfg: StyleConfig, arguments: dict[str, Any] | None = None):
-        super().__init__(cfg, arguments)
         self.photos = list_pictures(cfg.data_root or EMBEDDED)
         network = choose_network(cfg.loss_network, cfg.vgg, str(CLASSIFIER))
         self.loss_network, self.loss_file, self.why = network
@@ -238,7 +237,7 @@ class StyleTask(Task):
         """
         cfg, styles = self.cfg, self.styles
         side = cfg.image_size if "image_size" in cfg.changed() else REPORT_SIDE
-        photos = self.some(choose_split(self.photos, split)[: cfg.val_photos])
+        photos = self.subset(choose_split(self.photos, split)[: cfg.val_photos])
         dataset = PhotoDataset(photos, side, len(styles))
         samples = [dataset[i] for i in range(len(dataset))]
         # What stands in for a broken photograph is another one of them.

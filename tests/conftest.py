@@ -23,3 +23,28 @@ def pytest_xdist_auto_num_workers() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(4, cores, memory // 3_000_000_000))
+
+
+@pytest.fixture
+def fit(tmp_path, monkeypatch):
+    """fit(task options, **config) trains a tests.training.LineTask in tmp_path/run and returns it."""
+    import torch
+
+    import prepare
+    from config import DefaultConfig
+    from options import parse
+    from tests.training import LineTask
+    from trainer import train
+
+    def fit(task: dict | None = None, run: str = "run", **given) -> LineTask:
+        given = {"use_visdom": False, "use_gpu": False, "precision": "fp32", "warmup": 0, "max_epoch": 1, **given}
+        given = {"debug_file": tmp_path / "debug", "save_path": tmp_path, "run": run, **given}
+        made = []
+        monkeypatch.setattr(
+            prepare, "make_task", lambda cfg, arguments=None: made.append(LineTask(cfg, **(task or {}))) or made[0]
+        )
+        train(parse(DefaultConfig, given))
+        return made[0]
+
+    yield fit
+    torch.autograd.set_detect_anomaly(False)

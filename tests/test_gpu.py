@@ -4,15 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
-import trainer
+import training.devices
+import training.loader
 from config import DefaultConfig, DogCatConfig
 from models import BACKBONES
 from options import parse
 from tasks import make_task
-from tests.test_trainer import LineTask
-from training.optimizers import make_optimizer
+from tests.training import LineTask
+from training.devices import Trial, find_devices, make_fabric, try_step
+from training.loader import Loader
 from training.parameters import parameter_groups
 from utils.errors import UserError
 
@@ -25,7 +26,7 @@ def gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     moved = []
     monkeypatch.setattr(LineTask, "to", lambda self, device: moved.append(str(device)))
-    monkeypatch.setattr(trainer, "trial_step", lambda *_: 0)  # a GPU's own business
+    monkeypatch.setattr(training.devices, "trial_step", lambda *_: Trial())  # a GPU's own business
     return moved
 
 
@@ -36,7 +37,9 @@ def gpus(monkeypatch):
 def test_gpus_by_number(gpus, monkeypatch, devices, rank, used, own):
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     task = LineTask(parse(DefaultConfig, {"devices": devices, "precision": "fp32"}))
-    fabric, told = trainer.make_fabric(task.cfg, task)
+    gpus_found = find_devices(True, devices)
+    try_step(task, "fp32", gpus_found)
+    fabric, told = make_fabric(gpus_found, "fp32")
     found = getattr(fabric.strategy, "parallel_devices", [fabric.device])
     assert [(device.type, device.index) for device in found] == [("cuda", number) for number in used]
     assert gpus == [own] and told.startswith(f"{len(used)} x GPU ")
@@ -45,44 +48,39 @@ def test_gpus_by_number(gpus, monkeypatch, devices, rank, used, own):
 @pytest.mark.parametrize(
     "devices, line",
     [
-        ("4", "--devices=4: there are 3 GPUs here, give 1 to 3"),
-        ("0", "--devices=0: there are 3 GPUs here, give 1 to 3"),
-        ("0,3", "--devices=0,3 names GPUs, and those here are 0, 1, 2"),
-        ("1,1", "--devices=1,1 names GPUs, and those here are 0, 1, 2"),
+        ("4", "devices=4: there are 3 GPUs here, give 1 to 3"),
+        ("0", "devices=0: there are 3 GPUs here, give 1 to 3"),
+        ("0,3", "devices=0,3: these are numbers of GPUs, and those here are 0, 1, 2"),
+        ("1,1", "devices=1,1: these are numbers of GPUs, and those here are 0, 1, 2"),
     ],
 )
 def test_gpus_that_are_not_there(gpus, devices, line):
     with pytest.raises(UserError, match=f"^{line}$"):
-        trainer.check_machine(parse(DefaultConfig, {"devices": devices}))
+        find_devices(True, devices)
 
 
 def test_fp16_scales_its_losses(gpus):
-    task = LineTask(parse(DefaultConfig, {"precision": "fp16"}))
-    fabric, told = trainer.make_fabric(task.cfg, task)
-    precision = fabric.strategy.precision
-    assert precision.state_dict()["scale"] == 65536 and "precision fp16 (asked for)" in told
+    fabric, _ = make_fabric(find_devices(True, "1"), "fp16")
+    assert fabric.strategy.precision.state_dict()["scale"] == 65536
     with fabric.autocast():
         assert torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.float16
 
 
-def test_batches_for_a_gpu_come_from_pinned_memory(monkeypatch):
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_batches_for_a_gpu_come_from_pinned_memory(monkeypatch, kind):
     made = []
 
-    class Loader(torch.utils.data.DataLoader):
+    class PinnedLoader(torch.utils.data.DataLoader):
         def __init__(self, *args, pin_memory: bool, **more):
             made.append(pin_memory)
             super().__init__(*args, **more)  # pinning needs a GPU
 
-    monkeypatch.setattr(trainer, "DataLoader", Loader)
+    monkeypatch.setattr(training.loader, "DataLoader", PinnedLoader)
     task = LineTask(parse(DefaultConfig, {"batch_size": 8}))
-    run = object.__new__(trainer.Run)
-    run.task, run.cfg, run.faults, run.told = task, task.cfg, set(), set()
-    for kind in ("cuda", "cpu"):
-        run.fabric = SimpleNamespace(
-            device=torch.device(kind), global_rank=0, world_size=1, to_device=lambda batch: batch
-        )
-        assert len(list(run._loader(task.train_set, task.train_batches(0)))) == 4
-    assert made == [True, False]
+    fabric = SimpleNamespace(device=torch.device(kind), global_rank=0, world_size=1, to_device=lambda batch: batch)
+    loader = Loader(fabric, task.collate, task.skipped, 0, print)
+    assert len(list(loader.batches(task.train_set, task.train_batches(0)))) == 4
+    assert made == [kind == "cuda"]
 
 
 def test_conversion_to_synchronised_batchnorm(tmp_path):
@@ -91,11 +89,8 @@ def test_conversion_to_synchronised_batchnorm(tmp_path):
     task = make_task(parse(DogCatConfig, given))
     names, batch = list(task.model.state_dict()), task.trial_batch(64)
     before = task.step(task.model.train(), batch)["objective"]
+    task.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
     groups = parameter_groups(task.model, 0.01)
-    run = object.__new__(trainer.Run)
-    run.task, run.cfg, run.progress, run.fabric = task, task.cfg, trainer.Progress(), Fabric(accelerator="cpu")
-    run.raw_optimizer = make_optimizer("adamw", groups, 0.01, 0)
-    run._set_up()
     kinds = {type(module) for module in task.model.modules()}
     assert torch.nn.SyncBatchNorm in kinds and torch.nn.BatchNorm2d not in kinds
     assert list(task.model.state_dict()) == names and isinstance(task.model, BACKBONES["mobilenet_v2"])

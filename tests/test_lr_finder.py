@@ -14,10 +14,11 @@ from PIL import Image
 import main
 from config import DogCatConfig, PoetConfig, StyleConfig
 from options import parse
+from prepare import find_lr
 from tests.test_task_style import options as painting
 from tests.test_task_style import write_pictures as write_photographs
 from tests.training import arguments, log_of, options, write_corpus
-from training.lr_finder import chart, find_lr, steepest
+from training.lr_finder import chart, steepest
 from utils.errors import UserError
 
 HUES = {"cat": (200, 70, 60), "dog": (60, 80, 200)}
@@ -194,9 +195,9 @@ def test_the_command(pictures, tmp_path, capfd):
     "more, line",
     [
         ({"steps": 5}, "--steps=5: must be at least 10"),
-        ({"freeze": "nothing.*"}, "--freeze=nothing.* fits no parameter"),
+        ({"freeze": "nothing.*"}, "--freeze=nothing.*: fits no parameter"),
         ({"data_root": "nowhere"}, "--data_root=nowhere does not exist"),
-        ({"lr_scale": "conv1"}, "--lr_scale=conv1: expected PATTERN:FACTOR"),
+        ({"lr_scale": "conv1"}, "--lr_scale=conv1: expected NAME:NUMBER"),
     ],
 )
 def test_mistakes_are_one_line(pictures, tmp_path, capfd, more, line):

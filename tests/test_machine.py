@@ -9,8 +9,7 @@ import torch
 
 import infer.painting.tiles
 import main
-import trainer
-import training.trial
+import training.devices
 from config import TASKS, DogCatConfig, PoetConfig, StyleConfig
 from infer.painting.tiles import Painter, painting_precision
 from models import BACKBONES
@@ -18,7 +17,7 @@ from models.transformer_net import StyleNetworks, TransformerNet
 from options import parse
 from tasks import make_task
 from tests.training import Process, arguments, options, write_corpus
-from training.trial import check_batch, sample_memory, trial_step
+from training.devices import Devices, check_batch, find_devices, sample_memory, trial_step, try_step
 from utils import hardware
 from utils.errors import UserError
 from utils.images import save_image
@@ -54,7 +53,7 @@ def test_an_lstm_in_16_bits_without_avx512_is_one_line_before_the_training(tmp_p
     given = options(tmp_path, run="a", precision=precision)
     process = Process(arguments(command, **given), tmp_path / "out", **AVX2)
     assert process.wait() == 2, process.out.read_text()
-    line = f"error: --precision={precision}: this CPU cannot compute the network in {precision}; use --precision=fp32\n"
+    line = f"error: --precision={precision}: this CPU cannot compute the network in {precision}; use precision=fp32\n"
     assert process.out.read_text() == line and not (tmp_path / "a").exists()
 
 
@@ -69,8 +68,8 @@ def test_auto_picks_what_can_be(monkeypatch, backbone):
     except RuntimeError:
         expected, why = "fp32", "this CPU cannot compute the network in bf16"
     assert expected == "bf16" or backbone == "lstm"
-    _, told = trainer.make_fabric(task.cfg, task)
-    assert task.cfg.precision == expected and f"precision {expected} (" in told and why in told
+    precision, told, _ = try_step(task, "auto", find_devices(False, "1"))
+    assert precision == expected and why in told
 
 
 def _cannot(*args, **more):
@@ -93,7 +92,7 @@ def test_a_network_that_paints_or_judges_is_tried_too(tmp_path, capfd, monkeypat
     else:
         monkeypatch.setattr("infer.painting.optimize.optimize", _cannot)
         words += ["--method=optimize", f"--style_image={photo}", "--loss_network=classifier"]
-    line = "error: --precision=bf16: this CPU cannot compute the network in bf16; use --precision=fp32\n"
+    line = "error: --precision=bf16: this CPU cannot compute the network in bf16; use precision=fp32\n"
     assert cli(capfd, *words) == (2, line)
     assert [path.name for path in tmp_path.glob("*.png")] == ["a.png"]
 
@@ -113,7 +112,7 @@ def test_a_trial_changes_nothing(name):
     """Neither weights and running statistics, nor gradients, nor what is drawn next."""
     task = tiny(name)
     before, random = {k: v.clone() for k, v in task.model.state_dict().items()}, torch.get_rng_state()
-    assert trial_step(task, "fp32", "cpu") > 0
+    assert trial_step(task, "fp32", "cpu").memory > 0
     assert all(torch.equal(before[k], v) for k, v in task.model.state_dict().items())
     assert torch.equal(random, torch.get_rng_state()) and all(p.grad is None for p in task.model.parameters())
 
@@ -142,26 +141,27 @@ def test_judging_is_in_float32_and_says_so(capfd):
 @pytest.mark.parametrize("name", ["poet", "style", "dogcat"])
 def test_the_memory_of_a_sample_follows_from_small_ones(name):
     task = tiny(name)
-    found = sample_memory(task, 224, trial_step(task, "fp32", "cpu"))
-    assert found == pytest.approx(trial_step(task, "fp32", "cpu", 224), rel=0.1)
+    found = sample_memory(task, 224, "fp32", trial_step(task, "fp32", "cpu").memory)
+    assert found == pytest.approx(trial_step(task, "fp32", "cpu", 224).memory, rel=0.1)
 
 
 @pytest.mark.parametrize("name, size", [("poet", "row_length"), ("style", "image_size"), ("dogcat", "image_size")])
 def test_a_batch_that_cannot_fit_is_refused(name, size, monkeypatch):
     task = tiny(name, batch_size=10**6, **{size: 100})
-    samples, one = task.train_size, sample_memory(task, 100, trial_step(task, "fp32", "cpu"))
+    trial = trial_step(task, "fp32", "cpu")
+    samples, one = task.train_size, sample_memory(task, 100, "fp32", trial.memory)
     fixed = 16 * task.model.parameter_count()
-    for module in (hardware, training.trial):
+    for module in (hardware, training.devices):
         monkeypatch.setattr(module, "free_memory", lambda: fixed + share * samples * one)
     share = 1.1
-    check_batch(task, 1)  # never more samples than there are
+    check_batch(task, 10**6, Devices("cpu", [0], False, 1), "fp32", trial)  # never more samples than there are
     share = 0.9
     with pytest.raises(
-        UserError, match=rf"^--batch_size=1000000 --{size}=100: a step needs some .* GB of memory, and "
+        UserError, match=rf"^batch_size=1000000: a step with {size}=100 needs some .* GB of memory, and "
     ):
-        check_batch(task, 1)
+        check_batch(task, 10**6, Devices("cpu", [0], False, 1), "fp32", trial)
     with pytest.raises(UserError, match="are free: a sample takes"):
-        check_batch(task, 2)
+        check_batch(task, 10**6, Devices("cpu", [0, 1], False, 1), "fp32", trial)
 
 
 @pytest.mark.parametrize("tile", [10**6, 0])
@@ -207,7 +207,7 @@ def test_free_memory_is_that_of_the_system_or_of_the_container(tmp_path, monkeyp
     ],
 )
 def test_more_processes_than_cores_are_refused_first(monkeypatch, capfd, cores, words, line):
-    for module in (hardware, trainer):
+    for module in (hardware, training.devices):
         monkeypatch.setattr(module, "cores", lambda: cores)
     code, told = cli(capfd, *words.split(), *([] if "classify" in words else ["--use_gpu=false"]))
     assert code == 2 and told.startswith(f"error: {line}") and told.count("\n") == 1

@@ -19,7 +19,7 @@ from data.verse import FORMS, verses
 from data.vocabulary import SPECIALS
 from models.poet import Poet
 from options import OTHER_NAMES, find_inputs, known_name, option_names, parse
-from utils.files import class_in
+from utils.files import class_and_task
 
 MAIN = Path(main.__file__)
 ALL_OPTIONS = {cls for sets in config.OPTIONS.values() for cls in sets}
@@ -322,7 +322,7 @@ def test_resume_without_a_value_reaches_the_trainer(monkeypatch):
 
     given = []
     monkeypatch.setattr(
-        training.state, "resumed_options", lambda options: given.append(dict(options)) or {"resume": "x"}
+        training.state, "resumed_options", lambda options, save_path: given.append(dict(options)) or {"resume": "x"}
     )
     monkeypatch.setattr(trainer, "train", given.append)
     assert main.main(["train", "--resume", "--lr=1"]) == 0
@@ -484,11 +484,11 @@ def test_summary_counts_the_parameters_of_a_file(capsys, poet_file):
 
 
 def test_the_class_in_a_file_is_read_without_torch(poet_file, tmp_path):
-    assert class_in(poet_file) == "Poet"
+    assert class_and_task(poet_file) == ("Poet", "")
     for name, content in {"a": b"", "b": b"\xff" * 99, "c": b"\x02" + b"\0" * 7 + b"[]", "d": b"{}"}.items():
         (tmp_path / name).write_bytes(content)
-        assert class_in(str(tmp_path / name)) == ""
-    assert class_in(str(tmp_path)) == class_in("nowhere") == ""
+        assert class_and_task(str(tmp_path / name)) == ("", "")
+    assert class_and_task(str(tmp_path)) == class_and_task("nowhere") == ("", "")
 
 
 MISSING = [  # commands that read a file which is not there

@@ -8,35 +8,28 @@ import torch
 from torch import nn
 
 from config import OPTIMIZERS as NAMES
-from config import DefaultConfig
-from options import parse
-from tests.test_trainer import batches_of, fit  # noqa: F401  the fixture
-from trainer import Progress
-from training.optimizers import COSINE_FLOOR, OPTIMIZERS, add_l1_gradient, learning_rate, make_optimizer
+from tests.training import records
+from training.optimizers import COSINE_FLOOR, OPTIMIZERS, Schedule, add_l1_gradient, make_optimizer
 from training.recorder import read_log
-from training.state import read_state
+from training.state import Progress, read_state
 from utils.errors import UserError
 
 schedulers = torch.optim.lr_scheduler
 
 
-def config(**given) -> DefaultConfig:
-    return parse(DefaultConfig, {"lr": 0.1, "warmup": 0, **given})
-
-
 @pytest.mark.parametrize(
     ("given", "make"),
     [
-        ({"lr_schedule": "step", "lr_epochs": "3"}, lambda o: schedulers.StepLR(o, 3, 0.5)),
-        ({"lr_schedule": "multistep", "lr_epochs": "2,5"}, lambda o: schedulers.MultiStepLR(o, [2, 5], 0.5)),
-        ({"lr_schedule": "constant"}, lambda o: schedulers.ConstantLR(o, 1.0)),
+        (("step", 0.1, "3", 0.5), lambda o: schedulers.StepLR(o, 3, 0.5)),
+        (("multistep", 0.1, "2,5", 0.5), lambda o: schedulers.MultiStepLR(o, [2, 5], 0.5)),
+        (("constant", 0.1), lambda o: schedulers.ConstantLR(o, 1.0)),
     ],
 )
 def test_schedules_of_epochs_are_torchs(given, make):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
     scheduler = make(optimizer)
     for epoch in range(9):
-        found = learning_rate(config(**given), Progress(epoch=epoch, step=10 * epoch + 3), 90)
+        found = Schedule(*given).rate(Progress(epoch=epoch, step=10 * epoch + 3), 90)
         assert found == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
@@ -51,7 +44,7 @@ def test_schedules_of_steps_are_torchs(name):
     else:  # torch counts from the first step to the last, ours to the end of the last
         scheduler = schedulers.OneCycleLR(optimizer, 0.1, steps + 1, pct_start=31 / 101)
     for step in range(steps):
-        found = learning_rate(config(lr_schedule=name), Progress(step=step), steps)
+        found = Schedule(name, 0.1).rate(Progress(step=step), steps)
         assert found == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-4)
         optimizer.step()
         scheduler.step()
@@ -59,15 +52,15 @@ def test_schedules_of_steps_are_torchs(name):
 
 def test_warm_up_comes_before_any_schedule():
     for name in ("plateau", "step", "multistep", "cosine", "one_cycle", "constant"):
-        rates = [learning_rate(config(lr_schedule=name, warmup=w), Progress(step=4), 100) for w in (0, 10)]
+        rates = [Schedule(name, 0.1, "10", 0.5, w).rate(Progress(step=4), 100) for w in (0, 10)]
         assert rates[1] == pytest.approx(0.5 * rates[0]) and rates[0] > 0
 
 
 @pytest.mark.parametrize(
     ("schedule", "epochs"), [("step", "2,3"), ("step", "0"), ("multistep", "x"), ("multistep", "")]
 )
-def test_epochs_that_make_no_sense_are_one_line(fit, schedule, epochs):  # noqa: F811
-    with pytest.raises(UserError, match=f"--lr_epochs={epochs}: --lr_schedule={schedule} needs such as --lr_epochs=10"):
+def test_epochs_that_make_no_sense_are_one_line(fit, schedule, epochs):
+    with pytest.raises(UserError, match=f"^lr_epochs={epochs}: lr_schedule={schedule} needs epochs such as lr_"):
         fit(lr_schedule=schedule, lr_epochs=epochs)
 
 
@@ -80,13 +73,13 @@ def test_every_optimizer_name_has_its_optimizer():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_optimizer_learns(fit, tmp_path, name):  # noqa: F811
+def test_every_optimizer_learns(fit, tmp_path, name):
     fit(optimizer=name, lr=0.5 if name in ("adagrad", "radam") else 0.05, momentum=0.5, batch_size=4, max_epoch=10)
     losses = [r["loss"] for r in read_log(tmp_path / "run") if r["kind"] == "epoch" and r["split"] == "val"]
     assert losses[-1] < 0.2 * losses[0]
 
 
-def test_momentum_is_that_of_the_formula(fit, tmp_path):  # noqa: F811
+def test_momentum_is_that_of_the_formula(fit, tmp_path):
     """v <- m v + g, w <- w - lr v (Sutskever et al. 2013, as torch writes it)."""
     seen = []
 
@@ -119,13 +112,13 @@ def test_the_l1_gradient_is_that_of_the_penalty():
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_l1_makes_weights_small(fit):  # noqa: F811
+def test_l1_makes_weights_small(fit):
     plain, sparse = (fit(run=str(w), l1=w, lr=0.05, max_epoch=10, weight_decay=0) for w in (0, 5))
     size = [task.model.linear.weight.abs().sum().item() for task in (plain, sparse)]
     assert size[1] < 0.5 * size[0]
 
 
-def test_clip_value(fit):  # noqa: F811
+def test_clip_value(fit):
     """The gradients that the optimizer sees have no larger entry; plain descent then moves by lr times it at most."""
     seen = []
     hook = lambda n, batch, model: seen.append(torch.cat([p.detach().flatten() for p in model.parameters()]))  # noqa: E731
@@ -135,7 +128,7 @@ def test_clip_value(fit):  # noqa: F811
     assert max(moves) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_fp16_scales_its_losses_and_resumes_with_the_scale(fit, tmp_path):  # noqa: F811
+def test_fp16_scales_its_losses_and_resumes_with_the_scale(fit, tmp_path):
     given = {"precision": "fp16", "lr": 0.05, "batch_size": 4}
     fit(run="whole", **given, max_epoch=3)
     fit(run="parts", **given, max_epoch=1)
@@ -152,7 +145,7 @@ def test_fp16_scales_its_losses_and_resumes_with_the_scale(fit, tmp_path):  # no
 
 
 @pytest.mark.parametrize("first, then", [("fp32", "fp16"), ("fp16", "fp32")])
-def test_another_precision_goes_on(fit, tmp_path, first, then):  # noqa: F811
+def test_another_precision_goes_on(fit, tmp_path, first, then):
     given = {"lr": 0.05, "batch_size": 4}
     fit(**given, precision=first)
     fit(resume=str(tmp_path / "run"), **given, precision=then, max_epoch=3)
@@ -160,7 +153,7 @@ def test_another_precision_goes_on(fit, tmp_path, first, then):  # noqa: F811
     assert len(losses) == 3 and losses[-1] < losses[0]
 
 
-def test_fp16_leaves_out_a_step_that_overflows(fit, tmp_path):  # noqa: F811
+def test_fp16_leaves_out_a_step_that_overflows(fit, tmp_path):
     """Gradients beyond 65504 are no mistake there: the scale halves, the weights stay, training goes on."""
     seen = []
 
@@ -175,20 +168,20 @@ def test_fp16_leaves_out_a_step_that_overflows(fit, tmp_path):  # noqa: F811
     assert read_state(tmp_path / "run" / "last.pt")["scaler"]["scale"] == 65536 / 2 ** len(stayed)
 
 
-def test_one_batch_of_everything_leaves_nothing(fit, tmp_path, capsys):  # noqa: F811
+def test_one_batch_of_everything_leaves_nothing(fit, tmp_path, capsys):
     task = fit(fast_dev_run=True, batch_size=4, max_epoch=7)
     assert task.calls == 1 and not list(tmp_path.iterdir())
     assert "epoch 1/1  loss" in capsys.readouterr().err
 
 
-def test_a_few_batches_again_and_again(fit, tmp_path):  # noqa: F811
+def test_a_few_batches_again_and_again(fit, tmp_path):
     seen = []
     fit({"hook": lambda n, batch, model: seen.append(batch["x"].clone())}, overfit_batches=2, batch_size=4, max_epoch=3)
     assert len(seen) == 6
     assert all(torch.equal(seen[i], seen[i % 2]) for i in range(6)) and not torch.equal(seen[0], seen[1])
 
 
-def test_the_profile_of_some_steps(fit, tmp_path, capsys):  # noqa: F811
+def test_the_profile_of_some_steps(fit, tmp_path, capsys):
     fit(profile=2, batch_size=4)
     table = (tmp_path / "run" / "profile.txt").read_text()
     trace = json.loads((tmp_path / "run" / "trace.json").read_text())
@@ -197,7 +190,7 @@ def test_the_profile_of_some_steps(fit, tmp_path, capsys):  # noqa: F811
     assert len(forward) == 2
 
 
-def test_the_best_and_the_worst_batch_are_shown(fit, tmp_path):  # noqa: F811
+def test_the_best_and_the_worst_batch_are_shown(fit, tmp_path):
     task = fit(samples=1, batch_size=4, max_epoch=1, lr=1e-9)
     shown = []
     type(task).show_batch = lambda self, recorder, step, epoch, name, batch, loss: shown.append((name, batch, loss))
@@ -205,7 +198,7 @@ def test_the_best_and_the_worst_batch_are_shown(fit, tmp_path):  # noqa: F811
         fit(run="again", samples=1, batch_size=4, max_epoch=2, lr=1e-9)
     finally:
         del type(task).show_batch
-    losses = [r["loss"] for r in batches_of(tmp_path / "again")][:8]
+    losses = [r["loss"] for r in records(tmp_path / "again")][:8]
     expected = [("best batch", losses.index(min(losses))), ("worst batch", losses.index(max(losses)))]
     for (name, batch, loss), (wanted, number) in zip(shown[:2], expected, strict=True):
         assert name == wanted and loss == losses[number]
@@ -215,26 +208,26 @@ def test_the_best_and_the_worst_batch_are_shown(fit, tmp_path):  # noqa: F811
     assert len(shown) == 4
 
 
-def test_devices_that_are_not_there(fit):  # noqa: F811
+def test_devices_that_are_not_there(fit):
     for given, told in [
         ("x", "expected a number of devices"),
         ("0", "this machine has"),
         ("0,1", "those here are none"),
     ]:
-        with pytest.raises(UserError, match=f"--devices={given}.*{told}"):
+        with pytest.raises(UserError, match=f"^devices={given}.*{told}"):
             fit(devices=given)
-    with pytest.raises(UserError, match="--sync_bn is for several GPUs"):
+    with pytest.raises(UserError, match="^sync_bn: is for several GPUs"):
         fit(sync_bn=True)
 
 
-def test_tensorboard_gets_every_record(fit, tmp_path):  # noqa: F811
+def test_tensorboard_gets_every_record(fit, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     fit(tensorboard=True, batch_size=4, max_epoch=2)
     events = EventAccumulator(str(tmp_path / "run"), {"scalars": 0, "histograms": 0})
     events.Reload()
     found = [e.value for e in events.Scalars("loss/batch")]
-    assert found == pytest.approx([r["loss"] for r in batches_of(tmp_path / "run")])
+    assert found == pytest.approx([r["loss"] for r in records(tmp_path / "run")])
     tags = events.Tags()
     assert {"loss/train", "loss/val", "lr/batch", "data_time/batch", "grad_norm/batch", "final/loss"} <= set(
         tags["scalars"]
@@ -256,11 +249,11 @@ def test_layers_that_compute_again():
     assert len(calls) == 2  # forward, and again in backward
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
-    with pytest.raises(UserError, match="--checkpoint_layers=x.* fits no layer; they begin with 0, 1, 2"):
+    with pytest.raises(UserError, match="^checkpoint_layers=x.*: fits no layer; they begin with 0, 1, 2"):
         checkpoint_layers(model, "x*")
 
 
-def test_compiling(fit, tmp_path):  # noqa: F811
+def test_compiling(fit, tmp_path):
     """The same figures, if this machine has what torch.compile needs."""
     import shutil
 
@@ -268,6 +261,6 @@ def test_compiling(fit, tmp_path):  # noqa: F811
         pytest.skip("torch.compile needs a C++ compiler")
     for name, compiled in (("plain", False), ("compiled", True)):
         fit(run=name, compile=compiled, batch_size=8, lr=0.05)
-    plain, compiled = ([r["loss"] for r in batches_of(tmp_path / name)] for name in ("plain", "compiled"))
+    plain, compiled = ([r["loss"] for r in records(tmp_path / name)] for name in ("plain", "compiled"))
     assert plain == pytest.approx(compiled, rel=1e-4)
     assert set(read_state(Path(tmp_path / "compiled" / "last.pt"))["model"]) == {"linear.weight", "linear.bias"}

@@ -53,13 +53,16 @@ def test_what_is_frozen_stays_in_eval_mode():
     [
         (
             lambda m: freeze(m, "feature.*"),
-            "--freeze=feature.* fits no parameter; they begin with features, classifier",
+            "freeze=feature.*: fits no parameter; they begin with features, classifier",
         ),
-        (lambda m: freeze(m, "*"), "--freeze=* leaves nothing to learn"),
-        (lambda m: parameter_groups(m, 0, "features.*"), "--lr_scale=features.*: expected PATTERN:FACTOR"),
-        (lambda m: parameter_groups(m, 0, "features.*:fast"), "--lr_scale=features.*:fast: expected PATTERN:FACTOR"),
-        (lambda m: parameter_groups(m, 0, "features.*:-1"), "--lr_scale=features.*:-1: expected PATTERN:FACTOR"),
-        (lambda m: parameter_groups(m, 0, "head:2"), "--lr_scale=head fits no parameter"),
+        (lambda m: freeze(m, "*"), "freeze=*: leaves nothing to train"),
+        (
+            lambda m: parameter_groups(m, 0, "features.*"),
+            "lr_scale=features.*: expected NAME:NUMBER, such as lr_",
+        ),
+        (lambda m: parameter_groups(m, 0, "features.*:fast"), "lr_scale=features.*:fast: expected NAME:NUMBER"),
+        (lambda m: parameter_groups(m, 0, "features.*:-1"), "lr_scale=features.*:-1: expected NAME:NUMBER"),
+        (lambda m: parameter_groups(m, 0, "head:2"), "lr_scale=head: fits no parameter"),
     ],
 )
 def test_mistakes(call, line):
@@ -111,13 +114,13 @@ def test_moving_average_keeps_to_its_decay_and_takes_buffers_along():
     assert average.state_dict()["running_mean"].tolist() == pytest.approx((0.1 * model.running_mean).tolist())
 
 
-def test_moving_average_follows_what_is_set_by_hand():
+def test_moving_average_syncs_resets():
     model = nn.BatchNorm1d(3)
     average = MovingAverage(model, 0.9)
     with torch.no_grad():
         model.weight.fill_(3.0)
         average.update(1000)  # 1.2
-        with average.following():
+        with average.sync_resets():
             model.weight[1] = 7.0
             model.num_batches_tracked.fill_(5)
     assert average.state_dict()["weight"].tolist() == pytest.approx([1.2, 7.0, 1.2])

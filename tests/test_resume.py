@@ -144,7 +144,7 @@ def test_stopped_while_validating(folder, monkeypatch):
     monkeypatch.setattr(trainer.Run, "validate", original)
     # killed between the epoch's records and the save after them
     monkeypatch.setattr(trainer.Run, "save", lambda self: (_ for _ in ()).throw(OSError("killed")))
-    resumed = parse(PoetConfig, resumed_options({"resume": str(folder / "parts")}))
+    resumed = parse(PoetConfig, resumed_options({"resume": str(folder / "parts")}, ""))
     with pytest.raises(OSError, match="killed"):
         trainer.train(resumed)
     poems = [r["epoch"] for r in log_of(folder / "parts") if r["kind"] == "text" and r["name"] == "poems"]
@@ -168,7 +168,7 @@ def test_without_a_value_the_latest_unfinished_run_goes_on(folder):
     torch.save(state, folder / "patient" / "last.pt")
     for number, name in enumerate(("older", "stopped", "patient", "latest")):
         os.utime(folder / name / "last.pt", (number, number))
-    assert resumed_options({"resume": "True", "save_path": str(folder)})["resume"] == str(folder / "stopped")
+    assert resumed_options({"resume": "True"}, str(folder))["resume"] == str(folder / "stopped")
 
 
 def test_a_jump_of_the_learning_rate_is_said(folder):
@@ -190,7 +190,7 @@ def test_without_a_value_a_finished_run_says_so_and_may_go_on(folder):
     os.utime(folder / "a" / "last.pt")  # the latest now
     log = log_of(folder / "a")
     told = run(folder, resume=True, save_path=folder)
-    assert f"{folder / 'a'} has done its 1 epochs" in told and "--max_epoch" in told
+    assert f"{folder / 'a'} has done its 1 epochs" in told and "max_epoch" in told
     assert log_of(folder / "a") == log
     told = run(folder, resume=True, save_path=folder, max_epoch=2)
     assert re.search(r"changed since the run was saved: max_epoch 1 -> 2$", told, re.M)
@@ -252,7 +252,7 @@ def test_a_trial_run_is_none_of_a_run(folder):
     run(folder, **options(folder, run="a", max_epoch=1))
     before = (folder / "a" / "last.pt").read_bytes()
     told = run(folder, code=2, resume=folder / "a", max_epoch=2, fast_dev_run=True)
-    assert told.startswith("error: --fast_dev_run is a run of its own: leave --resume out")
+    assert told.startswith("error: --fast_dev_run: a run of its own: leave resume out")
     assert (folder / "a" / "last.pt").read_bytes() == before
 
 
@@ -261,7 +261,7 @@ def test_the_best_figures_survive(folder):
     cfg = parse(PoetConfig, options(folder, run="a", max_epoch=1))
     best = trainer.train(cfg)
     assert best["bits_per_char"] > 0 and set(best) == {"loss", "bits_per_char", "perplexity"}
-    again = resumed_options({"resume": str(folder / "a"), "max_epoch": 2, "lr": 30})  # ruins the network
+    again = resumed_options({"resume": str(folder / "a"), "max_epoch": 2, "lr": 30}, "")  # ruins the network
     assert trainer.train(parse(PoetConfig, again)) == best
     final = log_of(folder / "a")[-1]
     assert final["kind"] == "final" and final["figures"] == {**best, "best_epoch": 0}
@@ -291,7 +291,7 @@ def test_a_damaged_state_is_one_line(folder):
     torch.save({"version": 99}, path)
     with pytest.raises(UserError, match="of version 99"):
         read_state(path)
-    with pytest.raises(UserError, match="give --resume the folder of a run"):
+    with pytest.raises(UserError, match="give the folder of a run"):
         read_state(folder / "b" / "last.pt")
     with pytest.raises(UserError, match="there is no run to go on with"):
-        resumed_options({"resume": "True", "save_path": str(folder / "empty")})
+        resumed_options({"resume": "True"}, str(folder / "empty"))

@@ -14,115 +14,55 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-import trainer
+import prepare
 from config import DefaultConfig, PoetConfig
-from models.basemodule import BaseModule
 from options import parse
-from tasks.base import Task
 from tests.servers import free_port
-from tests.training import CONTEXT, Process, arguments, log_of, options, run, steps_done, write_corpus
-from trainer import Progress, learning_rate, train
+from tests.training import (
+    CONTEXT,
+    Line,
+    LineTask,
+    Process,
+    arguments,
+    log_of,
+    options,
+    records,
+    run,
+    steps_done,
+    write_corpus,
+)
+from trainer import train
+from training.optimizers import Schedule
 from training.recorder import read_log
-from training.state import read_state, resumed_options
+from training.state import Progress, read_state, resumed_options
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Line(BaseModule):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).squeeze(1)
-
-
-class LineTask(Task):
-    """y = x @ [1, 2, 3]; `samples` x of them, in order. `hook(step number)` is called at each forward pass."""
-
-    def __init__(self, cfg: DefaultConfig, samples: int = 32, val_losses: list[float] | None = None, hook=None):
-        super().__init__(cfg)
-        self.model = Line()
-        x = torch.randn(samples, 3, generator=torch.Generator().manual_seed(1))
-        self.train_set = [{"x": v, "y": v @ torch.tensor([1.0, 2.0, 3.0])} for v in x]
-        self.hook, self.val_losses, self.calls = hook, val_losses, 0
-
-    @staticmethod
-    def collate(samples: list) -> dict[str, Tensor]:
-        return {k: torch.stack([s[k] for s in samples]) for k in ("x", "y")}
-
-    def train_batches(self, epoch: int) -> list[list[int]]:
-        size = self.cfg.batch_size
-        return [list(range(len(self.train_set)))[i : i + size] for i in range(0, len(self.train_set), size)]
-
-    def val_batches(self):
-        return self.train_set, [list(range(len(self.train_set)))]
-
-    def step(self, model, batch):
-        if model.training:
-            self.calls += 1
-            if self.hook:
-                self.hook(self.calls, batch, model)
-        squares = (model(batch["x"]) - batch["y"]).square()
-        loss = squares.mean()
-        if not model.training and self.val_losses:
-            loss = torch.tensor(self.val_losses.pop(0))
-        return {"objective": loss, "count": torch.tensor(len(squares)), "loss": loss.detach()}
-
-
-@pytest.fixture
-def fit(tmp_path, monkeypatch):
-    """fit(task options, **config) trains a LineTask in tmp_path/run and returns it."""
-
-    def fit(task: dict | None = None, run: str = "run", **given) -> LineTask:
-        given = {"use_visdom": False, "use_gpu": False, "precision": "fp32", "warmup": 0, "max_epoch": 1, **given}
-        given = {"debug_file": tmp_path / "debug", "save_path": tmp_path, "run": run, **given}
-        made = []
-
-        def make_task(cfg, arguments=None):
-            made.append(LineTask(cfg, **(task or {})))
-            return made[0]
-
-        monkeypatch.setattr(trainer, "make_task", make_task)
-        train(parse(DefaultConfig, given))
-        return made[0]
-
-    yield fit
-    torch.autograd.set_detect_anomaly(False)
-
-
-def batches_of(folder: Path) -> list[dict]:
-    return [r for r in read_log(folder) if r["kind"] == "batch"]
 
 
 # ------------------------------------------------------------------------------------------------- learning rate
 
 
 def test_learning_rates_by_hand():
-    cfg = SimpleNamespace(lr=0.1, warmup=4, lr_schedule="constant")
-    rates = [learning_rate(cfg, Progress(step=s), 100) for s in (0, 1, 3, 4, 90)]
+    schedule = Schedule("constant", 0.1, warmup=4)
+    rates = [schedule.rate(Progress(step=s), 100) for s in (0, 1, 3, 4, 90)]
     assert rates == pytest.approx([0.025, 0.05, 0.1, 0.1, 0.1])
-    cfg = SimpleNamespace(lr=0.1, warmup=0, lr_schedule="cosine")
     # half a cosine from the rate to a fiftieth of it: 1, 0.98 * (2 + sqrt 2) / 4 + 0.02, 0.51, ..., 0.02
     expected = [0.1, 0.0856482323, 0.051, 0.0163517677, 0.002, 0.002]
-    assert [learning_rate(cfg, Progress(step=s), 100) for s in (0, 25, 50, 75, 100, 120)] == pytest.approx(expected)
-    cfg.warmup = 50  # both together
-    assert learning_rate(cfg, Progress(step=24), 48) == pytest.approx(0.5 * 0.051)
-    cfg = SimpleNamespace(lr=0.1, warmup=0, lr_schedule="plateau")
-    assert learning_rate(cfg, Progress(step=7, lr_factor=0.25), 100) == pytest.approx(0.025)
+    cosine = Schedule("cosine", 0.1)
+    assert [cosine.rate(Progress(step=s), 100) for s in (0, 25, 50, 75, 100, 120)] == pytest.approx(expected)
+    assert Schedule("cosine", 0.1, warmup=50).rate(Progress(step=24), 48) == pytest.approx(0.5 * 0.051)  # both together
+    assert Schedule("plateau", 0.1).rate(Progress(step=7, lr_factor=0.25), 100) == pytest.approx(0.025)
 
 
 def test_plateau_decays_after_an_epoch_without_improvement(fit, tmp_path):
     losses = [5.0, 4.0, 4.0, 4.5, 3.0, 3.5, 3.2]
     fit({"val_losses": list(losses)}, max_epoch=7, batch_size=32, lr=0.1, lr_decay=0.5)
-    rates = [r["lr"] for r in batches_of(tmp_path / "run")]
+    rates = [r["lr"] for r in records(tmp_path / "run")]
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.025, 0.025, 0.0125])
     assert Line.load(tmp_path / "run" / "best.safetensors").metadata["epoch"] == 5
     final = read_log(tmp_path / "run")[-1]
@@ -131,7 +71,7 @@ def test_plateau_decays_after_an_epoch_without_improvement(fit, tmp_path):
 
 def test_no_decay_with_another_schedule(fit, tmp_path):
     fit({"val_losses": [1.0, 2.0, 3.0]}, max_epoch=3, lr_schedule="constant", lr=0.1)
-    assert {r["lr"] for r in batches_of(tmp_path / "run")} == {0.1}
+    assert {r["lr"] for r in records(tmp_path / "run")} == {0.1}
 
 
 # ----------------------------------------------------------------------------------------------------- the steps
@@ -143,9 +83,9 @@ def test_two_batches_of_8_accumulated_are_one_of_16(fit, tmp_path, samples):
     one = fit({"samples": samples}, run="one", batch_size=16, max_epoch=3)
     two = fit({"samples": samples}, run="two", batch_size=8, max_epoch=3, accumulate=2)
     torch.testing.assert_close(two.model.state_dict(), one.model.state_dict(), rtol=0, atol=1e-6)
-    norms = [[r["grad_norm"] for r in batches_of(tmp_path / name) if "grad_norm" in r] for name in ("one", "two")]
+    norms = [[r["grad_norm"] for r in records(tmp_path / name) if "grad_norm" in r] for name in ("one", "two")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-4) and len(norms[0]) == 3 * math.ceil(samples / 16)
-    steps = [r["step"] for r in batches_of(tmp_path / "two")]
+    steps = [r["step"] for r in records(tmp_path / "two")]
     assert steps[:4] == [1, 1, 2, 2] and read_state(tmp_path / "two" / "last.pt")["progress"]["step"] == steps[-1]
     epochs = [
         [r["loss"] for r in read_log(tmp_path / n) if r["kind"] == "epoch" and r["split"] == "train"]
@@ -185,7 +125,7 @@ def test_clipping(fit, tmp_path, monkeypatch, limit, expected):
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     fit(grad_clip=limit)
-    recorded = [r["grad_norm"] for r in batches_of(tmp_path / "run")]
+    recorded = [r["grad_norm"] for r in records(tmp_path / "run")]
     assert recorded[0] > 1 and norms == pytest.approx([expected] if expected else recorded, rel=1e-4)
 
 
@@ -245,61 +185,35 @@ def test_the_average_is_judged_and_kept(fit, tmp_path):
 def test_patience(fit, tmp_path, capfd):
     fit({"val_losses": [3.0, 2.0, 2.5, 2.0, 1.0]}, max_epoch=5, patience=2)
     assert len([r for r in read_log(tmp_path / "run") if r["kind"] == "epoch" and r["split"] == "val"]) == 4
-    assert "no better loss for 2 epochs (--patience=2)" in capfd.readouterr().err
+    assert "no better loss for 2 epochs (patience=2)" in capfd.readouterr().err
     assert read_log(tmp_path / "run")[-1]["figures"] == {"loss": 2.0, "best_epoch": 1}
 
 
 def test_the_best_epoch_by_a_figure_that_should_be_large(fit, tmp_path, monkeypatch):
     monkeypatch.setattr(LineTask, "monitors", {"loss": "min", "score": "max"})
     scores = iter([0.1, 0.9, float("nan"), 0.5])
-    monkeypatch.setattr(LineTask, "judge", lambda self, samples: {"score": next(scores)})
+    monkeypatch.setattr(LineTask, "compute_metrics", lambda self, samples: {"score": next(scores)})
     fit(max_epoch=4, monitor="score")
     assert read_log(tmp_path / "run")[-1]["figures"]["best_epoch"] == 1
-    with pytest.raises(UserError, match="^--monitor=scor: choose one of loss, score; did you mean score?"):
+    with pytest.raises(UserError, match="^monitor=scor: choose one of loss, score; did you mean score?"):
         fit(run="b", monitor="scor")
 
 
-class Broken(list):
-    """Samples of which some cannot be read."""
-
-    def __init__(self, samples: list, broken: set[int]):
-        super().__init__(samples)
-        self.broken = broken
-
-    def __getitem__(self, index: int):
-        return None if index in self.broken else {**super().__getitem__(index), "index": torch.tensor(index)}
-
-    def fault(self, index: int) -> str:
-        return f"sample {index} is broken"
-
-
-def _good_ones(samples: list) -> dict[str, Tensor] | None:
-    good = [s for s in samples if s is not None]
-    return {k: torch.stack([s[k] for s in good]) for k in good[0]} if good else None
-
-
-def test_broken_samples_are_left_out_and_named(fit, tmp_path, monkeypatch, capfd):
+def test_broken_samples_are_left_out_and_named(fit, tmp_path, capfd):
     """The same as a training without them; a batch of nothing but broken ones is no step."""
-    original = LineTask.__init__
-
-    def init(self, cfg, **more):
-        original(self, cfg, **more)
-        self.train_set = Broken(self.train_set, {1, 5, *range(8, 16), 31})
-        self.collate = _good_ones
-
-    monkeypatch.setattr(LineTask, "__init__", init)
-    task = fit(batch_size=8, max_epoch=2, lr=0.05, seed=3, lr_schedule="constant", weight_decay=0)
+    broken = {1, 5, *range(8, 16), 31}
+    task = fit({"broken": broken}, batch_size=8, max_epoch=2, lr=0.05, seed=3, lr_schedule="constant", weight_decay=0)
     told = capfd.readouterr().err
-    for index in task.train_set.broken:
+    for index in broken:
         assert told.count(f"left out: sample {index} is broken\n") == 1
     texts = [r["text"] for r in read_log(tmp_path / "run") if r["kind"] == "text" and r["name"] == "left out"]
-    assert sorted(texts) == sorted(f"sample {i} is broken" for i in task.train_set.broken)
+    assert sorted(texts) == sorted(f"sample {i} is broken" for i in broken)
     torch.manual_seed(3)
     model = Line()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, betas=(0.9, 0.99), weight_decay=0)
     for _ in range(2):
         for start in (0, 16, 24):
-            batch = _good_ones([task.train_set[i] for i in range(start, start + 8)])
+            batch = task.collate([task.train_set[i] for i in range(start, start + 8)])
             optimizer.zero_grad()
             (model(batch["x"]) - batch["y"]).square().mean().backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1)
@@ -308,16 +222,9 @@ def test_broken_samples_are_left_out_and_named(fit, tmp_path, monkeypatch, capfd
     assert read_state(tmp_path / "run" / "last.pt")["progress"]["step"] == 6
 
 
-def test_nothing_can_be_read(fit, monkeypatch):
-    original = LineTask.__init__
-
-    def init(self, cfg, **more):
-        original(self, cfg, **more)
-        self.train_set, self.collate = Broken(self.train_set, set(range(32))), _good_ones
-
-    monkeypatch.setattr(LineTask, "__init__", init)
+def test_nothing_can_be_read(fit):
     with pytest.raises(UserError, match="^none of the 32 samples can be read; the first: sample 0 is broken$"):
-        fit()
+        fit({"broken": set(range(32))})
 
 
 def test_precision_auto_is_measured_said_and_kept(fit, tmp_path, monkeypatch, capfd):
@@ -328,7 +235,7 @@ def test_precision_auto_is_measured_said_and_kept(fit, tmp_path, monkeypatch, ca
         told = capfd.readouterr().err
         assert f"precision {precision} (a matrix product in bf16 is {told_of[speedup]} in fp32 here)" in told
         # A resumed run must not measure again: the other precision gives other numbers.
-        assert resumed_options({"resume": str(tmp_path / precision)})["precision"] == precision
+        assert resumed_options({"resume": str(tmp_path / precision)}, "")["precision"] == precision
 
 
 # ---------------------------------------------------------------------------------------------------------- NaN
@@ -442,7 +349,9 @@ def test_a_second_training_is_kept_out(tmp_path):
     told = run(tmp_path, code=2, resume=tmp_path / "run")
     assert told.splitlines()[-1].startswith(f"error: {tmp_path / 'run'} is being trained by another process")
     told = run(tmp_path, code=2, **options(tmp_path, run="run"))
-    assert told.splitlines()[-1].startswith(f"error: {tmp_path / 'run'} holds a run: go on with it by --resume=")
+    assert told.splitlines()[-1].startswith(
+        f"error: --run=run: {tmp_path / 'run'} holds a run: go on with it by resume="
+    )
     os.kill(first.process.pid, signal.SIGTERM)
     assert first.wait() == 143
     steps = [r["step"] for r in log_of(tmp_path / "run") if r["kind"] == "batch"]
@@ -512,8 +421,8 @@ def test_two_processes_are_one(tmp_path):
     run(tmp_path, resume=tmp_path / "two", devices=1)
     curves = []
     for name in ("one", "two"):
-        numbers = [[r[k] for k in ("step", "lr", "loss", "bits_per_char")] for r in batches_of(tmp_path / name)]
-        norms = [[r["grad_norm"]] for r in batches_of(tmp_path / name) if "grad_norm" in r]
+        numbers = [[r[k] for k in ("step", "lr", "loss", "bits_per_char")] for r in records(tmp_path / name)]
+        norms = [[r["grad_norm"]] for r in records(tmp_path / name) if "grad_norm" in r]
         val = [[r["loss"]] for r in read_log(tmp_path / name) if r["kind"] == "epoch"]
         curves.append(numbers + norms + val)
     assert len(curves[0]) == len(curves[1]) > 39
@@ -537,7 +446,7 @@ def _one_of_two(folder: Path, rank: int, port: int, bad_disk: bool) -> None:
             (folder / "run").rename(folder / "away")
             (folder / "run").touch()
 
-    trainer.make_task = lambda cfg, arguments: LineTask(cfg, hook=hook)
+    prepare.make_task = lambda cfg, arguments: LineTask(cfg, hook=hook)
     given = {"devices": 2, "use_gpu": False, "precision": "fp32", "use_visdom": False, "batch_size": 4, "save_every": 0}
     try:
         train(parse(DefaultConfig, {**given, "save_path": folder, "run": "run"}))

@@ -132,7 +132,7 @@ def test_precision(monkeypatch):
 
     lacking = "this CPU cannot compute the network in bf16"
     assert hardware.choose_precision("auto", False, cannot) == ("fp32", lacking)
-    with pytest.raises(UserError, match=f"^--precision=bf16: {lacking}; use --precision=fp32$"):
+    with pytest.raises(UserError, match=f"^precision=bf16: {lacking}; use precision=fp32$"):
         hardware.choose_precision("bf16", False, cannot)
     assert hardware.choose_precision("fp32", False, cannot) == ("fp32", "asked for")
     for fast, expected in ((True, "bf16"), (False, "fp32")):

@@ -14,14 +14,86 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from config import is_for
+from models.basemodule import BaseModule
+from tasks.base import Task, chunks
 from training.recorder import read_log
 from training.state import read_state
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["main", "trainer", "tasks.poet", "tasks.style", "tasks.dogcat", "torchvision", "fire"])
 CHARACTERS = "春江花月夜山水风云雨雪天地人心情思君不见来去归故乡明日长相忆"
+
+
+class Line(BaseModule):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).squeeze(1)
+
+
+class Samples(list):
+    """Samples of which some cannot be read."""
+
+    def __init__(self, samples: list, broken: set[int]):
+        super().__init__(samples)
+        self.broken = broken
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return super().__getitem__(index)
+        return None if index in self.broken else {**super().__getitem__(index), "index": torch.tensor(index)}
+
+    def fault(self, index: int) -> str:
+        return f"sample {index} is broken"
+
+
+class LineTask(Task):
+    """y = x @ [1, 2, 3]; `samples` x of it, in order. `hook(number, batch, model)` is called at each training pass."""
+
+    network = Line
+
+    def __init__(self, cfg, samples: int = 32, val_losses: list[float] | None = None, hook=None, broken=frozenset()):
+        super().__init__(cfg)
+        x = torch.randn(samples, 3, generator=torch.Generator().manual_seed(1))
+        self.samples = Samples([{"x": v, "y": v @ torch.tensor([1.0, 2.0, 3.0])} for v in x], broken)
+        self.hook, self.val_losses, self.calls = hook, val_losses, 0
+
+    def make_model(self) -> Line:
+        return Line()
+
+    def make_dataset(self, split: str) -> Samples:
+        return self.samples
+
+    @staticmethod
+    def collate(samples: list) -> dict[str, Tensor] | None:
+        good = [sample for sample in samples if sample is not None]
+        return default_collate(good) if good else None
+
+    def train_batches(self, epoch: int) -> list[list[int]]:
+        return chunks(list(range(len(self.samples))), self.cfg.batch_size)
+
+    def val_batches(self):
+        return self.samples, [list(range(len(self.samples)))]
+
+    def trial_batch(self, size: int) -> None:
+        """The hooks count steps."""
+
+    def step(self, model, batch):
+        if model.training:
+            self.calls += 1
+            if self.hook:
+                self.hook(self.calls, batch, model)
+        squares = (model(batch["x"]) - batch["y"]).square()
+        loss = squares.mean()
+        if not model.training and self.val_losses:
+            loss = torch.tensor(self.val_losses.pop(0))
+        return {"objective": loss, "count": torch.tensor(len(squares)), "loss": loss.detach()}
 
 
 def write_corpus(path: Path, poems: int = 64) -> Path:
@@ -111,6 +183,11 @@ def steps_done(run_folder: Path) -> int:
     """Lines of the log so far, as a quick measure of where a running process stands."""
     log = run_folder / "log.jsonl"
     return log.read_bytes().count(b'"kind": "batch"') if log.exists() else 0
+
+
+def records(run_folder: Path, kind: str = "batch", **wanted: Any) -> list[dict[str, Any]]:
+    """The records of a kind in a run's log, those with the wanted values."""
+    return [r for r in read_log(run_folder) if r["kind"] == kind and all(r[k] == v for k, v in wanted.items())]
 
 
 def log_of(run_folder: Path) -> list[dict[str, Any]]:

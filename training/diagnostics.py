@@ -1,13 +1,22 @@
-"""Finding what is wrong in a training step: the first bad tensor, and a dump of everything's shape and range."""
+"""What is wrong with a step, and where its time goes: the first bad tensor, debug mode, extreme batches, profiler."""
 
 import json
 import math
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from training.devices import largest
+from utils.errors import UserError
+
+SKIPPED = 3  # steps at the start: memory is being claimed, kernels are being chosen
 
 
 def named_tensors(value: Any, name: str) -> list[tuple[str, Tensor]]:
@@ -40,49 +49,67 @@ def first_bad_tensor(
     for name, tensor in model.named_parameters():
         if _is_bad(tensor.detach()):
             return f"parameter {name}"
-    bad: list[str] = []
-    before = [name for name, p in model.named_parameters() if p.grad is not None and _is_bad(p.grad)]
-
-    def look(name: str) -> Callable[[Tensor], None]:
-        def hook(tensor: Tensor) -> None:
-            if not bad and _is_bad(tensor.detach()):
-                bad.append(name)
-
-        return hook
-
-    giver = "the loss"  # the layer whose output's gradient was looked at last, and was good
-
-    def look_at_gradient(layer: str) -> Callable[[Tensor], None]:
-        def hook(gradient: Tensor) -> None:
-            nonlocal giver
-            look(f"the gradient that {giver} gives {layer}")(gradient)
-            giver = layer
-
-        return hook
-
-    def look_at_layer(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            layer = f"layer {name} ({type(module).__name__})"
-            for where, tensor in named_tensors(output, "output"):
-                look(f"{where} of {layer}")(tensor)
-                if tensor.requires_grad:
-                    tensor.register_hook(look_at_gradient(layer))
-
-        return hook
-
-    hooks = [module.register_forward_hook(look_at_layer(name)) for name, module in model.named_modules() if name]
-    hooks += [p.register_hook(look(f"gradient of {name}")) for name, p in model.named_parameters() if p.requires_grad]
+    before = [f"gradient of {name}" for name, p in model.named_parameters() if p.grad is not None and _is_bad(p.grad)]
+    probe = _Probe(model)
     try:
         result = forward()
         for name, tensor in named_tensors(result, "output"):
-            look(name)(tensor)
-        if backward and not bad:
+            probe.look(name, tensor)
+        if backward and not probe.bad:
             result["objective"].backward()
     finally:
-        for hook in hooks:
+        probe.remove()
+    return next(iter([*probe.bad, *before]), "the loss (not reproduced by a second forward pass)")
+
+
+class _Probe:
+    """Looks at each layer's output, and at each gradient, as it is computed; `bad`: the name of the first bad one."""
+
+    def __init__(self, model: nn.Module):
+        self.bad: list[str] = []
+        self.giver = "the loss"  # the layer whose output's gradient was looked at last, and was good
+        self.hooks = [
+            module.register_forward_hook(partial(self._look_at_layer, name))
+            for name, module in model.named_modules()
+            if name
+        ]
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                self.hooks.append(parameter.register_hook(partial(self.look, f"gradient of {name}")))
+
+    def look(self, name: str, tensor: Tensor) -> None:
+        if not self.bad and _is_bad(tensor.detach()):
+            self.bad.append(name)
+
+    def _look_at_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        layer = f"layer {name} ({type(module).__name__})"
+        for where, tensor in named_tensors(output, "output"):
+            self.look(f"{where} of {layer}", tensor)
+            if tensor.requires_grad:
+                tensor.register_hook(partial(self._look_at_gradient, layer))
+
+    def _look_at_gradient(self, layer: str, gradient: Tensor) -> None:
+        self.look(f"the gradient that {self.giver} gives {layer}", gradient)
+        self.giver = layer
+
+    def remove(self) -> None:
+        for hook in self.hooks:
             hook.remove()
-    bad += [f"gradient of {name}" for name in before]
-    return bad[0] if bad else "the loss (not reproduced by a second forward pass)"
+
+
+def check_finite(fabric: Fabric, value: Tensor, find: Callable[[], str], where: str, advice: str) -> None:
+    """Ends the run if this loss, or norm of the gradient, is not finite in any of the processes.
+
+    `find` names the first bad tensor. The first process raises UserError, the others end quietly.
+    """
+    culprit = int(largest(fabric, -1 if torch.isfinite(value) else fabric.global_rank))
+    if culprit < 0:
+        return
+    with fabric.autocast():
+        name = fabric.broadcast(find(), culprit)
+    if not fabric.is_global_zero:
+        raise SystemExit(0)
+    raise UserError(f"{where}: the loss is not finite; the first bad tensor is {name}. {advice}")
 
 
 def describe(tensor: Tensor) -> dict[str, Any]:
@@ -111,3 +138,78 @@ def gradient_range(model: nn.Module) -> dict[str, tuple[float, float, float]]:
         for name, p in model.named_parameters()
         if p.grad is not None
     }
+
+
+def track_best_worst_batch(extremes: dict[str, list[float]], loss: float | None, number: int) -> None:
+    """Notes loss and number of this batch in `extremes` if it is the "best" or the "worst" so far."""
+    for name, sign in (("best", 1), ("worst", -1)):
+        if loss is not None and (name not in extremes or sign * loss < sign * extremes[name][0]):
+            extremes[name] = [loss, number]
+
+
+class DebugMode:
+    """On while `file` exists: anomaly detection, and `look` after each backward pass.
+
+    Args:
+        file: the switch.
+        folder: the run's.
+        say: is told when it is switched.
+    """
+
+    def __init__(self, file: str, folder: Path, say: Callable[[str], None]):
+        self.file, self.folder, self.say = Path(file), folder, say
+
+    def is_on(self) -> bool:
+        on = self.file.exists()
+        if on != torch.is_anomaly_enabled():
+            torch.autograd.set_detect_anomaly(on)
+            self.say(f"debug mode {'on' if on else 'off'} ({self.file})")
+        return on
+
+    def look(self, step: int, model: nn.Module, batch: dict[str, Any], output: dict[str, Any]) -> None:
+        """Drops into the debugger on a terminal; elsewhere adds a line of shapes and ranges to debug.jsonl."""
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            dump(self.folder / "debug.jsonl", step, model, batch, output)
+            return
+        breakpoint()  # look at `batch`, `output` and `model`; c goes on to the next step, q ends the training
+
+    def close(self) -> None:
+        torch.autograd.set_detect_anomaly(False)
+
+
+class StepProfiler:
+    """Measures `steps` steps after the first few. Call `step` at the end of each, `close` at the end of the training.
+
+    Leaves profile.txt (operators by their own time) and trace.json (for chrome://tracing or ui.perfetto.dev) in
+    `folder`, and says so.
+    """
+
+    def __init__(self, folder: Path, steps: int, say: Callable[[str], None]):
+        self.folder, self.steps, self.say = folder, steps, say
+        self.done = 0
+        self.profile: profile | None = None
+
+    def step(self) -> None:
+        """A step has ended."""
+        self.done += 1
+        if self.steps and self.done == SKIPPED:
+            gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+            self.profile = profile(activities=[ProfilerActivity.CPU, *gpu], record_shapes=True)
+            self.profile.start()
+        elif self.done == SKIPPED + self.steps:
+            self.close()
+
+    def close(self) -> None:
+        """Writes what has been measured so far, if there is anything."""
+        if self.profile is None:
+            return
+        measured, self.profile = self.profile, None
+        measured.stop()
+        column = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        table = measured.key_averages().table(sort_by=column, row_limit=30, max_name_column_width=40)
+        (self.folder / "profile.txt").write_text(table, encoding="utf-8")
+        measured.export_chrome_trace(str(self.folder / "trace.json"))
+        head = "\n".join(line[:100] for line in table.splitlines()[:12])
+        self.say(
+            f"{min(self.done - SKIPPED, self.steps)} steps measured:\n{head}\n{self.folder}: profile.txt, trace.json"
+        )

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
-from config import DefaultConfig
 from training.parameters import decaying
 from utils.errors import UserError
 
@@ -43,53 +43,91 @@ def make_optimizer(
 
 
 class Standing(Protocol):
-    """Where a run stands, as far as its learning rate depends on it (trainer.Progress)."""
+    """Where a run stands, as far as its learning rate depends on it (training/state.py: Progress)."""
 
     step: int
     epoch: int
     lr_factor: float  # what the plateau schedule has come to
 
 
-def learning_rate(cfg: DefaultConfig, progress: Standing, total_steps: int) -> float:
-    """The learning rate of the next step: a function of where the run stands, so nothing else has to be saved.
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a training: a function of where the run stands, so nothing else has to be saved.
 
     Formulas: cosine, Loshchilov & Hutter 2017 (down to COSINE_FLOOR); one_cycle, Smith 2018, with two cosines. The
     warm-up multiplies any of them.
+
+    Attributes:
+        lr: the rate that is multiplied by all factors.
+        epochs: "10" for step: every ten epochs; "10,15" for multistep: after these.
+        decay: factor of plateau, step and multistep.
+        warmup: steps in which the rate rises from zero.
+        max_epoch: epochs of the training.
+
+    Raises UserError for epochs that the schedule cannot use.
     """
-    warm = min(1.0, (progress.step + 1) / max(1, cfg.warmup))
-    share = min(1.0, progress.step / max(1, total_steps))
-    match cfg.lr_schedule:
-        case "cosine":
-            factor = _cosine(1, COSINE_FLOOR, share)
-        case "one_cycle" if share < ONE_CYCLE_RISE:
-            factor = _cosine(ONE_CYCLE_START, 1, share / ONE_CYCLE_RISE)
-        case "one_cycle":
-            factor = _cosine(1, ONE_CYCLE_END, (share - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE))
-        case "step":
-            factor = cfg.lr_decay ** (progress.epoch // lr_epochs(cfg)[0])
-        case "multistep":
-            factor = cfg.lr_decay ** sum(progress.epoch >= epoch for epoch in lr_epochs(cfg))
-        case "plateau":
-            factor = progress.lr_factor
-        case _:
-            factor = 1.0
-    return cfg.lr * warm * factor
 
+    name: str
+    lr: float
+    epochs: str = ""
+    decay: float = 1.0
+    warmup: int = 0
+    max_epoch: int = 1
 
-def lr_epochs(cfg: DefaultConfig) -> list[int]:
-    """The numbers in cfg.lr_epochs, checked. Raises UserError if the schedule cannot do with them."""
-    try:
-        epochs = [int(number) for number in cfg.lr_epochs.split(",")]
-    except ValueError:
-        epochs = []
-    if not epochs or min(epochs) < 1 or (cfg.lr_schedule == "step" and len(epochs) > 1):
-        expected = "--lr_epochs=10 (every 10 epochs)" if cfg.lr_schedule == "step" else "--lr_epochs=10,15"
-        raise UserError(f"--lr_epochs={cfg.lr_epochs}: --lr_schedule={cfg.lr_schedule} needs such as {expected}")
-    return epochs
+    def __post_init__(self) -> None:
+        if self.name in ("step", "multistep"):
+            self._epochs()
+
+    def rate(self, progress: Standing, epoch_steps: int) -> float:
+        """The learning rate of the next step, if an epoch has so many."""
+        warm = min(1.0, (progress.step + 1) / max(1, self.warmup))
+        share = min(1.0, progress.step / max(1, self.max_epoch * epoch_steps))
+        match self.name:
+            case "cosine":
+                factor = _cosine(1, COSINE_FLOOR, share)
+            case "one_cycle" if share < ONE_CYCLE_RISE:
+                factor = _cosine(ONE_CYCLE_START, 1, share / ONE_CYCLE_RISE)
+            case "one_cycle":
+                factor = _cosine(1, ONE_CYCLE_END, (share - ONE_CYCLE_RISE) / (1 - ONE_CYCLE_RISE))
+            case "step":
+                factor = self.decay ** (progress.epoch // self._epochs()[0])
+            case "multistep":
+                factor = self.decay ** sum(progress.epoch >= epoch for epoch in self._epochs())
+            case "plateau":
+                factor = progress.lr_factor
+            case _:
+                factor = 1.0
+        return self.lr * warm * factor
+
+    def _epochs(self) -> list[int]:
+        try:
+            epochs = [int(number) for number in self.epochs.split(",")]
+        except ValueError:
+            epochs = []
+        if not epochs or min(epochs) < 1 or (self.name == "step" and len(epochs) > 1):
+            example = "lr_epochs=10 (every 10 epochs)" if self.name == "step" else "lr_epochs=10,15"
+            raise UserError(f"lr_schedule={self.name} needs epochs such as {example}", lr_epochs=self.epochs)
+        return epochs
 
 
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def drop_unused_gradients(model: nn.Module) -> None:
+    """Takes the gradient from parameters that no process has used, as if one process alone had computed the step."""
+    for parameter in model.parameters():
+        if parameter.grad is not None and not parameter.grad.any():
+            parameter.grad = None
+
+
+def clip_gradients(parameters: list[nn.Parameter], value: float, norm: float, found: Tensor) -> None:
+    """Clips the entries of the gradient to `value`, and its norm, which was `found`, to `norm`; 0: no limit."""
+    if value:
+        torch.nn.utils.clip_grad_value_(parameters, value)
+        torch.nn.utils.clip_grad_norm_(parameters, norm or math.inf)
+    elif norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters, norm, found)
 
 
 @torch.no_grad()

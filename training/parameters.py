@@ -1,7 +1,7 @@
-"""Which parameters learn, and how fast: freezing and learning rates by name, weight decay, the moving average.
+"""Which parameters are trained, and how fast: freezing, learning rates by name, weight decay, the moving average.
 
-Patterns are those of file names: `features.*`, `*.bias`; several are parted by commas. A pattern that matches no
-parameter is the user's mistake.
+Patterns are those of file names: `features.*`, `*.bias`; several are separated by commas. A pattern that matches no
+parameter is a UserError.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from utils.errors import UserError
+from utils.text import parse_named_numbers
 
 
-def freeze(model: nn.Module, patterns: str, option: str = "freeze") -> None:
+def freeze(model: nn.Module, patterns: str) -> None:
     """Takes the gradient from the parameters that `patterns` name, and gives it to all others.
 
     Raises UserError for a pattern that fits no parameter, and if nothing is left to learn.
     """
-    frozen = _matching(model, patterns, option)
+    frozen = _matching(model, patterns, "freeze")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     if frozen and not any(p.requires_grad for p in model.parameters()):
-        raise UserError(f"--{option}={patterns} leaves nothing to learn")
+        raise UserError("leaves nothing to train", freeze=patterns)
 
 
 def train_mode(model: nn.Module) -> None:
@@ -46,14 +47,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr_scale: str = "") 
     of the others by 1. Raises UserError if it cannot be read, or fits no parameter.
     """
     scales: dict[str, float] = {}
-    for part in filter(None, lr_scale.split(",")):
-        pattern, _, factor = part.rpartition(":")
-        try:
-            value = float(factor)
-        except ValueError:
-            value = -1.0
-        if not pattern or not 0 <= value < float("inf"):
-            raise UserError(f"--lr_scale={part}: expected PATTERN:FACTOR, such as --lr_scale=features.*:0.1")
+    for pattern, value in parse_named_numbers(lr_scale, "lr_scale", "features.*:0.1"):
         for name in _matching(model, pattern, "lr_scale"):
             scales.setdefault(name, value)
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
@@ -91,7 +85,7 @@ def _fitting(names: list[str], patterns: str, option: str, kind: str) -> set[str
         fitting = {name for name in names if fnmatchcase(name, pattern)}
         if not fitting:
             tops = dict.fromkeys(name.split(".")[0] for name in names)
-            raise UserError(f"--{option}={pattern} fits no {kind}; they begin with {', '.join(tops)}")
+            raise UserError(f"fits no {kind}; they begin with {', '.join(tops)}", **{option: pattern})
         found |= fitting
     return found
 
@@ -122,8 +116,8 @@ class MovingAverage:
                 self.average[name].copy_(tensor)
 
     @contextmanager
-    def following(self) -> Iterator[None]:
-        """What is set anew in the model inside (not by a step) is set in the average, too."""
+    def sync_resets(self) -> Iterator[None]:
+        """Whatever is assigned to the model's weights inside (not by a step) is assigned to the average, too."""
         before = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         yield
         for name, tensor in self.model.state_dict().items():

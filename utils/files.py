@@ -93,7 +93,12 @@ def metadata_of(path: str | Path) -> dict[str, str]:
         return {}
 
 
-def class_in(path: str | Path) -> str:
-    """The class of the network in a model file of this project, without reading the network; empty: it is none."""
+def class_and_task(path: str | Path) -> tuple[str, str]:
+    """(class of the network, task that has trained it) of a model file of this project, without reading the network.
+
+    Both are empty if it is none; the task is, if the file does not say.
+    """
     metadata = metadata_of(path)
-    return metadata.get("class", "") if metadata.get("format") == MODEL_FORMAT else ""
+    if metadata.get("format") != MODEL_FORMAT:
+        return "", ""
+    return metadata["class"], json.loads(metadata.get("metadata", "{}")).get("config", {}).get("task", "")

@@ -73,7 +73,7 @@ def choose_precision(wanted: str, gpu: bool, attempt: Callable[[str], object] | 
             raise
         lacking = f"this {'GPU' if gpu else 'CPU'} cannot compute the network in {precision}"
         if wanted != "auto":
-            raise UserError(f"--precision={wanted}: {lacking}; use --precision=fp32") from error
+            raise UserError(f"{lacking}; use precision=fp32", precision=wanted) from error
         return "fp32", lacking
     return precision, why
 
@@ -96,7 +96,7 @@ def check_workers(workers: int) -> None:
     """Raises UserError for more processes that read data than make sense here."""
     most = WORKERS_A_CORE * cores()
     if workers > most:
-        raise UserError(f"--num_workers={workers}: this machine has {cores()} cores, for {most} such processes at most")
+        raise UserError(f"this machine has {cores()} cores, for {most} such processes at most", num_workers=workers)
 
 
 def free_memory() -> float:
@@ -110,11 +110,11 @@ def free_memory() -> float:
     return free
 
 
-def check_memory(needed: float, what: str, advice: str) -> None:
-    """Raises UserError if so many bytes cannot be had."""
+def check_memory(needed: float, what: str, advice: str, **argument: object) -> None:
+    """Raises UserError, about `argument`, if so many bytes cannot be had."""
     if needed > (free := free_memory()):
         sizes = f"some {needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free"
-        raise UserError(f"{what} needs {sizes}: {advice}")
+        raise UserError(f"{what} needs {sizes}: {advice}", **argument)
 
 
 def tune_malloc(keep_all: bool = False) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,3 +47,13 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), *rest))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
+
+
+@contextmanager
+def preserve_rng() -> Iterator[None]:
+    """What is drawn inside (the import of scikit-learn draws, too) leaves the generators as they were."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)

@@ -1,4 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers as people read and write them."""
+
+import math
+
+from utils.errors import UserError
 
 
 def short(value: float, digits: int = 3) -> str:
@@ -11,3 +15,22 @@ def times_as_fast(ratio: float) -> str:
     if ratio >= 1:
         return f"{ratio:.1f} times as fast as"
     return f"{1 / ratio:.{0 if ratio < 0.1 else 1}f} times slower than"
+
+
+def parse_named_numbers(text: str, argument: str, example: str, plain: bool = False) -> list[tuple[str, float]]:
+    """[("a", 0.1), ("b", 2.0)] from "a:0.1,b:2"; with `plain` a number may stand alone, and its name is "".
+
+    Raises UserError about `argument`, with the example, for what is no finite number of at least 0.
+    """
+    pairs = []
+    for part in filter(None, text.split(",")):
+        name, _, number = part.rpartition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < math.inf or not (name or plain):
+            expected = "a number, or NAME:NUMBER" if plain else "NAME:NUMBER"
+            raise UserError(f"expected {expected}, such as {argument}={example}", **{argument: part})
+        pairs.append((name, value))
+    return pairs

@@ -1,0 +1,223 @@
+"""Where a run computes: its devices and processes, the precision they can do, and whether a batch fits their memory.
+
+Precision and memory are found out by one tiny step of the task's own network.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from training.parameters import train_mode
+from utils.errors import UserError
+from utils.hardware import check_memory, check_workers, choose_precision, cores, free_memory, pick_device, tune_malloc
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+SMALL, LARGE = 48, 96  # pixels or characters: two sizes whose memory tells that of any other
+STATES = 4  # numbers for each parameter: itself, its gradient, and two that Adam has
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a run computes on.
+
+    Attributes:
+        kind: "cuda" or "cpu".
+        numbers: of the devices of this machine, as torch counts them.
+        by_number: whether the user named them.
+        nodes: machines.
+    """
+
+    kind: str
+    numbers: list[int]
+    by_number: bool
+    nodes: int
+
+    @property
+    def own(self) -> str:
+        """The device of this process."""
+        return "cpu" if self.kind == "cpu" else f"cuda:{self.numbers[int(os.environ.get('LOCAL_RANK', 0))]}"
+
+
+def find_devices(use_gpu: bool, devices: str, nodes: int = 1, workers: int = 0, sync_bn: bool = False) -> Devices:
+    """The devices that are asked for: so many of them (`devices` "2"), or GPUs by number ("0,2").
+
+    Raises UserError for devices that are not there, and for more processes than this machine has a use for.
+    """
+    kind = pick_device(use_gpu)
+    if kind == "cpu":
+        tune_malloc(keep_all=True)
+    check_workers(workers)
+    if sync_bn and kind != "cuda":
+        raise UserError("is for several GPUs; leave it out on a CPU", sync_bn=None)
+    by_number = "," in devices
+    try:
+        numbers = [int(number) for number in devices.split(",")]
+    except ValueError:
+        raise UserError("expected a number of devices, or the numbers of GPUs as in 0,2", devices=devices) from None
+    here = torch.cuda.device_count() if kind == "cuda" else 0
+    if by_number:
+        if not set(numbers) <= set(range(here)) or len(set(numbers)) < len(numbers):
+            known = ", ".join(map(str, range(here))) or "none"
+            raise UserError(f"these are numbers of GPUs, and those here are {known}", devices=devices)
+        return Devices(kind, numbers, True, nodes)
+    most = here if kind == "cuda" else max(2, cores())  # two, to try it, on every machine
+    if not 1 <= numbers[0] <= most:
+        there = f"there are {here} GPUs here" if kind == "cuda" else f"this machine has {cores()} cores"
+        raise UserError(f"{there}, give 1 to {most}", devices=devices)
+    return Devices(kind, list(range(numbers[0])), False, nodes)
+
+
+def make_fabric(devices: Devices, precision: str) -> tuple["Fabric", str]:
+    """Lightning's Fabric for these devices, and a few words about them."""
+    from lightning_fabric import Fabric  # slow to import, and not needed to evaluate
+    from lightning_fabric.plugins import MixedPrecision
+
+    # Fabric itself would make bf16 of fp16 on a CPU. fp16 needs its losses scaled, which the plugin does.
+    plugins = {"bf16": [MixedPrecision("bf16-mixed", devices.kind)], "fp16": [MixedPrecision("16-mixed", devices.kind)]}
+    count = devices.nodes * len(devices.numbers)
+    fabric = Fabric(
+        accelerator=devices.kind,
+        devices=devices.numbers if devices.by_number else len(devices.numbers),
+        num_nodes=devices.nodes,
+        strategy="ddp" if count > 1 else "auto",
+        plugins=plugins.get(precision),
+    )
+    gpu = devices.kind == "cuda"
+    name = torch.cuda.get_device_name(fabric.device) if gpu else f"CPU, {torch.get_num_threads()} threads"
+    return fabric, f"{count} x {name}"
+
+
+# ------------------------------------------------------------------------------------------ what the processes exchange
+
+
+def largest(fabric: "Fabric", number: float) -> float:
+    """The largest of the numbers that the processes give."""
+    if fabric.world_size == 1:
+        return number
+    return fabric.all_reduce(torch.tensor(float(number), device=fabric.device), reduce_op="max").item()
+
+
+def gather(fabric: "Fabric", value: Any) -> list[Any]:
+    """What each of the processes gives as `value`."""
+    if fabric.world_size == 1:
+        return [value]
+    values = [None] * fabric.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def to_device(batch: dict[str, Any], device: str | torch.device) -> dict[str, Any]:
+    """The batch with its tensors on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+# ------------------------------------------------------------------------------------------------------- the tiny step
+
+
+class Trainable(Protocol):
+    """What of a task the tiny step needs (tasks/base.py)."""
+
+    model: nn.Module
+    size_option: str
+    train_size: int
+    sample_size: int
+
+    def trial_batch(self, size: int) -> dict[str, Any] | None: ...
+
+    def step(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]: ...
+
+    def to(self, device: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one step has shown: the bytes kept between its forward and its backward pass, the names of its metrics."""
+
+    memory: int = 0
+    metrics: tuple[str, ...] = ()
+
+
+def try_step(task: Trainable, wanted: str, devices: Devices) -> tuple[str, str, Trial]:
+    """(precision, why this one, what a step of `task` in it has shown); moves the task to its device.
+
+    Raises UserError if the precision `wanted` is not "auto" and the network cannot be computed in it here.
+    """
+    task.to(devices.own)
+    trials = {}
+
+    def attempt(precision: str) -> None:
+        trials[precision] = trial_step(task, precision, devices.own)
+
+    precision, why = choose_precision(wanted, devices.kind == "cuda", attempt)
+    if precision not in trials:
+        attempt(precision)
+    return precision, why, trials[precision]
+
+
+def trial_step(task: Trainable, precision: str, device: str, size: int = SMALL) -> Trial:
+    """One forward and backward pass of a sample of this size. Network and random numbers are afterwards as before.
+
+    torch raises a RuntimeError where it cannot do it here.
+    """
+    kind = torch.device(device).type
+    with torch.random.fork_rng(devices=[device] if kind == "cuda" else []):
+        batch = task.trial_batch(size)
+        if batch is None:
+            return Trial()
+        model, kept = task.model, {}
+        own = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        batch = to_device(batch, device)
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        train_mode(model)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            with torch.autocast(kind, dtype, enabled=dtype is not None):
+                output = task.step(model, batch)
+        output["objective"].backward()
+    model.zero_grad(set_to_none=True)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    return Trial(sum(kept.values()), tuple(output))
+
+
+def sample_memory(task: Trainable, size: int, precision: str, small: int) -> float:
+    """Bytes that a sample of this size keeps until the backward pass, if one of size SMALL keeps `small`.
+
+    They grow with its side, or its length, as a s + b s^2; another small step tells a and b.
+    """
+    if not size:  # all samples are alike
+        return small
+    large = trial_step(task, precision, "cpu", LARGE).memory / LARGE
+    b = max(0.0, (large - small / SMALL) / (LARGE - SMALL))
+    return size * (large - b * LARGE + b * size)
+
+
+def check_batch(task: Trainable, batch_size: int, devices: Devices, precision: str, trial: Trial) -> None:
+    """Raises UserError if a batch, shared by the processes of this machine, cannot fit the memory of a CPU.
+
+    Counted is the least that a step needs: what is refused could not be; what is let through may still be too much.
+    """
+    if devices.kind != "cpu":
+        return
+    size = task.sample_size
+    samples = math.ceil(min(batch_size, task.train_size) / devices.nodes)
+    model = 4 * STATES * sum(p.numel() for p in task.model.parameters()) * len(devices.numbers)
+    if model + samples * trial.memory * max(1, size / SMALL) ** 2 < free_memory():  # more than that it cannot be
+        return
+    sample = sample_memory(task, size, precision, trial.memory)
+    what = f"a step with {task.size_option}={size}" if size else "a step"
+    advice = f"a sample takes {sample / 1e6:,.1f} MB, give fewer or smaller ones"
+    check_memory(model + samples * sample, what, advice, batch_size=batch_size)
