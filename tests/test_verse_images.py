@@ -76,12 +76,13 @@ def test_a_phrase_is_split(text, pieces):
         ("给妈妈的一首诗", "慈母诗", ["妈妈 is written as 慈母, 萱, 春晖, 寸草"]),
         ("关于明月的诗", "明月诗", []),
         ("the cat", "狸奴", ["cat is written as 狸奴, 花阴, 睡, 鼠"]),
+        ("Valentine's night", "同心夜", ["Valentine is written as 同心, 相思", "night is written as 夜, 深夜"]),
         ("xyz😀", "", []),
     ],
 )
 def test_what_a_title_is_read_as(vocabulary, title, read, named):
     theme = find_theme(title, [], vocabulary)
-    changed = [f"the title is read as {read}"] if read not in ("", title) else []
+    changed = [f"the title is read as {read}" if read else "nothing of the title is read"] if read != title else []
     unknown = [] if read else [f"{word} is not known and was left out" for word in ("xyz", "😀")]
     assert (theme.title, theme.words, theme.remarks) == (read, [], [*named, *changed, *unknown])
 
@@ -96,6 +97,8 @@ def test_keywords_are_words_of_verse_or_become_images(vocabulary):
         "咖啡x is written as 香, 苦",
         "x is not known and was left out",
     ]
+    nothing = find_theme("给", ["～～"], vocabulary).remarks
+    assert nothing == ["nothing of the title is read", "～～ is not known and was left out"]
     assert split_words("ice cream, 梅 雪，cats") == ["ice cream", "梅", "雪", "cats"]
 
 

@@ -18,7 +18,7 @@ MOST = 4  # images of all words together, but two of each at least: of more, poe
 # No part of a theme. 给事 is an office, 十一首 a number.
 FILLERS = re.compile(
     r"[写献送]给|关于|有关|(?<![十百廿卅])一[首篇]|的|给(?!事)"
-    r"|(?<![a-z])(?:an?|the|of|for|to|from|in|on|at|by|my|our|and|with|about|i|is)(?![a-z])",
+    r"|(?<![a-z])(?:an?|the|of|for|to|from|in|on|at|by|my|your|our|and|with|about|i|is|you|me|we|it|this|s)(?![a-z])",
     re.IGNORECASE,
 )
 PARTICLES = re.compile(
@@ -87,13 +87,14 @@ def find_theme(title: str, keywords: Sequence[str], vocabulary: Vocabulary) -> T
         words, found = words + literal, found + shown
         if (written := [*dict.fromkeys(literal + shown)]) and written != [vocabulary.fold(keyword)[0]]:
             remarks.append(f"{keyword} is written as {', '.join(written)}")
+        unknown += [] if written or any(part in keyword for part in unknown) else [keyword]
     for piece, images in head:
         found += images[:each]
         remarks += [f"{piece} is written as {', '.join(images[:each])}"] if images else []
     text = "".join(images[0] if images else piece for piece, images in head)
     if text != vocabulary.fold(title)[0]:
-        text = " ".join(text.split())
-        remarks += [f"the title is read as {text}"] if text else []
+        text = re.sub(r"(?<![A-Za-z])\s+|\s+(?![A-Za-z])", "", text)  # spaces part English words only
+        remarks.append(f"the title is read as {text}" if text else "nothing of the title is read")
     remarks += [f"{word} is not known and was left out" for word in dict.fromkeys(unknown)]
     return Theme(text, words, [image for image in dict.fromkeys(found) if image not in words], remarks)
 
