@@ -9,10 +9,12 @@ than those of the clock; one thread. Prints the median over the rounds, and the 
 """
 
 import argparse
+import dataclasses
 import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,8 +25,9 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from config import PoetConfig  # noqa: E402
 from options import parse  # noqa: E402
+from prepare import prepare  # noqa: E402
 from tasks import make_task  # noqa: E402
-from trainer import Run, make_fabric  # noqa: E402
+from trainer import Run  # noqa: E402
 from training.optimizers import make_optimizer  # noqa: E402
 from training.parameters import parameter_groups  # noqa: E402
 from utils.seed import seed_everything  # noqa: E402
@@ -56,15 +59,13 @@ class Full:
     """The project's own loop."""
 
     def __init__(self, cfg: PoetConfig, folder: Path):
-        seed_everything(cfg.seed)
-        task = make_task(cfg)
-        fabric, _ = make_fabric(cfg, task)
-        self.run = Run(task, cfg, fabric, folder, None, lambda text: None)
+        self.resources = ExitStack()
+        self.run = Run(prepare(dataclasses.replace(cfg, save_path=str(folder)), None, self.resources))
 
     def epoch(self) -> None:
         self.run.train_epoch()
         self.run.progress.batch = 0
-        self.run.meters.clear()
+        self.run.metrics.clear()
         self.run.progress.extremes.clear()
 
 
