@@ -179,7 +179,7 @@ def trial_step(task: Trainable, precision: str, device: str, size: int = SMALL) 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in own:
-                kept[storage.data_ptr()] = storage.nbytes()
+                kept[storage.data_ptr()] = storage  # and not its size alone: memory that is freed may be used again
             return tensor
 
         train_mode(model)
@@ -190,7 +190,7 @@ def trial_step(task: Trainable, precision: str, device: str, size: int = SMALL) 
     model.zero_grad(set_to_none=True)
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
-    return Trial(sum(kept.values()), tuple(output))
+    return Trial(sum(storage.nbytes() for storage in kept.values()), tuple(output))
 
 
 def sample_memory(task: Trainable, size: int, precision: str, small: int) -> float:
