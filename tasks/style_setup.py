@@ -7,6 +7,7 @@ from config import StyleConfig
 from data.photos import EMBEDDED, list_pictures
 from models.transformer_net import StyleNetworks, join_styles
 from utils.errors import UserError, did_you_mean
+from utils.text import parse_named_numbers
 
 EMBEDDED_STYLES = EMBEDDED.parent / "styles"
 CHANNELS = (32, 64, 128)  # at width 1
@@ -14,27 +15,15 @@ BOUND = 8.0  # standard deviations: of normalised values
 
 
 def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None = None) -> list[float]:
-    """A number for each of the styles (or of those wanted) from such as `4,ink:1.5`: one for all (0 without), others by
-    name.
+    """A number for each of the styles (or of those wanted) from `4,ink:1.5`: one for all (0 without), others by name.
 
     Raises UserError for what is no number, or no style.
     """
-    default, numbers = 0.0, {}
-    for part in filter(None, text.split(",")):
-        name, _, number = part.rpartition(":")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value < float("inf"):
-            raise UserError("expected a number, or STYLE:NUMBER, as in 4,ink:1.5", **{option: part})
+    numbers = dict(parse_named_numbers(text, option, "4,ink:1.5", plain=True))
+    for name in numbers:
         if name and name not in styles:
-            raise UserError(f"the styles are {', '.join(styles)}{did_you_mean(name, styles)}", **{option: part})
-        if name:
-            numbers[name] = value
-        else:
-            default = value
-    return [numbers.get(name, default) for name in wanted or styles]
+            raise UserError(f"the styles are {', '.join(styles)}{did_you_mean(name, styles)}", **{option: text})
+    return [numbers.get(name, numbers.get("", 0.0)) for name in wanted or styles]
 
 
 def make_networks(cfg: StyleConfig, arguments: dict[str, Any] | None) -> tuple[StyleNetworks, list[str]]:
