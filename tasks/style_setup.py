@@ -20,9 +20,10 @@ def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None
     Raises UserError for what is no number, or no style.
     """
     numbers = dict(parse_named_numbers(text, option, "4,ink:1.5", plain=True))
-    for name in numbers:
+    for name, number in numbers.items():
         if name and name not in styles:
-            raise UserError(f"the styles are {', '.join(styles)}{did_you_mean(name, styles)}", **{option: text})
+            near = did_you_mean(name, styles)
+            raise UserError(f"the styles are {', '.join(styles)}{near}", **{option: f"{name}:{number:g}"})
     return [numbers.get(name, numbers.get("", 0.0)) for name in wanted or styles]
 
 

@@ -311,7 +311,7 @@ def test_summary_needs_neither_pictures_nor_a_loss_network(folder):
         ({"identity": False}, "unknown option --identity"),
         ({"style_weight": "4,inc:1"}, "--style_weight=inc:1: the styles are ink, oil; did you mean ink?"),
         ({"styles": "ink,sea"}, "--styles=sea: this network has ink, oil"),
-        ({"style_weight": "much"}, "--style_weight=much: expected a number, or NAME:NUMBER, such as style_weight=4,ink:1.5"),
+        ({"style_weight": "much"}, "--style_weight=much: expected a number, or NAME:NUMBER, such as"),
         ({"image_size": 16}, "--image_size=16: must be at least 32"),
     ],
 )
