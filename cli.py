@@ -192,6 +192,8 @@ def run_command(commands: dict[str, Callable], argv: list[str]) -> int:
     except OSError as error:  # a path that cannot be read, a name that is too long
         say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
         return 2
+    finally:
+        log.handlers = []  # who calls this from Python hears no more
     return 0
 
 

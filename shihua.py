@@ -27,6 +27,7 @@ from config import MODEL, ClassifyConfig, GenerateConfig, PostcardConfig, Styliz
 from data.verse import Poem, one_poem
 from options import CLASSIFIER, PAINTER, POET, ROOT, is_missing, merge, shipped
 from utils.errors import UserError
+from utils.files import refuse_overwriting
 from utils.photo import as_photo
 
 if TYPE_CHECKING:  # torch is imported when something is done, not before: mistakes are answered at once
@@ -165,7 +166,6 @@ class _Painting:
         not exist, or a painting would replace one of the files that are read.
         """
         settings = merge(StylizeConfig, settings, more)
-        from utils.files import refuse_overwriting
 
         refuse_overwriting([settings.out] if settings.out else [], [*paths, *settings.inputs()])
         from infer.painting.files import paint_files, plan
@@ -215,7 +215,6 @@ class Painter(_Model, _Painting):
 
         Raises UserError if that would replace the model's file, and for a mixture.
         """
-        from utils.files import refuse_overwriting
 
         refuse_overwriting([out], [self.file])
         from infer.painting.styles import choose_styles
@@ -280,6 +279,9 @@ class Classifier(_Model):
         UserError if a path does not exist, or a file cannot be written.
         """
         settings = merge(ClassifyConfig, settings, more)
+        refuse_overwriting(
+            filter(None, [settings.csv]), [*paths, *settings.inputs()], "csv"
+        )  # before the model is read
         from infer.photo.files import classify_files
 
         chosen = self._chosen(settings, settings.out)

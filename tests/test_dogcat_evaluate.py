@@ -244,7 +244,7 @@ PLACES = ("data_root", "load", "pretrained", "labels", "others", "cache", "out")
         ("train", {"cache": "text"}, "--cache=text: cannot make this folder"),
         ("train", {"monitor": "acuracy"}, "--monitor=acuracy: choose one of loss, accuracy, auc"),
         ("train", {"monitor": "auc", "data_root": "cats"}, "there is none of dog"),
-        ("train", {"freeze": "features.*"}, "--freeze=features.* fits no parameter; they begin with conv1"),
+        ("train", {"freeze": "features.*"}, "--freeze=features.*: fits no parameter; they begin with conv1"),
         ("train", {"shuffle_blocks": 99}, "--shuffle_blocks=99"),
         ("val", {}, "val needs a model file: --load="),
         ("val", {"load": "lenet.safetensors", "tta": 3}, "--tta=3: choose one of 1, 2, 4, 6"),

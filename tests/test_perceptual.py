@@ -18,7 +18,7 @@ from models.perceptual import (
     mean_and_covariance,
     total_variation,
 )
-from tests.test_vgg import weight_file
+from tests.test_loss_networks import weight_file
 from utils.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "shared" / "weights"

@@ -345,7 +345,7 @@ def test_no_input_is_overwritten(capsys, network, here, words):
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     code, out, err = called(capsys, *words, f"--load={network}")
     assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0
-    assert "input" in err and "--out" in err
+    assert "input" in err and "give another out=" in err
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
 

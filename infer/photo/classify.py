@@ -257,9 +257,9 @@ def find_pictures(paths: Sequence[str]) -> list[Source]:
             raise UserError(f"{path} does not exist: give pictures, folders of pictures or a .tar")
         if Path(path).is_dir() or Path(path).suffix.lower() == ".tar":
             try:
-                inside = list_pictures(path, "PATH")
+                inside = list_pictures(path)
             except UserError as error:
-                raise UserError(str(error).replace("--PATH=", "")) from None  # it is no option
+                raise UserError(f"{path}: {error.message}") from None
             if not (pictures := [s for s in inside if not is_overlay(s)]):
                 raise UserError(f"{path}: no pictures in it, only explanations of some")
             found += [Source(str(Path(name) / s.name), s.path, s.offset, s.size) for s in pictures]
