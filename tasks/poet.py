@@ -115,8 +115,8 @@ class PoetTask(Task):
             "bits_per_char": bits / count,
         }
 
-    def summarise(self, figures: dict[str, float]) -> dict[str, float]:
-        return {**figures, "perplexity": 2 ** min(figures["bits_per_char"], 1000)}
+    def summarise(self, metrics: dict[str, float]) -> dict[str, float]:
+        return {**metrics, "perplexity": 2 ** min(metrics["bits_per_char"], 1000)}
 
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
         """Poems by the network as it is now: quatrains where the corpus has them."""

@@ -156,21 +156,21 @@ class StyleTask(Task):
         content = self.loss.content(photo).repeat_interleave(each, 0)
         losses = self.loss(painting, content, styles)  # (B * E) each
         loss = (cfg.content_weight * losses["content"] + self.style_weights[styles] * losses["style"]).mean()
-        figures = {name: value.mean() for name, value in losses.items()}
-        figures = {"loss": loss, **figures, "tv": total_variation(painting).mean()}
-        objective = loss + cfg.tv_weight * figures["tv"]
+        metrics = {name: value.mean() for name, value in losses.items()}
+        metrics = {"loss": loss, **metrics, "tv": total_variation(painting).mean()}
+        objective = loss + cfg.tv_weight * metrics["tv"]
         if "excess" in output:  # in training
             objective = objective + EXCESS_WEIGHT * output["excess"].mean()
         else:
-            figures |= self._seen(painting.clamp(0, 1), photos, styles)
+            metrics |= self._seen(painting.clamp(0, 1), photos, styles)
         if cfg.temporal_weight:
-            figures["temporal"] = self._temporal(model, photos, numbers, painting)
-            objective = objective + cfg.temporal_weight * figures["temporal"]
+            metrics["temporal"] = self._temporal(model, photos, numbers, painting)
+            objective = objective + cfg.temporal_weight * metrics["temporal"]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Processes average all gradients: styles that none of their photographs is painted in need one, too.
             objective = objective + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
-        figures = {name: value.detach() for name, value in figures.items()}
-        return {"objective": objective, "count": torch.tensor(len(photo)), **figures}
+        metrics = {name: value.detach() for name, value in metrics.items()}
+        return {"objective": objective, "count": torch.tensor(len(photo)), **metrics}
 
     @property
     def _numbers(self) -> Tensor:
@@ -267,10 +267,10 @@ class StyleTask(Task):
                     rows[style].append(row)
                     bar.update()
         for name, judged in zip(styles, rows, strict=True):
-            figures = {key: sum(row[key] for row in judged) / len(judged) for key in judged[0]}
+            metrics = {key: sum(row[key] for row in judged) / len(judged) for key in judged[0]}
             if cfg.optimize_steps:
-                figures["ratio"] = figures["loss"] / figures["optimized"]
-            for key, value in figures.items():
+                metrics["ratio"] = metrics["loss"] / metrics["optimized"]
+            for key, value in metrics.items():
                 result[f"{name}_{key}"] = value
                 means.setdefault(key, []).append(value)
         return result | {f"mean_{key}": sum(values) / len(values) for key, values in means.items()}

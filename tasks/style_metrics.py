@@ -1,4 +1,4 @@
-"""What the eye sees in a painting of one style, as figures; what they mean is in docs/painter.md."""
+"""What the eye sees in a painting of one style, as metrics; what they mean is in docs/painter.md."""
 
 import torch
 from torch import Tensor
@@ -18,19 +18,19 @@ def in_8_bits(picture: Tensor) -> Tensor:
 def measure(
     network: TransformerNet, loss: PerceptualLoss, photo: Tensor, painting: Tensor, style: int, picture: Tensor
 ) -> dict[str, float]:
-    """The figures of a painting of a photograph, both (1, 3, H, W), beside the picture of its style, one of loss's."""
+    """The metrics of a painting of a photograph, both (1, 3, H, W), beside the picture of its style, one of loss's."""
     by_size = strokes(painting, calm_places(photo), picture)
-    figures = {f"strokes_{a}_{b}": value for (a, b), value in zip(BANDS, by_size, strict=True)}
+    metrics = {f"strokes_{a}_{b}": value for (a, b), value in zip(BANDS, by_size, strict=True)}
     number = torch.tensor([style], device=photo.device)
-    figures["likeness"] = likeness(painting, photo)
-    figures["content"] = loss(painting, loss.content(photo), number)["content"].item()
+    metrics["likeness"] = likeness(painting, photo)
+    metrics["content"] = loss(painting, loss.content(photo), number)["content"].item()
     for factor in (1, 2, 4):
-        figures[f"covariance_{factor}"] = loss.covariance_distance(painting, picture, factor).item()
-    figures["largest"] = largest_normalised(network, photo)
-    figures["flicker"] = flicker(network, photo, painting)
+        metrics[f"covariance_{factor}"] = loss.covariance_distance(painting, picture, factor).item()
+    metrics["largest"] = largest_normalised(network, photo)
+    metrics["flicker"] = flicker(network, photo, painting)
     painted = band(painting, BANDS[0][0], BANDS[-1][1]).square().mean().sqrt().item()
-    figures["flicker_to_strokes"] = figures["flicker"] / max(255 * painted, 1e-6)
-    return figures
+    metrics["flicker_to_strokes"] = metrics["flicker"] / max(255 * painted, 1e-6)
+    return metrics
 
 
 def compare_with_optimized(

@@ -69,13 +69,13 @@ class Recorder:
         self._config = dict(config)
         self._record("config", time=time.time(), config=self._config)
 
-    def batch(self, step: int, epoch: int, **figures: float) -> None:
-        """The figures of one batch: loss, lr, data_time and model_time in seconds, grad_norm, whatever the task has."""
-        self._record("batch", step=step, epoch=epoch, time=time.time(), **figures)
+    def batch(self, step: int, epoch: int, **metrics: float) -> None:
+        """The metrics of one batch: loss, lr, data_time and model_time in seconds, grad_norm, whatever the task has."""
+        self._record("batch", step=step, epoch=epoch, time=time.time(), **metrics)
 
-    def epoch(self, step: int, epoch: int, split: str, **figures: float) -> None:
-        """The figures of an epoch on a split: train, val or test."""
-        self._record("epoch", step=step, epoch=epoch, time=time.time(), split=split, **figures)
+    def epoch(self, step: int, epoch: int, split: str, **metrics: float) -> None:
+        """The metrics of an epoch on a split: train, val or test."""
+        self._record("epoch", step=step, epoch=epoch, time=time.time(), split=split, **metrics)
 
     def text(self, step: int, epoch: int, name: str, text: str) -> None:
         """A text the model wrote."""
@@ -116,9 +116,9 @@ class Recorder:
         """Smallest, mean and largest entry of the gradient of each layer."""
         self._record("gradients", step=step, epoch=epoch, layers=layers)
 
-    def final(self, step: int, epoch: int, figures: Mapping[str, Any]) -> None:
+    def final(self, step: int, epoch: int, metrics: Mapping[str, Any]) -> None:
         """What came out at the end, with the hyper-parameters that led to it."""
-        self._record("final", step=step, epoch=epoch, time=time.time(), figures=figures, config=self._config)
+        self._record("final", step=step, epoch=epoch, time=time.time(), figures=metrics, config=self._config)
 
     def close(self) -> None:
         """Closes the log and the sinks. Nothing is recorded afterwards."""
