@@ -36,6 +36,17 @@ def write_set(root: Path, classes: dict[str, tuple[int, ...]], train: int, val: 
     return root
 
 
+def write_easy_set(root: Path) -> Path:
+    """Two classes that are easy to tell apart: 20 pictures each to train with, 10 to validate."""
+    return write_set(root, TWO, 20, 10)
+
+
+def write_hard_set(root: Path) -> Path:
+    """Two classes that nobody can tell apart in all cases."""
+    near = {"cat": (120, 100, 110), "dog": (110, 100, 120)}
+    return write_set(root, near, 12, 20, spread=110)
+
+
 def options(folder: Path, data: Path, **more) -> dict:
     """Options of `train` for a run of 5 tiny steps an epoch."""
     small = {"backbone": "lenet", "image_size": 32, "batch_size": 8, "max_epoch": 2, "warmup": 2, "lr": 0.002, "ema": 0}

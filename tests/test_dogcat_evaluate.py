@@ -22,6 +22,8 @@ from tests.dogcat import (
     cli,
     epochs_of,
     options,
+    write_easy_set,
+    write_hard_set,
     write_picture,
     write_set,
 )
@@ -31,15 +33,12 @@ from tests.training import run
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    """Two classes that are easy to tell apart: 20 pictures each to train with, 10 to validate."""
-    return write_set(tmp_path_factory.mktemp("easy"), TWO, 20, 10)
+    return write_easy_set(tmp_path_factory.mktemp("easy"))
 
 
 @pytest.fixture(scope="module")
 def hard(tmp_path_factory) -> Path:
-    """Two classes that nobody can tell apart in all cases."""
-    near = {"cat": (120, 100, 110), "dog": (110, 100, 120)}
-    return write_set(tmp_path_factory.mktemp("hard"), near, 12, 20, spread=110)
+    return write_hard_set(tmp_path_factory.mktemp("hard"))
 
 
 def judge(report: Path, told: dict) -> None:

@@ -20,6 +20,8 @@ from tests.dogcat import (
     options,
     raw_logits,
     task_of,
+    write_easy_set,
+    write_hard_set,
     write_picture,
     write_set,
 )
@@ -34,15 +36,12 @@ from utils.images import read_image
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    """Two classes that are easy to tell apart: 20 pictures each to train with, 10 to validate."""
-    return write_set(tmp_path_factory.mktemp("easy"), TWO, 20, 10)
+    return write_easy_set(tmp_path_factory.mktemp("easy"))
 
 
 @pytest.fixture(scope="module")
 def hard(tmp_path_factory) -> Path:
-    """Two classes that nobody can tell apart in all cases."""
-    near = {"cat": (120, 100, 110), "dog": (110, 100, 120)}
-    return write_set(tmp_path_factory.mktemp("hard"), near, 12, 20, spread=110)
+    return write_hard_set(tmp_path_factory.mktemp("hard"))
 
 
 def by_hand(logits: torch.Tensor, target: np.ndarray) -> float:
