@@ -166,7 +166,6 @@ class _Painting:
         not exist, or a painting would replace one of the files that are read.
         """
         settings = merge(StylizeConfig, settings, more)
-
         refuse_overwriting([settings.out] if settings.out else [], [*paths, *settings.inputs()])
         from infer.painting.files import paint_files, plan
         from utils.hardware import rank_and_world
@@ -215,7 +214,6 @@ class Painter(_Model, _Painting):
 
         Raises UserError if that would replace the model's file, and for a mixture.
         """
-
         refuse_overwriting([out], [self.file])
         from infer.painting.styles import choose_styles
         from models.onnx import export_onnx
@@ -279,13 +277,11 @@ class Classifier(_Model):
         UserError if a path does not exist, or a file cannot be written.
         """
         settings = merge(ClassifyConfig, settings, more)
-        refuse_overwriting(
-            filter(None, [settings.csv]), [*paths, *settings.inputs()], "csv"
-        )  # before the model is read
-        from infer.photo.files import classify_files
+        from infer.photo.files import classify_files, plan_table
 
-        chosen = self._chosen(settings, settings.out)
-        return classify_files(self.network, paths, chosen, settings.csv, settings.inputs(), progress)
+        overlays = settings.out if settings.explain else None
+        table = plan_table(paths, settings.csv, settings.inputs(), overlays)  # before the model is read
+        return classify_files(self.network, paths, self._chosen(settings, settings.out), table, progress)
 
     def _chosen(self, settings: ClassifyConfig, out: str | None) -> Any:
         from infer.photo.classify import Settings, classifying_precision

@@ -12,43 +12,53 @@ from utils.files import atomic_write, is_inside, refuse_overwriting
 from utils.hardware import check_workers, rank_and_world
 
 
-def classify_files(
-    model: Classifier,
-    paths: Sequence[str],
-    settings: Settings,
-    table: str = "",
-    others: Sequence[str] = (),
-    progress: Callable[[float], object] | None = None,
-) -> Iterator[Answer]:
-    """An answer for each picture at `paths`, in order; one that cannot be read has an error.
-
-    Processes that torchrun has started share the pictures, each with a table of its own.
+def plan_table(
+    paths: Sequence[str], table: str = "", others: Sequence[str] = (), overlays: str | None = None
+) -> Path | None:
+    """The CSV file that this process writes its answers to; None: none. To be asked before a model is read.
 
     Args:
-        table: CSV file for the answers; empty: none.
-        others: more files that must not be overwritten.
-        progress: is called with the fraction of the work that is done.
+        table: the file; of processes that torchrun has started each has one of its own, NAME.RANK.csv.
+        others: more files, besides `paths`, that must not be overwritten.
+        overlays: folder for explanations, empty: beside the pictures; None: there are none.
 
-    Raises UserError if a path does not exist, or a file cannot be written.
+    Raises UserError if the table would replace what is read, or processes would explain each other's overlays.
     """
     rank, world = rank_and_world()
     path = Path(table) if table else None
     if world > 1:
         path = path and path.with_suffix(f".{rank}{path.suffix}")
-        if settings.explain and (not settings.out or any(is_inside(settings.out, path) for path in paths)):
-            raise UserError("several processes need a folder for explanations outside of the input", out=settings.out)
-    check_workers(settings.workers)
+        if overlays is not None and (not overlays or any(is_inside(overlays, path) for path in paths)):
+            raise UserError("several processes need a folder for explanations outside of the input", out=overlays)
     refuse_overwriting(filter(None, [path]), [*paths, *others], "csv")
+    return path
+
+
+def classify_files(
+    model: Classifier,
+    paths: Sequence[str],
+    settings: Settings,
+    table: Path | None = None,
+    progress: Callable[[float], object] | None = None,
+) -> Iterator[Answer]:
+    """An answer for each picture at `paths`, in order; one that cannot be read has an error.
+
+    Processes that torchrun has started share the pictures, each with a table of its own (`plan_table`); `progress` is
+    called with the fraction of the work that is done. Raises UserError if a path does not exist, or the table cannot
+    be written.
+    """
+    rank, world = rank_and_world()
+    check_workers(settings.workers)
     sources = find_pictures(paths)
     share = range(rank, len(sources), world)
     answers: list[Answer] = []
-    _write_table(path, model.classes, answers)  # it should be known now if the place cannot be written
+    _write_table(table, model.classes, answers)  # it should be known now if the place cannot be written
     for answer in classify(model, sources, settings, share):
         answers.append(answer)
         if progress:
             progress(len(answers) / len(share))
         yield answer
-    _write_table(path, model.classes, answers)
+    _write_table(table, model.classes, answers)
 
 
 def _write_table(path: Path | None, classes: Sequence[str], answers: Sequence[Answer]) -> None:
