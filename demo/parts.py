@@ -28,7 +28,9 @@ from utils.photo import Photo
 
 QUALITY = 92  # of the JPEGs that are shown
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-QUIET: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+# Answered at once. In the queue an answer is lost, and its button dead, where Gradio ends the stream of a visitor's
+# answers (after the last one that is awaited) while the next question is on its way.
+QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, **PRIVATE}
 AT_ONCE = 2  # jobs; others wait
 JOB: dict[str, Any] = {"concurrency_id": "job", "concurrency_limit": AT_ONCE, **PRIVATE}
 LABELS = {  # of the fields, by the names of what they ask for
@@ -197,7 +199,7 @@ class Photos:
         sources = ["upload", "webcam", "clipboard"]
         photo = gr.Image(label=LABELS["photo"], sources=sources, type="filepath", height=300, buttons=[])
         self.in_memory(photo)
-        photo.input(report(self.receive), photo, photo, **QUIET)
+        photo.input(report(self.receive), photo, photo, **{**QUIET, "queue": True})  # messages need the queue
         gr.Button("用一张样片 Use a sample photo", size="sm").click(report(self.sample), None, photo, **QUIET)
         return photo
 

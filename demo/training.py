@@ -28,7 +28,7 @@ class TrainingTab:
         with gr.Row():
             run = gr.Dropdown([], label="训练 Run", scale=4, allow_custom_value=True)
             follow = gr.Checkbox(True, label="跟踪 Follow", scale=1, min_width=120)
-        shown, timer = gr.State(None), gr.Timer(REFRESH, active=False)
+        shown, timer = gr.JSON(visible="hidden"), gr.Timer(REFRESH, active=False)
         tab.select(self.runs, [run, follow], [run, timer], **QUIET)
         gr.on([tab.select, run.change, timer.tick], report(self.version), run, shown, **QUIET)
         follow.change(lambda on: gr.update(active=on), follow, timer, **QUIET)
@@ -47,9 +47,9 @@ class TrainingTab:
             raise UserError(f"there is no run {str(run)[:100]}")
         return run, (self.folder / run / LOG_NAME).stat().st_mtime_ns
 
-    def show(self, shown: tuple[str, int] | None) -> None:
-        """Puts the panels of a run on the page."""
-        if not shown or not shown[0]:
+    def show(self, shown: list | None) -> None:
+        """Puts the panels of a run on the page; `shown` is what `version` gave, back from the browser."""
+        if not (isinstance(shown, list) and shown and shown[0] in list_runs(self.folder)):
             gr.HTML(EMPTY)
             return
         with gr.Row(elem_classes="panels"):

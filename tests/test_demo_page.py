@@ -9,6 +9,7 @@ import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
@@ -353,6 +354,15 @@ def test_runs_the_newest_first_and_their_panels(tmp_path):
     for name, sentence in (("../new", "there is no run"), ("empty", "there is no run")):
         with pytest.raises(UserError, match=sentence):
             tab.version(name)
+        assert any(text == training.EMPTY for text in shown(tab, [name, 1]))
+    assert training.EMPTY not in shown(tab, ["new", 1]) and shown(tab, None) == [training.EMPTY]
+
+
+def shown(tab, asked) -> list[str]:
+    """What the tab puts on the page, as far as it is HTML."""
+    with gr.Blocks() as blocks:
+        tab.show(asked)
+    return [block.value for block in blocks.blocks.values() if isinstance(block, gr.HTML)]
 
 
 def test_the_benchmark_ends_with_a_server_that_has_ended():
