@@ -14,15 +14,22 @@ from utils.images import read_image
 STYLES = ["great_wave", "starry_night", "the_scream", "starfish"]
 
 
-def tiny(*styles: str) -> StyleNetworks:
-    """Styles that differ, of full contrast."""
-    torch.manual_seed(0)
-    model = StyleNetworks(dict.fromkeys(styles or STYLES, {"channels": (4, 6, 8), "blocks": 1})).eval()
+def vary(model: StyleNetworks, spread: float = 0.3) -> StyleNetworks:
+    """Gives every style normalisations of its own."""
     with torch.no_grad():
         for network in model.networks:
             for norm in network.norms:
-                torch.nn.init.normal_(norm.weight, 0.5, 0.5)
-                torch.nn.init.normal_(norm.bias, 0.5, 0.5)
+                norm.weight.add_(spread * torch.randn_like(norm.weight))
+                norm.bias.add_(spread * torch.randn_like(norm.bias))
+    return model
+
+
+def tiny(*styles: str) -> StyleNetworks:
+    """Styles that differ, of full contrast."""
+    torch.manual_seed(0)
+    model = vary(StyleNetworks(dict.fromkeys(styles or STYLES, {"channels": (4, 6, 8), "blocks": 1})), 0.5).eval()
+    with torch.no_grad():
+        for network in model.networks:
             network.deconv3.conv2d.weight *= 5
     return model
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import infer.painting.styles
 from infer.painting.colors import blend
@@ -32,29 +33,22 @@ def network(tmp_path_factory) -> str:
         ("the_scream", {"the_scream": 1}),
         ("wave", {"great_wave": 1}),
         ("WAVE", {"great_wave": 1}),
-        ("starry", {"starry_night": 1}),
         ("starf", {"starfish": 1}),
         ("s", ["s may be starry_night or starfish"]),
         ("t", {"the_scream": 1}),  # what begins with it goes before what has it inside
-        ("great", {"great_wave": 1}),
         ("wave:0.6,starry:0.4", {"great_wave": 0.6, "starry_night": 0.4}),
         ("wave:3, the_scream", {"great_wave": 3, "the_scream": 1}),
         ("wave,great:0.5", {"great_wave": 1.5}),
         ("星夜", {"starry_night": 1}),
-        ("星月夜", {"starry_night": 1}),
         ("呐喊：2，巨浪", {"the_scream": 2, "great_wave": 1}),
         ("starry_nihgt", ["starry_nihgt", "great_wave, starry_night", "did you mean starry_night?"]),
         ("list", ["great_wave, starry_night, the_scream, starfish"]),
         ("star", ["star may be starry_night or starfish"]),
-        ("wave:x", ["'x' is no weight"]),
         ("wave:0", ["'0' is no weight"]),
-        ("wave:-1,starry", ["'-1' is no weight"]),
         ("wave:inf", ["'inf' is no weight"]),
         ("wave:", ["'' is no weight"]),
         (":1", ["this network has"]),
         ("wave,,starry", ["a part is empty", "wave:0.6,sea:0.4"]),
-        (",", ["a part is empty"]),
-        ("wave:0.6+starry:0.4", ["this network has", "commas part a mixture"]),
         ("wave starry", ["commas part a mixture"]),
     ],
 )
@@ -136,10 +130,7 @@ def test_strengths_that_are_none(strength):
     "words, style, strength",
     [
         ([], "", 1.0),
-        (["--style=wave:0.6,starry:0.4"], "wave:0.6,starry:0.4", 1.0),
-        (["--style=scream", "--strength=0.3"], "scream", 0.3),
-        (["--strength=1.5"], "", 1.5),
-        (["--strength=0"], "", 0.0),
+        (["--style=wave:0.6,starry:0.4", "--strength=0.3"], "wave:0.6,starry:0.4", 0.3),
     ],
 )
 def test_style_and_strength_reach_the_network(capsys, network, tmp_path, words, style, strength):
@@ -174,37 +165,14 @@ def test_the_other_options_reach_the_painter(capsys, network, tmp_path, monkeypa
 # ----------------------------------------------------------------------------------------------- networks of others
 
 
-def old(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """With the statistics that InstanceNorm2d saved before PyTorch 0.4."""
-    norms = [
-        name.removesuffix(".weight") for name, value in state.items() if name.endswith(".weight") and value.ndim == 1
-    ]
-    statistics = {
-        f"{n}.{s}": torch.ones(len(state[f"{n}.weight"])) for n in norms for s in ("running_mean", "running_var")
-    }
-    return {**state, **statistics}
-
-
-@pytest.mark.parametrize(
-    "name", ["scream.pth", "scream.model", "old.pth", "parallel.pth", "nested.pt", "scream.safetensors"]
-)
-def test_weights_of_the_examples_paint_the_same_picture(capsys, tmp_path, name):
-    state = as_examples(tiny("scream"))
-    contents = {
-        "old.pth": old(state),
-        "parallel.pth": {f"module.{k}": v for k, v in state.items()},
-        "nested.pt": {"state_dict": old(state), "epoch": 2},
-    }
-    if name.endswith(".safetensors"):
-        from safetensors.torch import save_file
-
-        save_file(state, tmp_path / name)
-    else:
-        torch.save(contents.get(name, state), tmp_path / name)
+@pytest.mark.parametrize("suffix", [".pth", ".model", ".safetensors"])
+def test_weights_of_the_examples_paint_the_same_picture(capsys, tmp_path, suffix):
+    save = save_file if suffix == ".safetensors" else torch.save
+    save(as_examples(tiny("scream")), tmp_path / f"mosaic{suffix}")
     path, out = photo(tmp_path / "a.png"), tmp_path / "b.png"
-    words = (path, f"--load={tmp_path / name}", f"--out={out}", "--precision=fp32")
+    words = (path, f"--load={tmp_path}/mosaic{suffix}", f"--out={out}", "--precision=fp32")
     code, _, err = called(capsys, *words)
-    assert code == 0 and f"{Path(name).stem} 100%" in err
+    assert code == 0 and "mosaic 100%" in err
     tiny("scream").save(tmp_path / "tiny.safetensors")
     expected = painted(tmp_path / "tiny.safetensors", path)
     assert is_near(pixels(out), expected) and expected.std() > 5
@@ -213,23 +181,16 @@ def test_weights_of_the_examples_paint_the_same_picture(capsys, tmp_path, name):
 def test_other_files_are_refused_in_one_line(capsys, network, tmp_path):
     path = photo(tmp_path / "a.png")
     torch.save({"weight": torch.ones(3)}, tmp_path / "other.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
-    (tmp_path / "text.pth").write_text("no weights")
-    (tmp_path / "empty.pth").touch()
-    (tmp_path / "cut.safetensors").write_bytes(Path(network).read_bytes()[:-100])
     torch.save(tiny(), tmp_path / "whole.pth")
-    state = as_examples(tiny("scream"))
-    torch.save({k: v for k, v in state.items() if k != "in4.weight"}, tmp_path / "part.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "cut.safetensors").write_bytes(Path(network).read_bytes()[:-100])
     LeNet(["cat", "dog"]).save(tmp_path / "lenet.safetensors")
     for name, told in {
         "other.pth": "other.pth is no style network of pytorch/examples or pytorch-book: it has no conv1.conv2d.weight",
-        "part.pth": "part.pth does not fit TransformerNet: missing in4.weight",
-        "list.pth": "list.pth holds no state dict",
         "tensor.pth": "tensor.pth holds no state dict",
         "whole.pth": "whole.pth holds a whole Python object",
         "text.pth": "text.pth is not a readable weight file, or was cut short",
-        "empty.pth": "empty.pth is not a readable weight file, or was cut short",
         "cut.safetensors": "cut.safetensors is not a readable weight file, or was cut short",
         "lenet.safetensors": "lenet.safetensors holds a LeNet, not a StyleNetworks",
         "none.pth": f"--load={tmp_path}/none.pth does not exist",

