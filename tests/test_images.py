@@ -5,7 +5,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import warnings
 import zlib
 from pathlib import Path
@@ -13,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms, ImageFile, ImageOps, TiffImagePlugin, TiffTags
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin, TiffTags
 
 from utils.errors import UserError
 from utils.images import (
     IMAGE_SUFFIXES,
     WRITABLE,
-    Picture,
     format_of,
     grid,
     open_image,
@@ -106,12 +104,13 @@ def test_grey_and_palettes(rgb, mode):
         assert picture.alpha is None
 
 
-def test_alpha_is_kept_apart(rgb):
-    alpha = rgb[..., 1]
-    image = Image.fromarray(np.dstack((rgb, alpha)))
+def test_alpha_is_kept_apart_and_turned_too(rgb):
+    exif = Image.Exif()
+    exif[274] = 6
+    image = Image.fromarray(np.dstack((rgb, rgb[..., 1])))
     for name, options in (("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True, "exact": True})):
-        picture = read_image(saved(image, name, **options))
-        assert (picture.rgb == rgb).all() and (picture.alpha == alpha).all(), name
+        picture = read_image(saved(image, name, exif=exif, **options))
+        assert (picture.rgb == np.rot90(rgb, -1)).all() and (picture.alpha == np.rot90(rgb[..., 1], -1)).all(), name
 
 
 def test_palette_with_transparent_colours():
@@ -173,17 +172,14 @@ def test_16_bit_colours(chunks):
     assert np.abs(picture.rgb - values / 257).max() <= 1 and picture.rgb.max() == 255
 
 
-def test_cmyk(smooth):
-    # By hand: no ink but 20 % black, and full cyan.
+def test_cmyk():
+    """By hand: no ink but 20 % black, and full cyan."""
     image = Image.new("CMYK", (16, 8), (0, 0, 0, 51))
     image.paste((255, 0, 0, 0), (8, 0, 16, 8))
     for name in ("TIFF", "JPEG"):  # Pillow writes CMYK JPEGs as Adobe does, inverted
         picture = read_image(saved(image, name))
         assert np.abs(picture.rgb[4, 2].astype(int) - 204).max() <= 2
         assert np.abs(picture.rgb[4, 13].astype(int) - (0, 255, 255)).max() <= 2
-    file = saved(Image.fromarray(smooth).convert("CMYK"), "JPEG", quality=95)
-    assert b"Adobe" in file.getvalue()[:200]
-    assert np.abs(read_image(file).rgb.astype(int) - smooth).mean() < 3
 
 
 def test_first_frame_of_what_moves(rgb):
@@ -238,23 +234,6 @@ def test_exif_orientation(rgb, name, orientation):
     assert np.abs(picture.rgb.astype(int) - rgb).max() <= {"JPEG": 4, "HEIF": 4, "AVIF": 16}.get(name, 0)
     file.seek(0)
     assert read_image(file, max_side=15).rgb.shape == (10, 15, 3)
-    file.seek(0)
-    with Image.open(file) as image:
-        assert (picture.rgb == np.array(ImageOps.exif_transpose(image).convert("RGB"))).all()
-
-
-def test_alpha_is_turned_too(rgb):
-    exif = Image.Exif()
-    exif[274] = 6
-    picture = read_image(saved(Image.fromarray(np.dstack((rgb, rgb[..., 1]))), "PNG", exif=exif))
-    assert (picture.alpha == np.rot90(rgb[..., 1], -1)).all()
-
-
-def test_broken_exif_spoils_no_picture(rgb):
-    unknown = Image.Exif()
-    unknown[274] = 9
-    for exif in (b"Exif\0\0nonsense", unknown):
-        assert (read_image(saved(Image.fromarray(rgb), "PNG", exif=exif)).rgb == rgb).all()
 
 
 def test_strips_join(monkeypatch, rgb):
@@ -345,13 +324,9 @@ def test_profiles_without_effect(rgb, monkeypatch):
     [
         ((900, 600), 300, (300, 200)),
         ((600, 900), 300, (200, 300)),
-        ((900, 600), 900, (900, 600)),
         ((900, 600), 5000, (900, 600)),
         ((900, 600), 0, (900, 600)),
         ((1000, 1), 10, (10, 1)),
-        ((1, 1), 1, (1, 1)),
-        ((1, 1), 64, (1, 1)),
-        ((333, 100), 100, (100, 30)),
     ],
 )
 @pytest.mark.parametrize("name", ["PNG", "JPEG"])
@@ -465,19 +440,6 @@ def test_what_is_something_else_is_called_by_its_name(tmp_path, rgb):
         assert (read_image(tmp_path / name).rgb == rgb).all()
 
 
-BROKEN_METADATA = """
-import io, sys
-from pathlib import Path
-from utils.errors import UserError
-from utils.images import read_image
-for path in sorted(Path(sys.argv[1]).iterdir()):
-    try:
-        print(path.name, read_image(path).rgb.shape)
-    except UserError as error:
-        print(error)
-"""
-
-
 def test_broken_metadata_is_no_word_on_stderr_and_no_broken_picture(tmp_path, rgb):
     """In a process of its own, since pytest swallows warnings, and C libraries write to the stream itself."""
     image = Image.fromarray(rgb)
@@ -486,36 +448,33 @@ def test_broken_metadata_is_no_word_on_stderr_and_no_broken_picture(tmp_path, rg
     exif = good.tobytes()
     entry = struct.pack("<HHII", 274, 3, 1, 6)
     head = b"Exif\0\0II*\0\x08\0\0\0"
-    metadata = {
-        "cut": exif[: len(exif) // 2],
-        "cut2": exif[:20],
-        "huge_ifd": head + struct.pack("<H", 65535) + entry,
-        "huge_count": head + struct.pack("<H", 2) + entry + struct.pack("<HHII", 271, 2, 2**31, 8) + bytes(4),
-        "far_away": head + struct.pack("<H", 2) + entry + struct.pack("<HHII", 34665, 4, 1, 2**31) + bytes(4),
-        "circle": head + struct.pack("<H", 1) + entry + struct.pack("<I", 8),
-        "type_99": head + struct.pack("<H", 1) + struct.pack("<HHII", 274, 99, 1, 6) + bytes(4),
-        "text": head + struct.pack("<H", 1) + struct.pack("<HHI4s", 274, 2, 4, b"six\0") + bytes(4),
-        "bad_value": head + struct.pack("<H", 1) + struct.pack("<HHII", 274, 3, 1, 77) + bytes(4),
-        "nonsense": b"Exif\0\0" + bytes(range(200)),
-    }
-    profiles = {"empty": b"", "short": SWAPPED[:100], "half": SWAPPED[: len(SWAPPED) // 2], "zeros": bytes(300)}
-    for kind, suffix in (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")):
-        for name, data in metadata.items():
-            (tmp_path / f"{name}.{suffix}").write_bytes(saved(image, kind, exif=data).getvalue())
-        for name, data in profiles.items():
-            (tmp_path / f"icc_{name}.{suffix}").write_bytes(saved(image, kind, icc_profile=data).getvalue())
+    metadata = [
+        exif[: len(exif) // 2],
+        head + struct.pack("<H", 65535) + entry,  # entries that are not there
+        head + struct.pack("<H", 2) + entry + struct.pack("<HHII", 271, 2, 2**31, 8) + bytes(4),  # a huge text
+        head + struct.pack("<H", 2) + entry + struct.pack("<HHII", 34665, 4, 1, 2**31) + bytes(4),  # far away
+        head + struct.pack("<H", 1) + entry + struct.pack("<I", 8),  # a circle
+        head + struct.pack("<H", 1) + struct.pack("<HHII", 274, 99, 1, 6) + bytes(4),  # an unknown type
+        head + struct.pack("<H", 1) + struct.pack("<HHI4s", 274, 2, 4, b"six\0") + bytes(4),
+        head + struct.pack("<H", 1) + struct.pack("<HHII", 274, 3, 1, 77) + bytes(4),  # no such orientation
+        b"Exif\0\0" + bytes(range(200)),
+    ]
+    profiles = [b"", SWAPPED[: len(SWAPPED) // 2], bytes(300)]
+    spoilt = [{"exif": data} for data in metadata] + [{"icc_profile": data} for data in profiles]
+    for name in ("JPEG", "PNG", "WEBP"):
+        for number, options in enumerate(spoilt):
+            (tmp_path / f"{name}{number}").write_bytes(saved(image, name, **options).getvalue())
     tiff = bytearray(saved(image, "TIFF", compression="tiff_lzw").getvalue())
     start = struct.unpack_from("<I", tiff, 4)[0]
     count = struct.unpack_from("<H", tiff, start)[0]
-    last = start + 2 + 12 * (count - 1)
-    struct.pack_into("<HHII", tiff, last, 65000, 99, 2**30, 2**31)  # a tag that there is not, far away
-    (tmp_path / "tag.tif").write_bytes(tiff)  # libtiff itself would write to stderr
-    run = [sys.executable, "-c", BROKEN_METADATA, str(tmp_path)]
-    result = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert (result.returncode, result.stderr) == (0, "")
-    lines = result.stdout.splitlines()
-    assert len(lines) == len(list(tmp_path.iterdir()))
-    assert all(line.endswith(("(20, 30, 3)", "(30, 20, 3)")) for line in lines)
+    struct.pack_into("<HHII", tiff, start + 2 + 12 * (count - 1), 65000, 99, 2**30, 2**31)  # libtiff itself would speak
+    (tmp_path / "tag.tif").write_bytes(tiff)
+    script = (
+        "import sys; from utils.images import read_image\nfor path in sys.argv[1:]: print(read_image(path).rgb.size)"
+    )
+    command = [sys.executable, "-c", script, *tmp_path.iterdir()]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert result.stderr == "" and result.stdout == "1800\n" * (3 * len(spoilt) + 1)
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000"])
@@ -549,48 +508,27 @@ def test_random_damage_is_a_picture_or_one_line(rgb):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("limit", [0, 100, 899])
-def test_too_large_is_refused_before_decoding(monkeypatch, limit):
-    def load(self):
-        pytest.fail("decoded")
-
-    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
-    began = time.process_time()
-    expected = r"30000 x 30000 pixels, 900\.0 megapixels, more than max_megapixels=" + str(limit or 500)
-    with pytest.raises(UserError, match=expected):
-        read_image(png(30_000, 30_000, 8, 2, bytes(1000)), limit)
-    assert time.process_time() - began < 1
-
-
-@pytest.mark.filterwarnings("error")
-def test_the_limit_is_the_callers(rgb):
+def test_too_large_is_refused_before_decoding_by_the_callers_limit(rgb, monkeypatch):
     file = saved(Image.fromarray(rgb), "PNG")
     assert read_image(file, max_megapixels=600e-6).rgb.shape == rgb.shape
-    file.seek(0)
-    with pytest.raises(UserError, match="0.0 megapixels, more than max_megapixels=0.0005"):
-        read_image(file, max_megapixels=500e-6)
     with open_image(png(30_000, 30_000, 8, 2, b""), "a", 1000) as image:  # Pillow alone refuses 179 megapixels
         assert image.size == (30_000, 30_000)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(UserError, match="0.0 megapixels, more than max_megapixels=0.0005"):
+        read_image(file, max_megapixels=500e-6)
+    for limit in (0, 899):
+        expected = rf"30000 x 30000 pixels, 900\.0 megapixels, more than max_megapixels={limit or 500}"
+        with pytest.raises(UserError, match=expected):
+            read_image(png(30_000, 30_000, 8, 2, bytes(1000)), limit)
 
 
-MEMORY = """
+PEAK = """
 import sys
-from utils.errors import UserError
 from utils.images import read_image
 def status(key):
     return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) / 1024
-import resource
 before = status("VmRSS")
-picture = read_image(sys.argv[1])
-print(status("VmHWM") - before, picture.rgb.nbytes / 2**20)
-size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
-del picture
-resource.setrlimit(resource.RLIMIT_AS, (size, -1))
-resource.setrlimit(resource.RLIMIT_AS, (size - 100 * 2**20, -1))
-try:
-    read_image(sys.argv[1])
-except UserError as error:
-    print(error)
+print(read_image(sys.argv[1]).rgb.nbytes / 2**20, status("VmHWM") - before)
 """
 
 
@@ -600,12 +538,19 @@ def test_memory_of_48_megapixels(tmp_path):
     exif[274] = 6
     path = tmp_path / "large.jpg"
     Image.linear_gradient("L").resize((8000, 6000)).convert("RGB").save(path, exif=exif)
-    run = subprocess.run([sys.executable, "-c", MEMORY, path], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    first, second = run.stdout.splitlines() or [run.stderr, ""]
-    peak, array = map(float, first.split())
+    run = subprocess.run([sys.executable, "-c", PEAK, path], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    array, peak = map(float, run.stdout.split())
     assert array == pytest.approx(137.3, abs=0.1)
     assert peak < 2.5 * array  # the decoder's 4/3 and the array itself
-    assert second.endswith("large.jpg needs more memory than there is: make the picture smaller")
+
+
+def test_a_picture_for_which_there_is_no_memory_is_one_line(rgb, monkeypatch):
+    def load(self):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(UserError, match="large.jpg needs more memory than there is: make the picture smaller"):
+        read_image(saved(Image.fromarray(rgb), "JPEG"), name="large.jpg")
 
 
 # --------------------------------------------------------------------------------------------------------- tensors
@@ -622,10 +567,10 @@ def test_tensors_and_back():
 
 
 @pytest.mark.filterwarnings("error")
-def test_tensors_of_any_array(rgb):
+def test_tensors_of_arrays_that_are_turned_or_cannot_be_written_to(rgb):
     turned = rgb.copy()[::-1, ::-1]
     rgb.flags.writeable = False
-    for array in (rgb, turned, np.asarray(Image.fromarray(rgb))):
+    for array in (rgb, turned):
         assert (to_tensor(array)[0].permute(1, 2, 0).numpy() * 255).round().tolist() == array.tolist()
 
 
@@ -681,17 +626,16 @@ def test_quality_and_colours_at_full_resolution(tmp_path):
 
 
 def test_what_cannot_be_written(tmp_path, rgb):
-    for name, suffix in (("a.xyz", r"\.xyz"), ("a", r"\(none\)"), ("a.gif", r"\.gif")):
+    for name, suffix in (("a.xyz", r"\.xyz"), ("a", r"\(none\)")):
         with pytest.raises(UserError, match=rf"{name}: cannot write pictures of type {suffix}; use \.jpg, .*\.png"):
             save_image(tmp_path / name, rgb)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write .*/file/a.png"):
         save_image(tmp_path / "file" / "a.png", rgb)
     for name, width in (("a.jpg", 65_501), ("a.webp", 16_384)):
-        save_image(tmp_path / f"b{name}", np.zeros((1, width - 1, 3), np.uint8))
         with pytest.raises(UserError, match=f"{name}: .* not {width} x 1; use .png"):
             save_image(tmp_path / name, np.zeros((1, width, 3), np.uint8))
-    assert sorted(os.listdir(tmp_path)) == ["ba.jpg", "ba.webp", "file"]
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_failure_leaves_the_old_picture(tmp_path, rgb, monkeypatch):
@@ -725,20 +669,11 @@ def test_sheet_without_labels():
 def test_sheet_with_labels_and_a_short_row():
     row = [np.full((100, 120, 3), 200, np.uint8)] * 3
     sheet = grid([row, row[:2]], ["coffee", "chelsea"], ["photo", "wave", "a name longer than the picture is wide"])
-    height, width = 2 * 100 + 4, 3 * 120 + 2 * 4
-    top, left = sheet.shape[0] - height, sheet.shape[1] - width
+    top, left = sheet.shape[0] - (2 * 100 + 4), sheet.shape[1] - (3 * 120 + 2 * 4)
     assert 5 < top < 30 and 20 < left < 100
     assert (sheet[top : top + 100, left : left + 120] == 200).all()  # no label on a picture
     assert (sheet[top + 104 :, left + 248 :] == 255).all()
     ink = (sheet < 128).all(-1)
-    for i in range(2):
-        assert ink[top + 104 * i : top + 104 * i + 100, : left - 4].any()
-    for j in range(3):
-        assert ink[:top, left + 124 * j : left + 124 * j + 120].any()
-        assert not ink[:top, left + 124 * j - 4 : left + 124 * j].any()  # captions stay above their columns
-    assert not ink[:, -1].any() and not ink[0].any()
-
-
-def test_picture_is_frozen(rgb):
-    with pytest.raises(AttributeError):
-        Picture(rgb).rgb = rgb
+    assert ink[top : top + 100, : left - 4].any() and ink[top + 104 :, : left - 4].any()
+    for column in range(left, sheet.shape[1], 124):  # captions stay above their columns
+        assert ink[:top, column : column + 120].any() and not ink[:top, column - 4 : column].any()
