@@ -9,46 +9,28 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from PIL import Image
 
 import main
 from config import DogCatConfig, PoetConfig, StyleConfig
 from options import parse
 from prepare import find_lr
+from tests.dogcat import BODY, TWO, epochs_of, write_set
+from tests.pictures import write_picture
 from tests.test_task_style import options as painting
-from tests.test_task_style import write_pictures as write_photographs
-from tests.training import arguments, log_of, options, write_corpus
+from tests.training import arguments, options, write_corpus
 from training.lr_finder import chart, steepest
 from utils.errors import UserError
-
-HUES = {"cat": (200, 70, 60), "dog": (60, 80, 200)}
-
-
-def write_pictures(root: Path, count: int) -> Path:
-    """Coloured noise; a class has more of red, the other more of blue."""
-    for number, (name, hue) in enumerate(HUES.items()):
-        for i in range(count):
-            random = np.random.default_rng(100 * number + i)
-            pixels = np.array(hue) + random.integers(-55, 56, (24, 30, 3))
-            (root / "train").mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.astype(np.uint8)).save(root / "train" / f"{name}.{i}.png")
-    return root
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data"), 24)
+    return write_set(tmp_path_factory.mktemp("data"), TWO, 24, 0)
 
 
 def dogcat(folder: Path, data: Path, **more) -> dict:
     small = {"task": "dogcat", "backbone": "lenet", "image_size": 32, "batch_size": 8, "precision": "fp32"}
     place = {"data_root": data, "save_path": folder, "debug_file": folder / "debug"}
     return {**small, **place, "use_visdom": False, "use_gpu": False, **more}
-
-
-def words(command: str, given: dict) -> list[str]:
-    """A command line with those of the options that the command has a use for."""
-    return arguments(command, **given)
 
 
 def test_steepest_by_hand():
@@ -95,7 +77,7 @@ def test_chart_has_a_line_for_every_few_rates():
     assert chart([1e-3], [1.0]).split() == ["1.0e-03", "1.0000"]
 
 
-@pytest.mark.parametrize("more", [{}, {"freeze": "conv*,fc1.*,fc2.*"}], ids=["all", "frozen"])
+@pytest.mark.parametrize("more", [{}, {"freeze": BODY}], ids=["all", "frozen"])
 def test_the_suggested_rate_trains_and_a_much_larger_one_does_not(pictures, tmp_path, capfd, more):
     given = dogcat(tmp_path, pictures, **more)
     found = find_lr(parse(DogCatConfig, given), 60)
@@ -106,10 +88,11 @@ def test_the_suggested_rate_trains_and_a_much_larger_one_does_not(pictures, tmp_
     losses = []
     for name, factor in (("good", 1), ("bad", 1000)):
         more = {"run": name, "lr": found["suggestion"] * factor, "max_epoch": 5, "lr_schedule": "constant", "ema": 0}
-        assert main.main(words("train", {**given, **more})) == 0
-        losses.append([r["loss"] for r in log_of(tmp_path / name) if r["kind"] == "epoch" and r["split"] == "val"][-1])
-    assert losses[0] < 0.35, (found["suggestion"], losses)
-    assert "freeze" in given or losses[1] > 2 * losses[0], losses  # the last layer alone bears any rate here
+        assert main.main(arguments("train", **{**given, **more})) == 0
+        losses.append([r["loss"] for r in epochs_of(tmp_path / name, "val")])
+    good, bad = losses
+    assert good[-1] < 0.35, (found["suggestion"], losses)
+    assert "freeze" in given or max(bad) > 2 * max(good), losses  # the last layer alone bears any rate here
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -124,7 +107,7 @@ def test_the_network_is_in_training_mode(pictures, monkeypatch, tmp_path):
         return step(self, model, batch)
 
     monkeypatch.setattr(DogCatTask, "step", noting)
-    find_lr(parse(DogCatConfig, dogcat(tmp_path, pictures, freeze="conv*,fc1.*,fc2.*")), 40)
+    find_lr(parse(DogCatConfig, dogcat(tmp_path, pictures, freeze=BODY)), 40)
     assert set(modes) == {(True, True, False)}
 
 
@@ -138,8 +121,10 @@ def test_the_suggested_rate_trains_the_poet(tmp_path):
 
 
 def test_the_suggested_rate_trains_the_painter(tmp_path):
-    write_photographs(tmp_path / "photos", [f"photo{i}" for i in range(14)], 0)
-    write_photographs(tmp_path / "styles", ["ink", "oil"], 1)
+    for number in range(14):
+        write_picture(tmp_path / "photos" / f"photo{number}.png", number)
+    for number, name in enumerate(("ink", "oil")):
+        write_picture(tmp_path / "styles" / f"{name}.png", 100 + number)
     torch.manual_seed(0)
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet.pth")
     given = painting(tmp_path, samples=0)
@@ -150,8 +135,8 @@ def test_the_suggested_rate_trains_the_painter(tmp_path):
 
 def falls(folder: Path, given: dict) -> bool:
     """Whether a training with these options brings the validation loss down from its first epoch on."""
-    assert main.main(words("train", {**given, "run": "a", "lr_schedule": "constant", "ema": 0})) == 0
-    losses = [r["loss"] for r in log_of(folder / "a") if r["kind"] == "epoch" and r["split"] == "val"]
+    assert main.main(arguments("train", **given, run="a", lr_schedule="constant", ema=0)) == 0
+    losses = [r["loss"] for r in epochs_of(folder / "a", "val")]
     return losses[-1] < losses[0] and max(losses) == losses[0]
 
 
@@ -181,11 +166,11 @@ def test_pictures_that_cannot_be_read_are_named_once(pictures, tmp_path, capfd):
 
 def test_the_command(pictures, tmp_path, capfd):
     given = {**dogcat(tmp_path, pictures), "steps": 40}
-    assert main.main(words("find_lr", given)) == 0
+    assert main.main(arguments("find_lr", **given)) == 0
     out, err = capfd.readouterr()
     suggestion = float(out.splitlines()[-1].split("--lr=")[1])
     assert 1e-6 < suggestion < 1 and out.splitlines()[0].split() == ["lr", "loss"] and "LeNet of" in err
-    assert main.main(words("find_lr", {**given, "json": True})) == 0
+    assert main.main(arguments("find_lr", **given, json=True)) == 0
     found = json.loads(capfd.readouterr().out)
     assert set(found) == {"lr", "loss", "suggestion"} and f"{found['suggestion']:.1e}" == f"{suggestion:.1e}"
     assert not (tmp_path / "checkpoints").exists() and not list(tmp_path.iterdir())
@@ -201,20 +186,20 @@ def test_the_command(pictures, tmp_path, capfd):
     ],
 )
 def test_mistakes_are_one_line(pictures, tmp_path, capfd, more, line):
-    assert main.main(words("find_lr", {**dogcat(tmp_path, pictures), "steps": 12, **more})) == 2
+    assert main.main(arguments("find_lr", **{**dogcat(tmp_path, pictures), "steps": 12, **more})) == 2
     err = capfd.readouterr().err
     assert line in err.splitlines()[-1] and err.count("error: ") == 1 and "Traceback" not in err
 
 
 def test_pictures_that_cannot_be_read(tmp_path, capfd):
     """Some: it does without. All: it says so, and does not look for one for ever."""
-    write_pictures(tmp_path / "data", 12)
+    write_set(tmp_path / "data", TWO, 12, 0)
     files = sorted((tmp_path / "data" / "train").iterdir())
     files[0].write_bytes(b"<html>")
     given = {**dogcat(tmp_path, tmp_path / "data"), "steps": 30}
-    assert main.main(words("find_lr", given)) == 0
+    assert main.main(arguments("find_lr", **given)) == 0
     for file in files:
         file.write_bytes(b"<html>")
-    assert main.main(words("find_lr", given)) == 2
+    assert main.main(arguments("find_lr", **given)) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("error: none of the 22 samples can be read; the first: train/")
