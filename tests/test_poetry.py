@@ -108,8 +108,8 @@ def sequences(dataset: PoetryDataset) -> list[tuple[list[str], list[bool]]]:
 
 
 @pytest.mark.parametrize("condition", ["none", "all", "random"])
-@pytest.mark.parametrize("length", [0, 8, 31, 128])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("length", [0, 8, 128])
+@pytest.mark.parametrize("seed", range(2))
 def test_every_character_is_a_target_once_an_epoch_and_follows_its_neighbour(seed, length, condition):
     poems = corpus(seed)
     dataset = dataset_of(poems, condition, length, seed)

@@ -31,6 +31,7 @@ from models.poet import Poet
 from models.transformer_net import StyleNetworks
 from options import parse
 from tasks import make_task
+from tests.training import tang_test_split
 from utils.images import read_image, save_image
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +39,6 @@ POET = ROOT / "checkpoints" / "poet.safetensors"
 STYLE = ROOT / "checkpoints" / "style.safetensors"
 DOGCAT = ROOT / "checkpoints" / "dogcat.safetensors"
 PETS = ROOT.parent / "shared" / "dogcat"
-TANG = ROOT.parent / "shared" / "poetry" / "tang.jsonl.xz"
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +132,10 @@ def test_title_and_author_are_heeded(tmp_path):
     assert right < task.evaluate("train")["bits_per_char_given"] - 0.03
 
 
-@pytest.mark.skipif(not TANG.exists(), reason="needs the Tang corpus beside the project (../shared/poetry)")
-def test_bits_per_character_are_what_the_card_says():
+def test_bits_per_character_are_what_the_card_says(tmp_path):
     card = (ROOT / "checkpoints" / "README.md").read_text()
     said = [float(x) for x in re.search(r"Tang test split.*\*\*([\d.]+)\*\* \| \*\*([\d.]+)\*\*", card).groups()]
-    report = make_task(parse(PoetConfig, {"load": POET, "data_root": TANG})).evaluate("test")
+    report = make_task(parse(PoetConfig, {"load": POET, "data_root": tang_test_split(tmp_path)})).evaluate("test")
     assert report["bits_per_char"] == pytest.approx(said[0], abs=0.006)
     assert report["bits_per_char_given"] == pytest.approx(said[1], abs=0.006)
     assert report["bits_per_char"] < 6.4

@@ -8,12 +8,11 @@ import pytest
 
 from data.poem_files import read_poems
 from data.splits import SPLITS, choose_split
-from data.verse import Poem, form_of, to_lines
-from data.vocabulary import SPECIALS, Vocabulary
+from data.verse import form_of, to_lines
 from tests.test_poem_files import DAWN, NIGHT, TOWER, jsonl, write
+from tests.training import tang_test_split
 from utils.errors import UserError
 
-TANG = Path(__file__).parents[2] / "shared" / "poetry" / "tang.jsonl.xz"
 generator = random.Random(1)
 
 
@@ -90,9 +89,7 @@ def test_choose_split(tmp_path):
         choose_split(poems, "test")
 
 
-@pytest.mark.skipif(not TANG.exists(), reason="the Tang corpus is not at hand")
-def test_tang_corpus_is_read_as_its_own_table_says():
-    poems = read_poems(TANG)
-    assert Counter(p.split for p in poems) == {"train": 49_299, "val": 1_024, "test": 1_054}
+def test_real_poems_are_read_as_their_own_table_says(tmp_path):
+    poems = read_poems(tang_test_split(tmp_path))
+    assert Counter(p.split for p in poems) == {"test": 1_054}
     assert all(form_of(p.lines) == p.form for p in poems)
-    assert len(Vocabulary.build(Poem(p.lines) for p in poems)) == 8_319 + len(SPECIALS) + 6  # six punctuation marks

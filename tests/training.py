@@ -4,6 +4,7 @@ The processes are forked from a server that has torch imported; that saves the s
 """
 
 import json
+import lzma
 import multiprocessing
 import os
 import random
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
@@ -25,6 +27,7 @@ from training.state import read_state
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["main", "trainer", "tasks.poet", "tasks.style", "tasks.dogcat", "torchvision", "fire"])
+TANG = Path(__file__).parents[2] / "shared" / "poetry" / "tang.jsonl.xz"
 CHARACTERS = "春江花月夜山水风云雨雪天地人心情思君不见来去归故乡明日长相忆"
 
 
@@ -109,6 +112,16 @@ def write_corpus(path: Path, poems: int = 64) -> Path:
             poem = {"title": a[:2], "author": "甲乙"[number % 2], "lines": lines, "split": split}
             file.write(json.dumps(poem, ensure_ascii=False) + "\n")
     return path
+
+
+def tang_test_split(folder: Path) -> Path:
+    """The poems of the Tang corpus that are for testing, as a file in `folder`; the whole takes a minute to read."""
+    if not TANG.exists():
+        pytest.skip(f"needs the Tang corpus beside the project ({TANG})")
+    with lzma.open(TANG, "rt", encoding="utf-8") as file:
+        lines = [line for line in file if '"split":"test"' in line]
+    (folder / "tang.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder / "tang.jsonl"
 
 
 def options(folder: Path, **more: Any) -> dict[str, Any]:
