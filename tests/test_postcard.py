@@ -4,8 +4,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import main
 from infer.postcard.card import Postcard, destination, on_paper, postcard, save_postcard
 from infer.postcard.fonts import Face
 from infer.postcard.ink import DARK, LIGHT, PAPER
-from infer.postcard.text import Inscription, read_poem
+from infer.postcard.text import Inscription
 from tests.fonts import make_font
 from utils.errors import UserError
 from utils.images import Picture, read_image, save_image
@@ -102,6 +100,7 @@ def every(card: Postcard) -> list:
 def test_each_verse_is_a_column_and_columns_go_from_right_to_left(face, grey):
     card = put(plain(480, 640, grey), QUATRAIN, face, "登鹳雀楼", "某题")
     assert not card.on_paper and card.dark == (grey == 255) and card.mist == 0
+    assert card.seal is None and np.ptp(card.rgb.astype(int), axis=-1).max() < 20, "nothing is red"
     for column, text in zip(card.columns, ["登鹳雀楼", *QUATRAIN, "某题"], strict=True):
         read = ""
         for glyph in column:  # read off the pixels: the character that it looks like most
@@ -220,13 +219,10 @@ def test_the_place_can_be_chosen_and_the_photograph_is_not_touched(face):
 PHOTOS = {
     "white": lambda: plain(300, 450),
     "black": lambda: plain(300, 450, 0),
-    "middle": lambda: plain(300, 450, 118),
     "noise": lambda: noise(300, 450),
     "stripes": lambda: bands(np.where(np.arange(450) // 5 % 2, 255, 0), 300),  # as hard to write on as anything
     "ramp": lambda: bands(np.linspace(0, 255, 450), 300),
     "blobs": lambda: blobs(300, 450),
-    "dark blobs": lambda: blobs(300, 450) // 4,
-    "bright blobs": lambda: 255 - blobs(300, 450) // 5,
     "red": lambda: plain(300, 450, 0) + np.array([200, 20, 20], np.uint8),
 }
 
@@ -293,17 +289,11 @@ def test_seal_characters_stand_from_right_to_left(face):
     assert (first[:, middle + 1 :] == swapped_left[:, middle + 1 :]).all() and (first != swapped_left).any()
 
 
-def test_without_a_seal_nothing_is_red(face):
-    card = put(plain(480, 640), QUATRAIN, face, "登高")
-    assert card.seal is None and np.ptp(card.rgb.astype(int), axis=-1).max() < 20
-
-
 @pytest.mark.parametrize(
     "words, message",
     [
         ({"seal": "江山如画诗"}, "one to four characters"),
         ({"seal": "诗 画"}, "one to four characters"),
-        ({"seal": "诗\n"}, "one to four characters"),
         ({"title": "登" * 61}, "title: 61 characters, a postcard has room for 60"),
         ({"signature": "登" * 61}, "signature: 61 characters, a postcard has room for 60"),
         *(({name: "鬱"}, "Test Kai lacks 鬱") for name in ("title", "signature", "seal")),
@@ -313,29 +303,6 @@ def test_without_a_seal_nothing_is_red(face):
 def test_words_that_do_not_fit_are_refused(face, words, message):
     with pytest.raises(UserError, match=message):
         put(plain(480, 640), **{"lines": QUATRAIN, "face": face, **words})
-
-
-@pytest.mark.parametrize(
-    "text, title, lines",
-    [
-        ("白日依山尽，黄河入海流。", "", ["白日依山尽", "黄河入海流"]),
-        ("《登鹳雀楼》\n白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。\n", "登鹳雀楼", QUATRAIN),
-        ("白日依山尽/黄河入海流 / 欲穷千里目 更上一层楼", "", QUATRAIN),
-        ("“白日依山尽”，黄河：入海流！", "", ["白日依山尽", "黄河", "入海流"]),
-        ("春😀江", "", ["春😀江"]),
-    ],
-)
-def test_a_poem_is_read(text, title, lines):
-    poem = read_poem(text)
-    assert (poem.title, poem.lines) == (title, lines)
-
-
-@pytest.mark.parametrize(
-    "text, message", [("，。", "no poem"), ("《登高》", "no poem"), ("白" * 601, "601 characters, .* room for 600")]
-)
-def test_no_poem(text, message):
-    with pytest.raises(UserError, match=message):
-        read_poem(text)
 
 
 # ----------------------------------------------------------------------------------------------------------- files
@@ -357,14 +324,6 @@ def test_where_the_card_goes(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             destination(str(tmp_path / name), out, (str(font), ""))
-
-
-def test_png_and_jpeg_come_back(tmp_path, face):
-    card = put(blobs(300, 400), QUATRAIN, face, place="paper").rgb
-    save_postcard(tmp_path / "a.png", card)
-    assert (read_image(tmp_path / "a.png").rgb == card).all()
-    save_postcard(tmp_path / "a.jpg", card)
-    assert np.abs(read_image(tmp_path / "a.jpg").rgb.astype(int) - card).mean() < 2
 
 
 @pytest.mark.parametrize("size", [(300, 400), (500, 250)])
@@ -433,19 +392,13 @@ def test_of_an_animation_the_first_frame_is_the_postcard_and_that_is_said(capsys
 
 SLIPS = [
     ([], "postcard needs a photograph"),
-    ([""], "postcard needs a photograph"),
     (["PHOTO", "extra"], "postcard: unexpected 'extra'"),
-    (["missing.jpg"], "missing.jpg does not exist"),
     (["PHOTO", "--poem=，"], "--poem: no poem found"),
     (["PHOTO", "--poem=白日", "--seal=江山如画诗"], "--seal=江山如画诗"),
-    (["PHOTO", "--poem=白日", "--font=missing.ttf"], "--font=missing.ttf"),
     (["PHOTO", "--poem=白日", "--style=nostyle"], "--style=nostyle: this network has"),
     (["PHOTO", "--poem=白日", "--out=card.gif"], "cannot write .gif"),
-    (["PHOTO", "--poem=白日", "--load=missing"], "--load=missing"),
-    (["PHOTO", "--poet=missing"], "--poet=missing"),
     (["PHOTO", "--poem=白日", "--place=moon"], "--place=moon: choose one of auto, picture, paper"),
     (["PHOTO", "--poem=白日", "--max_megapixels=0.001"], "more than max_megapixels=0.001"),
-    (["PHOTO", "--poem=白日", "--style=none", "--out=PHOTO"], "would overwrite"),
     (["main.py", "--poem=白日", "--style=none"], "not a picture"),
 ]
 
@@ -460,15 +413,12 @@ def test_slips_are_one_line(capsys, photo, face, monkeypatch, words, message):
     assert os.listdir(photo.parent) == ["photo.png"]
 
 
-def test_a_written_poem_on_a_painted_photograph(photo):
-    """The whole of it, with the shipped networks, in a process of its own, from another folder."""
-    command = [sys.executable, main.__file__, "postcard", "photo.png", "--title=江山", "--seed=5", "--json"]
-    result = subprocess.run(
-        [*command, "--style=great_wave"], cwd=photo.parent, capture_output=True, encoding="utf-8", timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    facts = json.loads(result.stdout)
-    assert facts["title"] == "江山" and [len(line) for line in facts["lines"]] == [7, 7, 7, 7] and facts["seed"] == 5
-    card = read_image(photo.parent / facts["out"]).rgb
-    assert card.shape == (facts["height"], facts["width"], 3)
-    assert "--seed=5 writes this again" in result.stderr and all(line in result.stderr for line in facts["lines"])
+def test_a_written_poem_on_a_painted_photograph(capsys, photo, monkeypatch):
+    """The whole of it, with the shipped networks, from another folder."""
+    monkeypatch.chdir(photo.parent)
+    code, out, err = called(capsys, "photo.png", "--title=江山", "--seed=5", "--json", "--style=great_wave")
+    facts = json.loads(out)
+    assert code == 0 and facts["title"] == "江山" and facts["seed"] == 5
+    assert [len(line) for line in facts["lines"]] == [7, 7, 7, 7] and all(line in err for line in facts["lines"])
+    assert read_image(facts["out"]).rgb.shape == (facts["height"], facts["width"], 3)
+    assert "--seed=5 writes this again" in err

@@ -21,6 +21,7 @@ import torch
 import prepare
 from config import DefaultConfig, PoetConfig
 from options import parse
+from tasks.base import chunks
 from tests.servers import free_port
 from tests.training import (
     CONTEXT,
@@ -69,11 +70,6 @@ def test_plateau_decays_after_an_epoch_without_improvement(fit, tmp_path):
     assert final["figures"] == {"loss": 3.0, "best_epoch": 4}
 
 
-def test_no_decay_with_another_schedule(fit, tmp_path):
-    fit({"val_losses": [1.0, 2.0, 3.0]}, max_epoch=3, lr_schedule="constant", lr=0.1)
-    assert {r["lr"] for r in records(tmp_path / "run")} == {0.1}
-
-
 # ----------------------------------------------------------------------------------------------------- the steps
 
 
@@ -94,39 +90,32 @@ def test_two_batches_of_8_accumulated_are_one_of_16(fit, tmp_path, samples):
     assert epochs[0] == pytest.approx(epochs[1], rel=1e-4)
 
 
-def test_adam_by_hand(fit):
-    """The whole loop against ten lines of plain PyTorch."""
-    task = fit(batch_size=8, max_epoch=2, lr=0.05, grad_clip=0.5, weight_decay=0.1, seed=3, lr_schedule="constant")
+def by_hand(task: LineTask, batches: list[list[int]], weight_decay: float = 0.0) -> tuple[Line, list[float]]:
+    """(the model, the norms of its gradients) after two epochs of AdamW at a rate of 0.05, in plain PyTorch."""
     torch.manual_seed(3)
-    model = Line()
+    model, norms = Line(), []
     groups = [{"params": [model.linear.weight]}, {"params": [model.linear.bias], "weight_decay": 0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.05, betas=(0.9, 0.99), weight_decay=0.1)
-    for _ in range(2):
-        for start in range(0, 32, 8):
-            batch = task.collate(task.train_set[start : start + 8])
-            optimizer.zero_grad()
-            (model(batch["x"]) - batch["y"]).square().mean().backward()
-            norm = sum(p.grad.square().sum() for p in model.parameters()).sqrt()
-            assert norm > 0.5  # so that it is clipped
-            for p in model.parameters():
-                p.grad *= 0.5 / norm
-            optimizer.step()
+    optimizer = torch.optim.AdamW(groups, lr=0.05, betas=(0.9, 0.99), weight_decay=weight_decay)
+    for numbers in 2 * batches:
+        batch = task.collate([task.train_set[i] for i in numbers])
+        optimizer.zero_grad()
+        (model(batch["x"]) - batch["y"]).square().mean().backward()
+        norms.append(sum(p.grad.square().sum() for p in model.parameters()).sqrt().item())
+        for p in model.parameters():
+            p.grad *= 0.5 / max(norms[-1], 0.5)
+        optimizer.step()
+    return model, norms
+
+
+BY_HAND = {"batch_size": 8, "max_epoch": 2, "lr": 0.05, "grad_clip": 0.5, "seed": 3, "lr_schedule": "constant"}
+
+
+def test_adam_by_hand(fit, tmp_path):
+    """The whole loop; each gradient is clipped, and recorded as it was."""
+    task = fit(**BY_HAND, weight_decay=0.1)
+    model, norms = by_hand(task, chunks(list(range(32)), 8), weight_decay=0.1)
     torch.testing.assert_close(task.model.state_dict(), model.state_dict(), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("limit, expected", [(0.25, 0.25), (0, None)])
-def test_clipping(fit, tmp_path, monkeypatch, limit, expected):
-    norms = []
-    original = torch.optim.AdamW.step
-
-    def step(self, *args, **kwargs):
-        norms.append(torch.stack([p.grad.norm() for g in self.param_groups for p in g["params"]]).norm().item())
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    fit(grad_clip=limit)
-    recorded = [r["grad_norm"] for r in records(tmp_path / "run")]
-    assert recorded[0] > 1 and norms == pytest.approx([expected] if expected else recorded, rel=1e-4)
+    assert min(norms) > 0.5 and [r["grad_norm"] for r in records(tmp_path / "run")] == pytest.approx(norms, rel=1e-3)
 
 
 def test_validation_weighs_by_count(fit, tmp_path):
@@ -202,22 +191,13 @@ def test_the_best_epoch_by_a_figure_that_should_be_large(fit, tmp_path, monkeypa
 def test_broken_samples_are_left_out_and_named(fit, tmp_path, capfd):
     """The same as a training without them; a batch of nothing but broken ones is no step."""
     broken = {1, 5, *range(8, 16), 31}
-    task = fit({"broken": broken}, batch_size=8, max_epoch=2, lr=0.05, seed=3, lr_schedule="constant", weight_decay=0)
+    task = fit({"broken": broken}, **BY_HAND, weight_decay=0)
     told = capfd.readouterr().err
     for index in broken:
         assert told.count(f"left out: sample {index} is broken\n") == 1
     texts = [r["text"] for r in read_log(tmp_path / "run") if r["kind"] == "text" and r["name"] == "left out"]
     assert sorted(texts) == sorted(f"sample {i} is broken" for i in broken)
-    torch.manual_seed(3)
-    model = Line()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, betas=(0.9, 0.99), weight_decay=0)
-    for _ in range(2):
-        for start in (0, 16, 24):
-            batch = task.collate([task.train_set[i] for i in range(start, start + 8)])
-            optimizer.zero_grad()
-            (model(batch["x"]) - batch["y"]).square().mean().backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1)
-            optimizer.step()
+    model, _ = by_hand(task, [list(range(start, start + 8)) for start in (0, 16, 24)])
     torch.testing.assert_close(task.model.state_dict(), model.state_dict(), rtol=0, atol=1e-5)
     assert read_state(tmp_path / "run" / "last.pt")["progress"]["step"] == 6
 
@@ -360,18 +340,14 @@ def test_a_second_training_is_kept_out(tmp_path):
 
 
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path):
+    poem = '{"lines": ["春江花月夜，春江花月夜。"], "split": "train"}\n'
+    (tmp_path / "corpus.jsonl").write_text(poem)
+    told = run(tmp_path, code=2, **options(tmp_path, run="r"))
+    assert "in the val split" in told.split("\n")[-2] and not (tmp_path / "r").exists()
     write_corpus(tmp_path / "corpus.jsonl")
     (tmp_path / "file").touch()
     told = run(tmp_path, code=2, **options(tmp_path, save_path=tmp_path / "file" / "runs"))
-    assert re.fullmatch(
-        r"error: cannot write in .*/file/runs/poet_\S+: Not a directory; choose .*", told.split("\n")[-2]
-    )
-    told = run(tmp_path, code=2, **options(tmp_path, run="r", data_root=tmp_path / "missing"))
-    assert "missing does not exist" in told.split("\n")[-2] and not (tmp_path / "r").exists()
-    poem = '{"lines": ["春江花月夜，春江花月夜。"], "split": "train"}\n'
-    (tmp_path / "no_val.jsonl").write_text(poem)
-    told = run(tmp_path, code=2, **options(tmp_path, run="r", data_root=tmp_path / "no_val.jsonl"))
-    assert "in the val split" in told.split("\n")[-2] and not (tmp_path / "r").exists()
+    assert re.search(r"error: cannot write in .*/file/runs/poet_\S+: Not a directory; choose .*\n$", told)
 
 
 def test_a_full_disk(fit, tmp_path):
