@@ -19,6 +19,7 @@ import torch
 from gradio_client import Client, handle_file
 from PIL import Image
 
+import main
 from demo.guard import INPUTS, OUTPUTS, UNCLAIMED, Uploads
 from demo.service import Cores
 from tests.servers import HOST, ROOT, free_port, until
@@ -120,37 +121,23 @@ def test_a_poem(client, demo):
     assert again == [poem] != other
 
 
-def test_a_painting(client, demo):
+def test_a_painting(client):
     photo = ROOT / "dataset" / "sample" / "photos" / "alps_noon.jpg"
     rgb = np.asarray(Image.open(photo)).astype(float)
-    difference = {}
-    for style, strength in (("great_wave", 0), ("great_wave", 1), ("wave:0.6,starry:0.4", 1)):
-        path = client.predict(handle_file(str(photo)), style=style, strength=strength, api_name="/paint")
-        painting = np.asarray(Image.open(path)).astype(float)
-        assert painting.shape == rgb.shape
-        difference[style, strength] = np.abs(painting - rgb).mean()
-    nothing, all_of_it, mixed = difference.values()
-    assert nothing < all_of_it / 3
-    assert mixed > nothing and abs(mixed - all_of_it) > 0.5
+    faint, full = (
+        np.asarray(Image.open(client.predict(handle_file(str(photo)), style="wave:0.6,starry:0.4", strength=strength,
+                                             api_name="/paint"))).astype(float)
+        for strength in (0, 1)
+    )  # fmt: skip
+    assert full.shape == rgb.shape and np.abs(faint - rgb).mean() < np.abs(full - rgb).mean() / 3
 
 
-def test_a_postcard_with_a_given_and_with_a_new_poem(client, demo, tmp_path):
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(jpeg(480, 360))
-    path, poem = client.predict(handle_file(str(photo)), title="登鹳雀楼", poem=POEM, strength=0, api_name="/postcard")
-    assert poem == POEM
-    assert Image.open(path).size[0] >= 480
-    path, poem = client.predict(handle_file(str(photo)), title="雪", strength=0, api_name="/postcard")
-    assert len(poem.splitlines()) == 2
-
-
-@pytest.mark.parametrize("label", ["cat", "dog"])
-def test_cats_and_dogs(client, label):
-    photo = ROOT / "dataset" / "sample" / "dogcat" / "train" / f"{label}.11.jpg"
-    answer = client.predict(handle_file(str(photo)), api_name="/classify")
-    assert answer["label"] in (label, "neither")  # they are drawings; the network has seen photographs
-    assert answer["cat"] + answer["dog"] == pytest.approx(1)
-    assert (answer["cat"] > answer["dog"]) == (label == "cat")
+def test_cats_and_dogs(client):
+    for label in ("cat", "dog"):  # they are drawings; the network has seen photographs
+        photo = ROOT / "dataset" / "sample" / "dogcat" / "train" / f"{label}.11.jpg"
+        answer = client.predict(handle_file(str(photo)), api_name="/classify")
+        assert answer["label"] in (label, "neither") and answer["cat"] + answer["dog"] == pytest.approx(1)
+        assert (answer["cat"] > answer["dog"]) == (label == "cat")
 
 
 # ------------------------------------------------------------------------------------------------ nothing is kept
@@ -184,7 +171,7 @@ def test_equal_files_of_two_visitors_do_not_disturb_each_other(demo):
 # ------------------------------------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "main.py", "../../../etc/passwd", "", "x\0"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "main.py", "", "x\0"])
 def test_no_other_file_can_be_named_as_an_upload(demo, name):
     for path in (name, str(ROOT / name), f"{demo.temporary}/{name}"):
         event, answer = demo.call("classify", file_data(path))
@@ -218,19 +205,12 @@ def test_a_poem_is_never_the_name_of_a_file(demo):
         "/gradio_api/file=/etc/passwd",
         "/gradio_api/file=main.py",
         f"/gradio_api/file={ROOT}/main.py",
-        f"/gradio_api/file={ROOT}/checkpoints/README.md",
-        "/gradio_api/file=../main.py",
         "/gradio_api/file=%2e%2e%2fmain.py",
-        "/gradio_api/file=http://127.0.0.1:1/",
         "/gradio_api/proxy=http://127.0.0.1:1/",
-        "/static/../../../../../../../../etc/passwd",
         "/static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
         "/assets/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
-        "/svelte/..%2f..%2fblocks.py",
         "/gradio_api/deep_link?session_hash=s",
         "/gradio_api/run-history/buckets",
-        "/monitoring",
-        "/docs",
     ],
 )
 def test_no_other_file_is_served(demo, path):
@@ -243,10 +223,8 @@ def test_no_other_file_is_served(demo, path):
     "headers",
     [
         {"Origin": "http://evil.example"},
-        {"Origin": "null"},
         {"Origin": "http://localhost:1"},
         {"Host": "evil.example"},
-        {"Host": "evil.example", "Origin": "http://evil.example"},
         {"Host": "127.0.0.1.evil.example"},
         {"Host": ""},
         {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "no-cors"},
@@ -269,23 +247,18 @@ def test_its_own_page_may(demo):
 
 
 def test_too_much_is_refused(demo):
-    body = b"x" * 600_000
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
-    content = head + body + b"\r\n--x--\r\n"
+    content = head + b"x" * 600_000 + b"\r\n--x--\r\n"
     multipart = {"Content_Type": "multipart/form-data; boundary=x"}
     assert demo.ask("POST", "/gradio_api/upload", content, **multipart)[0] == 413
     try:
         status, _ = demo.ask("POST", "/gradio_api/call/compose", b"x" * 1_100_000, Content_Type="application/json")
     except (BrokenPipeError, ConnectionResetError):  # it was refused before it was sent
         status = 413
-    assert status == 413
-    assert demo.files() == []
-
-
-def test_a_request_without_length_is_refused(demo):
+    assert status == 413 and demo.files() == []
     connection = http.client.HTTPConnection(HOST, demo.port, timeout=120)
     connection.request("POST", "/gradio_api/upload", iter([b"x"] * 3), encode_chunked=True)
-    assert connection.getresponse().status == 411
+    assert connection.getresponse().status == 411, "a request without length"
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(demo):
@@ -299,10 +272,8 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(demo):
     ("data", "sentence"),
     [
         (("题" * 31, "五绝", "", "", 0.8, 1, 1), "title: must be a text of at most 30 characters"),
-        ((["题"], "五绝", "", "", 0.8, 1, 1), "title: must be a text"),
         (("题", "sonnet", "", "", 0.8, 1, 1), "form=sonnet: choose one of"),
         (("题", "五绝", "", "", "hot", 1, 1), "temperature=hot: expected a number"),
-        (("题", "五绝", "", "", 3.0, 1, 1), "temperature=3.0: must be at most 2"),
         (("题", "五绝", "", "", 0.8, 1, 100_000), "n=100000: must be at most 8"),
         (("题", "五绝", "", "春夏秋冬东", 0.8, 1, 1), "五绝 has 4 verses"),
     ],
@@ -311,31 +282,6 @@ def test_a_mistake_is_one_sentence(demo, data, sentence):
     event, answer = demo.call("compose", *data)
     message = json.loads(answer)["error"]
     assert event == "error" and sentence in message and "\n" not in message and "--" not in message
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "clicked"),
-    [
-        ("choose", [None], {"index": 0}),
-        ("choose", [{"poems": [], "chosen": 0, "asked": {}}], None),
-        ("rewrite", [{"poems": [{}], "chosen": 0, "asked": {"bogus": 1}}, []], None),
-        ("carry", [None], None),
-    ],
-)
-def test_a_hand_made_click_is_one_sentence(demo, name, data, clicked):
-    """As the page sends it, but with another state; `demo` looks for tracebacks at the end."""
-    functions = {
-        function["api_name"]: function["id"] for function in json.loads(demo.ask("GET", "/config")[1])["dependencies"]
-    }
-    call = {"data": data, "fn_index": functions[name], "session_hash": f"by-hand-{name}", "event_data": clicked}
-    status, answer = demo.ask(
-        "POST", "/gradio_api/queue/join", json.dumps(call).encode(), Content_Type="application/json"
-    )
-    assert status == 200, answer
-    _, stream = demo.ask("GET", f"/gradio_api/queue/data?session_hash={call['session_hash']}")
-    messages = [json.loads(line.removeprefix("data: ")) for line in stream.decode().split("\n\n") if line]
-    (done,) = (message for message in messages if message["msg"] == "process_completed")
-    assert not done["success"] and done["output"]["error"] == "the poems are not here any more; write them anew"
 
 
 def test_eight_at_once(demo):
@@ -350,14 +296,12 @@ def test_eight_at_once(demo):
 # ------------------------------------------------------------------------------------------------- without a server
 
 
-def test_a_taken_port_is_one_line():
+def test_a_taken_port_is_one_line(capsys):
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
-        command = [sys.executable, "main.py", "demo", f"--port={port}"]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 2
+        assert main.main(["demo", f"--port={port}"]) == 2
     told = f"error: --port={port}: cannot listen there at {HOST} (Address already in use): give another\n"
-    assert result.stderr == told
+    assert capsys.readouterr().err == told
 
 
 def test_files_that_nobody_takes_are_swept(tmp_path):
@@ -379,20 +323,6 @@ def test_there_is_room_for_so_many_bytes_only(tmp_path):
     (uploads.new_folder(INPUTS) / "a.jpg").write_bytes(b"x" * 11)
     with pytest.raises(UserError, match="too many pictures at once"):
         uploads.new_folder(INPUTS)
-
-
-def test_an_upload_is_no_output_and_no_folder(tmp_path):
-    uploads = Uploads(tmp_path / "files", 100)
-    made = uploads.new_folder(OUTPUTS) / "a.jpg"
-    made.write_bytes(b"x")
-    (tmp_path / "files" / "in-link").symlink_to(tmp_path)
-    (tmp_path / "secret").write_bytes(b"secret")
-    for path in (made, made.parent, tmp_path / "files", tmp_path / "files" / "in-link" / "secret"):
-        with pytest.raises(UserError, match="not here any more"):
-            uploads.take(str(path))
-    with uploads.fetching(str(tmp_path / "secret")):
-        pass
-    assert (tmp_path / "secret").exists()
 
 
 def test_a_file_stays_until_it_is_sent_and_what_was_made_is_sent_once(tmp_path):

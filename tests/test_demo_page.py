@@ -4,8 +4,6 @@ asks, whom a Stop stops, what is checked before the job, and that they answer wh
 import base64
 import json
 import os
-import subprocess
-import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -26,7 +24,7 @@ from demo.paint import PaintTab
 from demo.parts import Jobs, Photos, encode, to_url
 from demo.postcard import PostcardTab
 from demo.service import CANDIDATES, LENGTHS, Cancelled, Service
-from tests.servers import HOST, ROOT, free_port
+from tests.servers import ROOT
 from training.recorder import Recorder
 from utils.errors import UserError
 from utils.images import read_image
@@ -42,7 +40,6 @@ ASKED = {"form": "五绝", "title": "题", "keywords": "", "acrostic": "", "temp
 STATE = {"asked": ASKED, "poems": [POEM, {**POEM, "title": "又"}], "chosen": 0}
 BROKEN = {
     "null": None,
-    "a number": 3,
     "a text": "poems",
     "a list": [STATE],
     "empty": {},
@@ -50,7 +47,6 @@ BROKEN = {
     "poems that are none": {**STATE, "poems": [None]},
     "a poem without lines": {**STATE, "poems": [{"title": "题"}]},
     "lines that are none": {**STATE, "poems": [{**POEM, "lines": 3}]},
-    "no request": {**STATE, "asked": None},
     "another request": {**STATE, "asked": {"bogus": 1}},
 }
 
@@ -98,20 +94,16 @@ def test_a_state_that_the_page_has_not_made_is_one_line(state):
             callback(state, *more)
 
 
-@pytest.mark.parametrize("chosen", [2, -3, 10**30, None, "0", [], {}, 0.5])
+@pytest.mark.parametrize("chosen", [2, -3, 10**30, None, "0", [], 0.5])
 def test_a_choice_of_no_poem_is_one_line(chosen):
     tab = ComposeTab(Idle())
-    for callback, *given in ((tab.choose, STATE, event(index=chosen)), (tab.carry, {**STATE, "chosen": chosen})):
+    for callback, *given in (
+        (tab.choose, STATE, event(index=chosen)),
+        (tab.choose, STATE, gr.EventData(None, chosen)),  # a click without a card
+        (tab.carry, {**STATE, "chosen": chosen}),
+    ):
         with pytest.raises(UserError, match=GONE):
             callback(*given)
-
-
-@pytest.mark.parametrize("data", [None, {}, "x", 3])
-def test_a_click_without_a_card_is_one_line(data):
-    from gradio import EventData
-
-    with pytest.raises(UserError, match=GONE):
-        ComposeTab(Idle()).choose(STATE, EventData(None, data))
 
 
 def test_a_state_is_read_as_texts_and_no_longer_than_it_was_made():
@@ -156,24 +148,13 @@ def test_stop_ends_the_jobs_of_its_visitor_and_its_tab(tmp_path, tab, who, where
     jobs = Jobs()
 
     def painting(progress):
+        assert list(jobs.running.values()) == [("me", tab)]
         request = event(session_hash=who)
         other = {"paint": "postcard", "postcard": "paint"}[tab]
         jobs.leave(request) if where == "all" else jobs.stopper(tab if where == "this" else other)(request)
         progress(0.5)
 
     with pytest.raises(Cancelled) if stopped else nullcontext():
-        run_job(tab, Idle(painting), jobs, "me", tmp_path)
-    assert jobs.running == {}
-
-
-@pytest.mark.parametrize("tab", ["paint", "postcard"])
-def test_a_job_that_fails_is_not_remembered(tmp_path, tab):
-    def painting(progress):
-        assert list(jobs.running.values()) == [("me", tab)]
-        raise UserError("no picture")
-
-    jobs = Jobs()
-    with pytest.raises(UserError, match="no picture"):
         run_job(tab, Idle(painting), jobs, "me", tmp_path)
     assert jobs.running == {}
 
@@ -279,7 +260,7 @@ def test_a_poem_is_that_of_the_command_line(service, capsys):
     assert json.loads(json.dumps(poems)) == said(capsys, "generate", *(f"--{k}={v}" for k, v in asked.items()))
 
 
-@pytest.mark.parametrize("kind", ["jpg", "heic", "png"])
+@pytest.mark.parametrize("kind", ["heic", "png"])
 def test_a_painting_is_that_of_the_command_line(service, capsys, tmp_path, fp32, kind):
     path, photo = photo_file(tmp_path, kind)
     asked = {"style": "wave:0.6,starry:0.4", "strength": 0.8, "keep_color": True}
@@ -288,7 +269,7 @@ def test_a_painting_is_that_of_the_command_line(service, capsys, tmp_path, fp32,
     assert np.abs(painting.astype(int) - read_image(tmp_path / "out.bmp").rgb).max() <= 1
 
 
-@pytest.mark.parametrize("kind, strength", [("jpg", 1), ("png", 0.5), ("png", 0)])
+@pytest.mark.parametrize("kind, strength", [("jpg", 1), ("png", 0.5)])
 def test_a_postcard_is_that_of_the_command_line(service, capsys, tmp_path, fp32, kind, strength):
     path, photo = photo_file(tmp_path, kind)
     asked = {"title": "登鹳雀楼", "poem": "".join(POEM["lines"]), "style": "wave", "strength": strength, "seal": "诗"}
@@ -363,11 +344,3 @@ def shown(tab, asked) -> list[str]:
     with gr.Blocks() as blocks:
         tab.show(asked)
     return [block.value for block in blocks.blocks.values() if isinstance(block, gr.HTML)]
-
-
-def test_the_benchmark_ends_with_a_server_that_has_ended():
-    from benchmarks.demo import wait_for
-
-    server = subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"])
-    with pytest.raises(SystemExit, match="the demo has ended with 2 before it answered"):
-        wait_for(f"http://{HOST}:{free_port()}/", server)
