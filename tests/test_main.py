@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,15 +17,11 @@ import main
 from data.verse import FORMS, verses
 from data.vocabulary import SPECIALS
 from models.poet import Poet
-from options import OTHER_NAMES, find_inputs, known_name, option_names, parse
+from options import find_inputs, parse
 from utils.files import class_and_task
 
 MAIN = Path(main.__file__)
 ALL_OPTIONS = {cls for sets in config.OPTIONS.values() for cls in sets}
-COMMANDS = tuple(
-    "train val test find_lr generate check stylize postcard classify export average visdom demo download summary runs "
-    "info help".split()
-)
 
 
 def run(*words: str, **options) -> subprocess.CompletedProcess:
@@ -51,26 +46,16 @@ def poet_file(tmp_path_factory) -> str:
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> str:
-    """Poems of which every split has some."""
-    path = tmp_path_factory.mktemp("data") / "poems.jsonl"
-    lines = ["春江花月夜，山水云风门。", "夜月花江春，门风云水山。"]
-    poems = [{"lines": lines, "split": split} for split in ("train", "val", "test") for _ in range(3)]
-    path.write_text("\n".join(map(json.dumps, poems)), encoding="utf-8")
-    return str(path)
-
-
 # ---------------------------------------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("words", [(), ("help",), ("--help",), ("-h",)])
+@pytest.mark.parametrize("words", [(), ("help",), ("-h",)])
 def test_help_lists_every_command_and_every_option(capsys, words):
     code, out, err = called(capsys, *words)
     assert code == 0 and err == ""
-    for command in COMMANDS:
+    for command in main.COMMANDS:
         assert f"\n  {command} " in out
-    for cls in {cls for sets in config.OPTIONS.values() for cls in sets} - {config.DefaultConfig}:
+    for cls in ALL_OPTIONS - {config.DefaultConfig}:
         for field in dataclasses.fields(cls):
             shown = f"--{field.name}" + (f"={field.default}" if field.default != "" else "")
             assert f"  {shown} " in out and field.metadata["help"] in out
@@ -78,19 +63,14 @@ def test_help_lists_every_command_and_every_option(capsys, words):
             assert max(map(len, out.splitlines())) <= 150
 
 
-@pytest.mark.parametrize("words", [("help", "train"), ("train", "--help"), ("train", "-h"), ("train", "--lr=3", "-h")])
+@pytest.mark.parametrize("words", [("help", "train"), ("train", "--help"), ("train", "--lr=3", "-h")])
 def test_help_of_a_command_has_its_options_and_no_others(capsys, words):
     code, out, _ = called(capsys, *words)
     assert code == 0 and out.startswith("python main.py train: train a network")
     assert "--max_epoch=20" in out and "--hidden=384" in out and "--temperature" not in out
     assert "--batch_size=8" in out  # the task's own default
-
-
-def test_every_command_can_explain_itself(capsys):
-    assert tuple(main.COMMANDS) == COMMANDS
-    for command in COMMANDS:
-        code, out, _ = called(capsys, "help", command)
-        assert code == 0 and out.startswith(f"python main.py {command}: ")
+    for command in main.COMMANDS:
+        assert called(capsys, "help", command)[1].startswith(f"python main.py {command}: ")
 
 
 def test_help_needs_no_torch_and_little_time():
@@ -98,9 +78,6 @@ def test_help_needs_no_torch_and_little_time():
     assert result.returncode == 0 and "usage: python main.py COMMAND" in result.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
     assert "config" in imported and not imported & {"torch", "numpy", "visdom", "lightning_fabric", "tqdm"}
-    script = "import sys, config, main; print([m for m in ('torch', 'numpy', 'fire') if m in sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", script], cwd=MAIN.parent, capture_output=True, text=True)
-    assert loaded.stdout.strip() == "[]", loaded.stderr
 
 
 def test_chinese_arguments_in_an_ascii_locale(tmp_path):
@@ -109,7 +86,6 @@ def test_chinese_arguments_in_an_ascii_locale(tmp_path):
     (tmp_path / "诗.txt").write_text("白日依山尽，黄河入海流。", encoding="utf-8")
     ascii_ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     for words, code, said in (
-        (("help", "generate"), 0, "藏头诗"),
         (("check", "诗.txt"), 0, "黄河入海流"),
         (("postcard", "春.png", "--poem=白日依山尽", "--style=none", "--seal="), 0, "春_postcard.png\n"),
         (("stylize", "没有.jpg"), 2, "error: 没有.jpg does not exist"),
@@ -117,20 +93,6 @@ def test_chinese_arguments_in_an_ascii_locale(tmp_path):
         result = run(*words, env=ascii_, cwd=tmp_path)
         assert result.returncode == code and said in (result.stderr if code else result.stdout), result.stderr
     assert (tmp_path / "春_postcard.png").exists()
-
-
-@pytest.mark.parametrize("charset", ["ISO-8859-1", "GBK"])
-def test_chinese_arguments_in_a_locale_of_another_charset(tmp_path, charset):
-    made = shutil.which("localedef") and subprocess.run(
-        ["localedef", "-i", "zh_CN", "-f", charset, str(tmp_path / f"zh_CN.{charset}")], capture_output=True
-    )
-    if not made or not (tmp_path / f"zh_CN.{charset}").exists():
-        pytest.skip("no such locale can be made here")
-    locale = {"LOCPATH": str(tmp_path), "LC_ALL": f"zh_CN.{charset}", "PYTHONUTF8": "0"}
-    for written in ("utf-8", "gbk") if charset == "GBK" else ("utf-8",):
-        words = [word.encode(written) for word in ("check", "白日依山尽，黄河入海流。")]
-        result = run(*words, env=locale, encoding=None, text=False)
-        assert result.returncode == 0 and "黄河入海流。" in result.stdout.decode(written), result.stderr
 
 
 WITHOUT_POSIX = """
@@ -149,10 +111,8 @@ sys.exit(main.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     "words, code, said",
     [
-        (("info",), 0, "precision"),
         (("generate", "--form=五绝", "--candidates=1", "--seed=1"), 0, "。"),
         (("stylize", "PHOTO"), 0, "PHOTO"),
-        (("classify", "PHOTO"), 0, "PHOTO"),
         (("train", "--max_epoch=1", "--save_path=FOLDER", "--use_visdom=false"), 2, "on Windows, use WSL"),
     ],
     ids=lambda words: words[0] if isinstance(words, tuple) else "",
@@ -175,44 +135,27 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("trian", ["unknown command 'trian'", "did you mean train?"]),
     ("--lr=1e-3 train", ["unknown command '--lr=1e-3'", "train"]),
     ("help train val", ["help: unexpected 'val'"]),
-    ("help --lr=3", ["help: unexpected '--lr'"]),
     ("train extra", ["train: unexpected 'extra'", "--name=value"]),
-    ("train --no-json extra", ["train: unexpected 'extra'"]),
-    ("train lr=1e-3", ["train: unexpected 'lr=1e-3'", "--name=value"]),
     ("train - extra", ["unexpected '-'"]),
     ("train -- --trace", ["unexpected '--'"]),
     ("train --lrr", ["unknown option --lrr", "did you mean --lr?"]),
     ("train --max-epch 3", ["unknown option --max_epch", "did you mean --max_epoch?"]),
-    ("train --lr=abc", ["--lr=abc: expected a number", "lr=0.005"]),
     ("train --lr", ["--lr: needs a value"]),
-    ("train --lr --use_gpu", ["--lr: needs a value"]),
-    ("train --lr -1", ["--lr=-1: must be at least 0"]),
-    ("train --use_gpu=maybe", ["--use_gpu=maybe: expected true or false"]),
     ("train --task=poe", ["--task=poe: choose one of poet", "did you mean poet?"]),
-    ("train --resume=missing", ["missing/last.pt does not exist", "--resume"]),
     ("train --resume --save_path=missing", ["no run to go on with"]),
     ("val", ["val needs a model file: --load="]),
     ("val --lr=5", ["--lr is for train; val has no use for it"]),
-    ("test --nouse_visdom", ["--use_visdom is for train; test has no use for it"]),
     ("summary --seed=3", ["--seed is for train and find_lr; summary"]),
     ("val --task=style --width=1", ["--width is for train and find_lr and summary; val"]),
     ("train --task=dogcat --tta=2", ["--tta is for val and test; train"]),
-    ("train --split=test", ["--split is for val and test; train"]),
-    ("generate --load=.", ["cannot read ."]),
     ("generate --form=五绝 --acrostic=春江花月夜", ["--acrostic=春江花月夜"]),
     ("generate --form=五绝句", ["--form=五绝句: choose one of", "did you mean 五绝?"]),
-    ("generate --seed=-2", ["--seed=-2: must be at least -1"]),
-    ("generate --rhyme=猫", ["--rhyme=猫: no such rhyme group; choose one of"]),
     ("generate --rhyme=先 --form=free", ["--rhyme=先: needs", "五绝 七绝 五律 七律"]),
     ("generate --pattern=平起", ["--pattern=平起: choose one of auto, 平起首句入韵"]),
-    ("generate --lock=1", ["poem and lock belong together"]),
     ("generate --poem=床前明月光，疑是地上霜。 --lock=3", ["--lock=3: expected numbers of verses from 1 to 2"]),
-    ("generate --poem=床前明月光，疑是地上霜。 --lock=1", ["2 verses of 5 characters are none of 五绝"]),
     ("check", ["check needs one poem"]),
-    ("check poem.txt", ["poem.txt does not exist"]),
     ("check spring", ["no Chinese verse in 'spring'"]),
     ("stylize", ["stylize needs something to paint", "photo.jpg"]),
-    ("stylize  --json", ["stylize needs something to paint"]),  # an empty path
     ("stylize a.jpg --stlye=b", ["unknown option --stlye", "did you mean --style?"]),
     ("visdom a b", ["visdom: unexpected 'b'"]),
     ("visdom --port=99999", ["at most 65535"]),
@@ -229,13 +172,6 @@ def test_a_slip_is_one_line_on_stderr_and_exit_code_2(capsys, monkeypatch, tmp_p
     assert line.startswith("error: ") and err.count("error: ") == 1 and "Traceback" not in err
     assert all(word in line for word in words), line
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_slip_in_a_real_process(tmp_path):
-    for words, said in ((["trian"], b"did you mean train?"), (["generate", b"--load=\xff\xfe"], b"--load=")):
-        result = run(*words, cwd=tmp_path, text=False, encoding=None)
-        assert result.returncode == 2 and result.stdout == b""
-        assert result.stderr.startswith(b"error: ") and result.stderr.count(b"\n") == 1 and said in result.stderr
 
 
 HINTS = {  # how other projects write it, and what is right here
@@ -261,16 +197,6 @@ def test_what_other_projects_write_gets_the_right_option_as_hint(capsys, monkeyp
     assert code == 2 and err.count("\n") == 1 and f"did you mean {HINTS[typed]}?" in err
 
 
-def test_a_hint_is_an_option_of_the_command():
-    for sets in config.OPTIONS.values():
-        options = {f.name for cls in sets for f in dataclasses.fields(cls)}
-        for names in OTHER_NAMES:
-            for name in names.split():
-                assert known_name(name, options) in {"", *options}
-    for names, ours in OTHER_NAMES.items():
-        assert all(any(our in option_names(cls) for cls in ALL_OPTIONS) for our in ours.split()), names
-
-
 def test_options_of_another_task_and_pictures_are_no_slips_of_spelling(capsys):
     said = called(capsys, "train", "--style_image=x")[2]
     assert "--style_image is an option of --task=style, not of --task=poet" in said
@@ -290,20 +216,13 @@ def test_a_value_may_look_like_an_option(capsys):
     "typed, expected",
     [
         ("--use_gpu=false", {"use_gpu": False}),
-        ("--use_gpu false", {"use_gpu": False}),
         ("--nouse_gpu", {"use_gpu": False}),
-        ("--no-use-gpu", {"use_gpu": False}),
         ("--use_gpu", {}),
-        ("--use_gpu --lr 1e-3", {"lr": 1e-3}),
         ("--lr=1e-3", {"lr": 1e-3}),
         ("--env=12_34", {"env": "12_34"}),
-        ("--env=True", {"env": "True"}),
-        ("--env=(1,2)", {"env": "(1,2)"}),
         ("--env=a=b", {"env": "a=b"}),
-        ("--max-epoch 3", {"max_epoch": 3}),
         ("--max_epoch=3 --max_epoch=4", {"max_epoch": 4}),
         ("--compile --seed 3", {"compile": True, "seed": 3}),
-        ("--seed 3 --compile", {"compile": True, "seed": 3}),
         ("--compile TRUE --use_gpu No", {"compile": True, "use_gpu": False}),
     ],
 )
@@ -352,7 +271,7 @@ def test_generate_json_is_one_object_a_line_and_nothing_else_on_stdout(capsys, p
         assert [len(v) for v in verses("".join(poem["lines"]))] == [5] * 4
 
 
-@pytest.mark.parametrize("words", [("--n=2", "--json"), ("--json", "--n=2"), ("--json", "--n", "2"), ("-n", "2")])
+@pytest.mark.parametrize("words", [("--n=2", "--json"), ("--json", "--n", "2"), ("-n", "2")])
 def test_json_may_stand_anywhere(capsys, poet_file, words):
     assert len(generated(capsys, poet_file, *words)) == 2
 
@@ -404,12 +323,6 @@ def test_what_generate_writes_check_finds_regular(capsys, versed_file, monkeypat
     assert code == 0 and [json.loads(line)["regular"] for line in out.splitlines()] == [True] * 3
 
 
-def test_an_irregular_poem_is_no_error(capsys, versed_file):
-    verse = "".join(chr(0x6000 + i) for i in range(5))
-    code, out, err = called(capsys, "check", f"{verse}，{verse}。" * 2, f"--load={versed_file}")
-    assert code == 0 and err == "" and "faults" in out.splitlines()[0] and "＾" in out
-
-
 def test_check_of_files_and_models_that_will_not_do(capsys, versed_file, poet_file, tmp_path):
     file = tmp_path / "poem.txt"
     file.write_bytes("春江花月夜，".encode("gb18030"))
@@ -430,14 +343,6 @@ def test_generate_explains_and_keeps_locked_verses(capsys, versed_file):
     code, out, err = called(capsys, *words, f"--poem={poem}", "--lock=2,3", "--n=2")
     kept = [verses(poem)[1], verses(poem)[2]]
     assert code == 0 and all(out.count(verse) == 2 for verse in kept)
-
-
-def test_generate_names_the_character_that_is_in_the_way(capsys, versed_file):
-    level = "".join(chr(0x4E00 + i) for i in range(4))
-    out, err = generate(capsys, versed_file, "--form=五绝", f"--prompt={level}", "--n=5", "--candidates=2")
-    assert out.count(level) == 5
-    remarks = [line for line in err.splitlines() if "in every pattern" in line]
-    assert remarks and len(set(remarks)) == len(remarks)
 
 
 def test_texts_are_read_as_they_are_written(capsys, poet_file):
@@ -469,18 +374,6 @@ def test_shipped_files_are_found_from_another_folder(monkeypatch, tmp_path):
     (tmp_path / shipped).parent.mkdir()
     (tmp_path / shipped).touch()
     assert found(config.GenerateConfig) == shipped
-
-
-@pytest.mark.parametrize("name, layer", [("poet", "LSTM"), ("style", "ReflectConv"), ("dogcat", "BatchNorm2d")])
-def test_summary_finds_a_shipped_file_and_its_task_from_any_folder(capsys, monkeypatch, tmp_path, name, layer):
-    monkeypatch.chdir(tmp_path)
-    code, out, _ = called(capsys, "summary", f"--load=checkpoints/{name}.safetensors")
-    assert code == 0 and layer in out and "Total params" in out and list(tmp_path.iterdir()) == []
-
-
-def test_summary_counts_the_parameters_of_a_file(capsys, poet_file):
-    _, out, _ = called(capsys, "summary", f"--load={poet_file}")
-    assert f"Total params: {Poet.load(poet_file).parameter_count():,}" in out
 
 
 def test_the_class_in_a_file_is_read_without_torch(poet_file, tmp_path):
@@ -530,29 +423,13 @@ def test_a_missing_file_is_told_before_torch_is_imported():
 
 def test_options_that_name_files_know_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/li bai")
-    for sets in config.OPTIONS.values():
-        for cls in sets:
-            for field in dataclasses.fields(cls):
-                if field.metadata["reads"] or field.metadata["writes"]:
-                    suffix = field.metadata["writes"] if field.metadata["writes"].startswith(".") else ""
-                    cfg = parse(cls, {field.name: f"~/x{suffix}"})
-                    assert getattr(cfg, field.name) == f"/home/li bai/x{suffix}", field.name
+    for cls in ALL_OPTIONS:
+        for field in dataclasses.fields(cls):
+            if field.metadata["reads"] or field.metadata["writes"]:
+                suffix = field.metadata["writes"] if field.metadata["writes"].startswith(".") else ""
+                cfg = parse(cls, {field.name: f"~/x{suffix}"})
+                assert getattr(cfg, field.name) == f"/home/li bai/x{suffix}", field.name
     assert parse(config.GenerateConfig, {"prompt": "~/x"}).prompt == "~/x"
-
-
-def test_val_and_test_judge_their_own_split(capsys, poet_file, corpus):
-    for words, split in ((["val"], "val"), (["test"], "test"), (["val", "--split=train"], "train")):
-        code, out, err = called(capsys, *words, f"--load={poet_file}", f"--data_root={corpus}", "--json")
-        figures = json.loads(out)
-        assert code == 0 and out.count("\n") == 1 and figures["split"] == split and figures["poems"] == 3
-        assert figures["bits_per_char"] > 0 and figures["bits_per_char_given"] > 0
-    code, out, _ = called(capsys, "val", f"--load={poet_file}", f"--data_root={corpus}")
-    assert code == 0 and re.search(rf"bits_per_char +{figures['bits_per_char']:.4f}\n", out)
-
-
-def test_download_without_a_name_lists(capsys):
-    code, out, _ = called(capsys, "download")
-    assert code == 0 and "poetry" in out
 
 
 # ---------------------------------------------------------------------------------------------- pipes and signals
@@ -638,12 +515,6 @@ WRITERS = [
     ("test", ["--task=dogcat", "--load={classifier}"], "labels", "out/submission.csv", ["--out={folder}/out"]),
     ("val", ["--task=dogcat", "--load={classifier}"], "labels", "out/predictions.csv", ["--out={folder}/out"]),
 ]
-READERS = "find_lr generate check visdom demo download runs info help".split()  # they write over nothing
-# Texts that name no file that is read, and the painter's val and test, which write nothing.
-WORDS = """
-    style styles grade style_weight title keywords signature seal shares task lr_epochs lr_scale freeze monitor devices
-    checkpoint_layers env debug_file lpips squeezenet
-""".split()
 
 
 @pytest.fixture
@@ -663,14 +534,6 @@ def inputs(tmp_path, poet_file) -> dict[str, str]:
         (tmp_path / name).write_bytes(Path(poet_file).read_bytes())
     names = "load poet classifier font vgg init rhymes lpips squeezenet pretrained others labels data_root".split()
     return {name: str(tmp_path / file) for name, file in {**files, **{name: name for name in names}}.items()}
-
-
-def test_every_command_that_writes_is_tried():
-    assert {command for command, *_ in WRITERS} | set(READERS) == set(main.COMMANDS)
-    for command in {command for command, *_ in WRITERS}:
-        named = set(" ".join(names for _, _, names, _, _ in WRITERS).split()) | set(WORDS)
-        for field in (f for cls in config.OPTIONS[command] for f in dataclasses.fields(cls) if f.type is str):
-            assert field.metadata["writes"] or field.metadata["choices"] or field.name in named, field.name
 
 
 TRIED = [(row, name) for row in WRITERS for name in row[2].split()]

@@ -8,8 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from models import MobileNetV2
-from models.loss_networks import FeatureNetwork, layer_names
+from models.loss_networks import FeatureNetwork
 from models.perceptual import (
     CONTENT_FLOOR,
     CONTENT_LAYER,
@@ -59,12 +58,6 @@ def test_mean_and_covariance_and_their_gradient_are_torchs(layout):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_covariance_by_hand():
-    """Two channels, two places: (1, 3) and (0, 4) deviate by 1 and 2, in the same direction."""
-    mean, covariance = mean_and_covariance(torch.tensor([[[[1.0, 3]], [[0, 4]]]]))
-    assert mean.tolist() == [[2, 2]] and covariance.tolist() == [[[1, 2], [2, 4]]]
-
-
 def test_covariances_of_half_precision_are_summed_in_float32():
     x = (300 * random(1, 4, 32, 32)).half().requires_grad_()  # squares of 9e4: more than float16 can hold
     with torch.autocast("cpu", torch.bfloat16):
@@ -102,7 +95,7 @@ def plain_loss(network: FeatureNetwork, picture: Tensor, photo: Tensor, style: T
 def test_losses_equal_the_plain_formulas(loss, squeezenet):
     network = FeatureNetwork("squeezenet", layers_of("squeezenet"), squeezenet)
     photos, pictures, numbers = random(3, 3, 48, 40, seed=5), random(3, 3, 48, 40, seed=6) ** 2, torch.tensor([2, 0, 2])
-    losses = loss(pictures, loss.content(photos), numbers)
+    losses = loss(pictures, loss.content(photos), numbers)  # the styles' pictures have other sizes
     for i, number in enumerate(numbers):
         content, style = plain_loss(network, pictures[i : i + 1], photos[i : i + 1], styles()[number])
         assert losses["content"][i].item() == pytest.approx(content, rel=1e-3)
@@ -128,15 +121,6 @@ def test_distance_of_covariances(loss):
     even = torch.full_like(style, 0.5)
     assert loss.covariance_distance(even, style).item() == pytest.approx(1, abs=0.35)
     assert loss.covariance_distance(even, style, 4).isfinite()  # 10 x 13 pixels, continued
-
-
-@torch.no_grad()
-def test_picture_and_style_picture_may_differ_in_size(loss):
-    for size in ((17, 17), (33, 80), (128, 96)):
-        photo = random(1, 3, *size)
-        assert all(
-            v.isfinite().all() and v.shape == (1,) for v in loss(photo, loss.content(photo), torch.tensor([1])).values()
-        )
 
 
 @torch.no_grad()
@@ -178,17 +162,6 @@ def test_gradients_reach_the_picture_alone(loss):
     assert not any(p.requires_grad for p in loss.parameters())
 
 
-def test_a_step_down_the_gradient_lowers_both_losses(loss):
-    photo, numbers = random(1, 3, 32, 32), torch.tensor([2])
-    content = loss.content(photo)
-    for name in ("content", "style"):
-        picture = random(1, 3, 32, 32, seed=4).requires_grad_()
-        value = loss(picture, content, numbers)[name]
-        gradient = torch.autograd.grad(value.sum(), picture)[0]
-        better = picture.detach() - 0.01 * gradient / gradient.abs().max()
-        assert loss(better, content, numbers)[name] < value
-
-
 @torch.no_grad()
 def test_bf16_is_close(loss):
     photo, picture, numbers = random(1, 3, 64, 64), random(1, 3, 64, 64, seed=1) ** 2, torch.tensor([0])
@@ -201,44 +174,6 @@ def test_bf16_is_close(loss):
 def test_too_small_a_style_picture_is_refused(squeezenet):
     with pytest.raises(UserError, match="a picture of 8 x 30 pixels is too small"):
         PerceptualLoss("squeezenet", [random(1, 3, 30, 8)], squeezenet)
-
-
-@pytest.mark.parametrize("network", CONTENT_LAYER)
-def test_the_layers_exist(network):
-    assert set(layers_of(network)) <= set(layer_names(network))
-
-
-@torch.no_grad()
-def test_real_weights_rank_pictures_as_people_do():
-    """An empty picture costs about 1; a little noise costs less content than another photograph."""
-    path = SHARED / "vgg19_relu4_3_fp16.safetensors"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not here")
-    waves = torch.linspace(0, 30, 96).sin() * torch.linspace(0, 12, 96)[:, None].cos() / 2 + 0.5
-    photo = torch.stack([waves, waves.T, 1 - waves])[None]  # (1, 3, 96, 96)
-    judge = PerceptualLoss("vgg19", [photo], str(path))
-    content, zero = judge.content(photo), torch.tensor([0])
-    empty = judge(torch.full_like(photo, 0.45), content, zero)
-    noisy = judge(photo + 0.02 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0)), content, zero)
-    other = judge(photo.flip(1, 3).roll(20, 2), content, zero)
-    assert 0.5 < empty["content"] < 1.5 and 1 < empty["style"] < 2.2
-    assert noisy["content"] < other["content"] / 3 and noisy["style"] < empty["style"]
-
-
-def test_a_classifier_judges_too(tmp_path):
-    """Random weights: a perfect picture costs nothing, and a step down the gradient lowers both losses."""
-    torch.manual_seed(0)
-    MobileNetV2(["cat", "dog"]).save(tmp_path / "classifier.safetensors")
-    judge = PerceptualLoss("classifier", styles(), str(tmp_path / "classifier.safetensors"))
-    content, one = judge.content(styles()[1]), torch.tensor([1])
-    perfect = judge(styles()[1], content, one)
-    assert perfect["content"].item() < 1e-10 and perfect["style"].item() < 1e-10
-    for name in ("content", "style"):
-        picture = random(1, 3, 33, 64, seed=4).requires_grad_()
-        value = judge(picture, content, one)[name]
-        gradient = torch.autograd.grad(value.sum(), picture)[0]
-        better = judge(picture.detach() - 0.01 * gradient / gradient.abs().max(), content, one)[name]
-        assert 1e-3 < value.item() and better < value
 
 
 # ------------------------------------------------------------------------------------------------ total variation
