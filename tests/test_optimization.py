@@ -9,7 +9,7 @@ from torch import nn
 
 from config import OPTIMIZERS as NAMES
 from tests.training import records
-from training.optimizers import COSINE_FLOOR, OPTIMIZERS, Schedule, add_l1_gradient, make_optimizer
+from training.optimizers import COSINE_FLOOR, Schedule, add_l1_gradient, make_optimizer
 from training.recorder import read_log
 from training.state import Progress, read_state
 from utils.errors import UserError
@@ -64,16 +64,11 @@ def test_epochs_that_make_no_sense_are_one_line(fit, schedule, epochs):
         fit(lr_schedule=schedule, lr_epochs=epochs)
 
 
-def test_every_optimizer_name_has_its_optimizer():
-    assert tuple(OPTIMIZERS) == NAMES
-    for name in NAMES:
-        optimizer = make_optimizer(name, [{"params": [nn.Parameter(torch.zeros(2))]}], 0.1, 0.5)
-        assert type(optimizer).__name__.lower() == name
-        assert optimizer.param_groups[0].get("momentum", 0.5) == 0.5
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_learns(fit, tmp_path, name):
+    assert (
+        make_optimizer(name, [{"params": [nn.Parameter(torch.zeros(2))]}], 0.1, 0.5).__class__.__name__.lower() == name
+    )
     fit(optimizer=name, lr=0.5 if name in ("adagrad", "radam") else 0.05, momentum=0.5, batch_size=4, max_epoch=10)
     losses = [r["loss"] for r in read_log(tmp_path / "run") if r["kind"] == "epoch" and r["split"] == "val"]
     assert losses[-1] < 0.2 * losses[0]
@@ -110,12 +105,6 @@ def test_the_l1_gradient_is_that_of_the_penalty():
     add_l1_gradient(model, 0.3)
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
-
-
-def test_l1_makes_weights_small(fit):
-    plain, sparse = (fit(run=str(w), l1=w, lr=0.05, max_epoch=10, weight_decay=0) for w in (0, 5))
-    size = [task.model.linear.weight.abs().sum().item() for task in (plain, sparse)]
-    assert size[1] < 0.5 * size[0]
 
 
 def test_clip_value(fit):
@@ -202,37 +191,9 @@ def test_the_best_and_the_worst_batch_are_shown(fit, tmp_path):
     expected = [("best batch", losses.index(min(losses))), ("worst batch", losses.index(max(losses)))]
     for (name, batch, loss), (wanted, number) in zip(shown[:2], expected, strict=True):
         assert name == wanted and loss == losses[number]
-        torch.testing.assert_close(
-            batch["x"], torch.stack([s["x"] for s in task.train_set[4 * number : 4 * number + 4]])
-        )
+        samples = task.train_set[4 * number : 4 * number + 4]
+        torch.testing.assert_close(batch["x"], torch.stack([sample["x"] for sample in samples]))
     assert len(shown) == 4
-
-
-def test_devices_that_are_not_there(fit):
-    for given, told in [
-        ("x", "expected a number of devices"),
-        ("0", "this machine has"),
-        ("0,1", "those here are none"),
-    ]:
-        with pytest.raises(UserError, match=f"^devices={given}.*{told}"):
-            fit(devices=given)
-    with pytest.raises(UserError, match="^sync_bn: is for several GPUs"):
-        fit(sync_bn=True)
-
-
-def test_tensorboard_gets_every_record(fit, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    fit(tensorboard=True, batch_size=4, max_epoch=2)
-    events = EventAccumulator(str(tmp_path / "run"), {"scalars": 0, "histograms": 0})
-    events.Reload()
-    found = [e.value for e in events.Scalars("loss/batch")]
-    assert found == pytest.approx([r["loss"] for r in records(tmp_path / "run")])
-    tags = events.Tags()
-    assert {"loss/train", "loss/val", "lr/batch", "data_time/batch", "grad_norm/batch", "final/loss"} <= set(
-        tags["scalars"]
-    )
-    assert "linear.weight" in tags["histograms"]
 
 
 def test_layers_that_compute_again():
