@@ -5,7 +5,7 @@
 For each task, without and with two processes that read data: one training runs to its end; another one, which saves at
 each step, is killed again and again (a fourth of the times while it starts) and goes on. After each kill all its files
 are read; in the end weights, optimizer, random numbers and every figure of the log must be those of the first, bit for
-bit. Prints a table; the exit code is 1 if anything was lost. tests/test_survival.py runs a few of these kills.
+bit. Prints a table; the exit code is 1 if anything was lost. Some tests run a few of these kills.
 """
 
 import argparse
@@ -24,7 +24,8 @@ import torch  # noqa: E402  the path first
 import torchvision  # noqa: E402
 
 from models.basemodule import BaseModule  # noqa: E402
-from tests import test_task_dogcat, test_task_style, training  # noqa: E402
+from tests import dogcat, test_task_style, training  # noqa: E402
+from tests.pictures import write_picture  # noqa: E402
 from training.recorder import parse_lines  # noqa: E402
 from training.state import read_state  # noqa: E402
 from utils.errors import UserError  # noqa: E402
@@ -50,15 +51,17 @@ def tiny(task: str, folder: Path) -> dict[str, Any]:
             training.write_corpus(folder / "corpus.jsonl")
             return training.options(folder)
         case "style":
-            test_task_style.write_pictures(folder / "photos", [f"photo{i}" for i in range(14)], 0)
-            test_task_style.write_pictures(folder / "styles", ["ink", "oil"], 1)
+            for number in range(14):
+                write_picture(folder / "photos" / f"{number}.png", number)
+            for number, name in enumerate(("ink", "oil")):
+                write_picture(folder / "styles" / f"{name}.png", 100 + number)
             torch.manual_seed(0)
             network = torchvision.models.squeezenet1_1(weights=None)
             torch.save(network.state_dict(), folder / "squeezenet.pth")
             return test_task_style.options(folder, max_epoch=4)
         case _:
-            data = test_task_dogcat.write_set(folder / "pictures", test_task_dogcat.TWO, 20, 10)
-            return test_task_dogcat.options(folder, data, max_epoch=4, ema=0.9, mixup=0.3)
+            data = dogcat.write_easy_set(folder / "pictures")
+            return dogcat.options(folder, data, max_epoch=4, ema=0.9, mixup=0.3)
 
 
 def killed(folder: Path, given: dict[str, Any], kills: int, seed: int = 0) -> Kills:
