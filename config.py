@@ -204,6 +204,7 @@ class StylizeConfig(Options):
 
     style: str = option("", "style, or a mixture as in wave:0.6,starry:0.4; list: which there are; empty: the first")
     strength: float = STRENGTH
+    stroke: str = option("medium", "strokes: fine, medium, large, or how many times as large as medium; 0: 8-12 pixels")
     keep_color: bool = option(False, "keep the photograph's colours and its overall brightness")
     max_side: int = option(0, "reduce larger pictures and videos to this longer side, in pixels; 0: never")
     mask: str = option("", "grey picture: white is painted, black or transparent stays as it is", reads="a picture")

@@ -203,11 +203,12 @@ class Painter(_Model, _Painting):
         return list(arguments["styles"] if "styles" in arguments else self.network.styles)
 
     def _brush(self, settings: StylizeConfig) -> Any:
+        from infer.painting.stroke_size import choose_stroke
         from infer.painting.styles import StylePainter
 
-        limit = self.memory_limit or settings.memory_limit
+        limit, stroke = self.memory_limit or settings.memory_limit, choose_stroke(settings.stroke)
         same = {name: getattr(settings, name) for name in ("style", "strength", "precision", "tile")}
-        return StylePainter(self.network, memory_limit=limit, **same)
+        return StylePainter(self.network, memory_limit=limit, stroke=stroke, **same)
 
     def export(self, out: str | Path, style: str = "") -> None:
         """Writes the network of a style (empty: the first one) as ONNX, for other programs.

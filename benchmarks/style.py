@@ -10,6 +10,7 @@ Prints tables on stdout as they are done. Shapes: B photographs in a batch, S st
 
 import argparse
 import itertools
+import os
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ from data.photos import choose_split, list_pictures  # noqa: E402
 from infer.painting.styles import load_painter  # noqa: E402
 from infer.painting.tiles import Painter  # noqa: E402
 from models.loss_networks import FeatureNetwork  # noqa: E402
+from models.onnx import export_onnx  # noqa: E402
 from models.transformer_net import InstanceNorm, StyleNetworks, TransformerNet  # noqa: E402
 from tasks import make_task  # noqa: E402
 from utils.errors import UserError  # noqa: E402
@@ -102,18 +104,61 @@ def painter(file: Path, precision: str, tile: int = -1) -> Painter:
 # ---------------------------------------------------------------------------------------------------------- 1. painting
 
 
-def timed_painting(file: Path, precision: str, tile: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """What paints (H, W, 3) uint8 with a network in a file: (seconds, painting). precision "": the plain network."""
-    if precision:
-        paint = painter(file, precision, tile).paint
-    else:
-        plain = plain_network(first_network(file))
+def in_torch(file: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The plain network: (1, 3, H, W) float32 of 0..1 -> a painting of that kind."""
+    plain = plain_network(first_network(file))
 
-        @torch.no_grad()
+    @torch.no_grad()
+    def run(x: np.ndarray) -> np.ndarray:
+        return (plain(torch.from_numpy(x) * 255) / 255).numpy()
+
+    return run
+
+
+def in_onnxruntime(file: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The network as `export` writes it, in onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(as_onnx(file), options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"image": x})[0]
+
+
+def in_openvino(file: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The same file in OpenVINO, in float32 as well."""
+    import openvino
+
+    options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(as_onnx(file), "CPU", options)
+    return lambda x: model(x)[0]
+
+
+def as_onnx(file: Path) -> Path:
+    """The network of the first style as ONNX, in a file of its own for each process."""
+    path = file.with_suffix(f".{os.getpid()}.onnx")
+    model = StyleNetworks.load(file)
+    export_onnx(model[model.styles[0]], path, model.styles[0])
+    return path
+
+
+RUNTIMES = {"torch": in_torch, "onnxruntime": in_onnxruntime, "openvino": in_openvino}
+
+
+def timed_painting(file: Path, engine: str, tile: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """What paints (H, W, 3) uint8 with a network in a file: (seconds, painting).
+
+    `engine` is the precision of our own, or one of RUNTIMES.
+    """
+    if engine in RUNTIMES:
+        run = RUNTIMES[engine](file)
+
         def paint(rgb: np.ndarray) -> np.ndarray:
-            x = torch.from_numpy(rgb).permute(0, 3, 1, 2).float().contiguous()  # (1, 3, H, W)
-            y = plain(x).round_().clamp_(0, 255).byte()  # rounded, as ours is; the examples cut the fraction off
-            return y.permute(0, 2, 3, 1).numpy()[:, : rgb.shape[1], : rgb.shape[2]]
+            y = run(rgb.transpose(0, 3, 1, 2).astype(np.float32) / 255)  # (1, 3, H, W)
+            y = (255 * y + 0.5).clip(0, 255).astype(np.uint8)  # rounded, as ours is; the examples cut the fraction off
+            return y.transpose(0, 2, 3, 1)[:, : rgb.shape[1], : rgb.shape[2]]
+    else:
+        paint = painter(file, engine, tile).paint
 
     def answer(photo: np.ndarray) -> tuple[float, np.ndarray]:
         start = time.perf_counter()
@@ -309,10 +354,14 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
         precisions, rounds = (precision,), 1
     print(f"{machine(precision, why)}; ", end="")
     print(f"same: {args.weights or 'random numbers'}; shipped: {networks['shipped'].parameter_count():,} parameters")
-    cases = {"plain | fp32": (files["same"], "", -1)}
+    cases = {"plain | fp32": (files["same"], "torch", -1)}
     cases |= {f"{name} | {p}": (file, p, -1) for name, file in files.items() for p in precisions}
     for side in [256] if args.quick else args.sizes:
         measure_painting(cases, side, rounds)
+    engines = {"shipped, ours | fp32": (files["shipped"], "fp32", -1)}
+    engines |= {f"shipped, {name} | fp32": (files["shipped"], name, -1) for name in ("onnxruntime", "openvino")}
+    for side in [256] if args.quick else [512, 1024, 2048]:
+        measure_painting(engines, side, rounds)
     if not args.quick:
         measure_large(files["shipped"], precision, folder)
     side = 256 if args.quick else 1024

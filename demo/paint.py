@@ -1,10 +1,14 @@
 """The tab that paints a photograph: a style, its strength, a second style mixed in."""
 
+from typing import Any
+
 import gradio as gr
 import numpy as np
 
 from demo.parts import LABELS, QUIET, Jobs, Photos, bilingual, shown, style_choice, wanted
 from utils.photo import Photo
+
+ASKED = ("style", "other", "share", "strength", "stroke", "keep_color")
 
 
 class PaintTab:
@@ -17,6 +21,8 @@ class PaintTab:
                 photo = self.photos.field()
                 style = style_choice(self.service)
                 strength = gr.Slider(0, 1.5, 1.0, step=0.05, label=LABELS["strength"])
+                strokes = [("细 fine", "fine"), ("中 medium", "medium"), ("粗 large", "large")]
+                stroke = gr.Radio(strokes, value="medium", label=LABELS["stroke"])
                 choices = [("不掺 none", ""), *((bilingual(name), name) for name in self.service.styles)]
                 other = gr.Dropdown(choices, value="", label="掺入 Mixed with")
                 share = gr.Slider(0, 100, 50, step=5, label="掺入多少 How much of it, %", visible=False)
@@ -27,21 +33,19 @@ class PaintTab:
                 slider = gr.ImageSlider(show_label=False, max_height=760, interactive=False, elem_id="before-after")
                 slider.postprocess = lambda pair: pair and tuple(shown(rgb).model_dump() for rgb in pair)
         with buttons:
-            asked = [photo, style, other, share, strength, keep_color]
+            asked = [photo, style, other, share, strength, stroke, keep_color]
             self.jobs.buttons("绘画 Paint", "paint", self.paint, asked, slider)
 
     def paint(
         self,
         photo: Photo | None,
-        style: str,
-        other: str,
-        share: float,
-        strength: float,
-        keep_color: bool,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio wants it
+        *answers: Any,
     ) -> tuple[np.ndarray, np.ndarray]:
-        asked = {"style": mixture(style, other, share), "strength": strength, "keep_color": keep_color}
+        """The photograph and its painting; `answers` are those of the other fields, as ASKED names them."""
+        asked = dict(zip(ASKED, answers, strict=True))
+        asked["style"] = mixture(asked["style"], asked.pop("other"), asked.pop("share"))
         with self.jobs.job(request, "paint", progress, "绘画 painting") as show:
             return self.service.paint(wanted(photo), show, **asked)
 

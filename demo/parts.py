@@ -42,6 +42,7 @@ LABELS = {  # of the fields, by the names of what they ask for
     "seed": "种子 Seed",
     "style": "风格 Style",
     "strength": "浓淡 Strength",
+    "stroke": "笔触 Stroke",
     "poem": "诗 Poem",
     "seal": "印 Seal",
     "photo": "照片 Photo",

@@ -20,7 +20,15 @@ SAMPLES = Path(__file__).resolve().parents[1] / "dataset" / "sample" / "photos"
 THUMBNAIL = 144  # pixels
 LAYERS = 250  # MB for the layers of a painting; more go to a temporary file
 CANDIDATES = 4  # poems to choose from
-LENGTHS = {"title": 30, "keywords": 40, "acrostic": 16, "poem": 300, "seal": 4, "style": 200}  # characters at most
+LENGTHS = {  # characters at most
+    "title": 30,
+    "keywords": 40,
+    "acrostic": 16,
+    "poem": 300,
+    "seal": 4,
+    "style": 200,
+    "stroke": 20,
+}
 LARGEST = {"temperature": 2, "n": 8}
 
 

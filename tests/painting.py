@@ -60,9 +60,9 @@ def invert(rgb: np.ndarray, progress: object = None) -> np.ndarray:
     return 255 - rgb
 
 
-def painted(network: str, path: Path, style: str = "", strength: float = 1.0) -> np.ndarray:
+def painted(network: str, path: Path, style: str = "", strength: float = 1.0, stroke: float = 1.0) -> np.ndarray:
     """What the painter makes of the picture, by the engine alone."""
-    painter = StylePainter(StyleNetworks.load(network), style, strength, "fp32")
+    painter = StylePainter(StyleNetworks.load(network), style, strength, "fp32", stroke=stroke)
     return painter.paint(read_image(path).rgb[None])[0]
 
 

@@ -444,7 +444,7 @@ def test_a_video_on_the_command_line(capsys, network, tmp_path):
 def test_an_animation_on_the_command_line(capsys, network, tmp_path, source, out):
     path = moving(tmp_path / source, 3, duration=[100, 50, 200])
     words = [f"--out={tmp_path / out}"] if out else []
-    code, lines, err = called(capsys, path, f"--load={network}", "--json", "--precision=fp32", *words)
+    code, lines, err = called(capsys, path, f"--load={network}", "--json", "--precision=fp32", "--stroke=0", *words)
     result = json.loads(lines)
     assert code == 0 and "note" not in result, err
     if out:
@@ -454,7 +454,7 @@ def test_an_animation_on_the_command_line(capsys, network, tmp_path, source, out
     with Image.open(result["out"]) as image:
         assert image.n_frames == 3
         painting = np.asarray(image.convert("RGB")).astype(int)
-    assert np.abs(painting - painted(network, path)).mean() < (1 if source == "a.png" else 25)
+    assert np.abs(painting - painted(network, path, stroke=0)).mean() < (1 if source == "a.png" else 25)
 
 
 def test_an_animation_is_not_painted_as_a_still_without_a_word(capsys, network, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 
 from infer.painting.colors import blend
 from infer.painting.names import CHINESE
+from infer.painting.stroke_size import paint_with_strokes
 from infer.painting.tiles import Painter, painting_precision
 from models.basemodule import is_own, read_state_dict
 from models.transformer_net import StyleNetworks, from_examples
@@ -38,6 +39,7 @@ class StylePainter:
         model: the painter, on the device to compute on.
         style: as `choose_styles` takes it.
         strength: 0 is the photograph, 1 the painting; above 1 the painting is painted once more.
+        stroke: size of the strokes, see stroke_size.py; 0: as the network paints.
         precision: "auto", "fp32" or "bf16".
         memory_limit, tile: as of tiles.Painter.
 
@@ -52,12 +54,13 @@ class StylePainter:
         precision: str = "auto",
         memory_limit: int = 1000,
         tile: int = -1,
+        stroke: float = 0.0,
     ):
         weights = choose_styles(style, model.styles)
         if not 0 <= strength <= STRONGEST:
             raise UserError(f"must lie between 0, the photograph, and {STRONGEST}", strength=strength)
         self.weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
-        self.strength = strength
+        self.strength, self.stroke = strength, stroke
         self.precision, self.why = painting_precision(precision, model[next(iter(weights))])
         self.painters = [Painter(model[name], self.precision, memory_limit, tile) for name in weights]
 
@@ -90,7 +93,8 @@ class StylePainter:
                     progress((number + share) / len(self.painters))
 
             total += weight
-            mean = blend(mean, painter.paint(rgb, show), weight / total)
+            painting = paint_with_strokes(rgb, painter.paint, self.stroke, show)
+            mean = blend(mean, painting, weight / total)
         return mean
 
 
