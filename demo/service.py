@@ -135,7 +135,7 @@ class Service:
                 with Image.open(sample_photos()[0]) as file:
                     photo = file.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
                 paint = self._model("painter").paint
-                self._thumbnails = [np.asarray(paint(photo, style=name)) for name in self.styles]
+                self._thumbnails = [np.asarray(paint(photo, style=name, stroke="2")) for name in self.styles]
         return self._thumbnails or []
 
 

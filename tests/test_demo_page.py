@@ -135,7 +135,7 @@ def run_job(tab: str, service: Service, jobs: Jobs, visitor: str, folder, photo=
     """The job of a tab, asked by a visitor."""
     request, photos = event(session_hash=visitor), photos_of(service, folder)
     if tab == "paint":
-        return PaintTab(photos, jobs).paint(photo, "great_wave", "", 0, 1, False, request, see)
+        return PaintTab(photos, jobs).paint(photo, request, see, "great_wave", "", 0, 1, "0", False)
     return PostcardTab(photos, jobs).postcard(photo, "", 1, "", "", "", request, see)
 
 

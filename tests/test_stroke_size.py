@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infer.painting.stroke_size import MEDIUM, add_enlarged, choose_stroke, paint_with_strokes, resize
+from infer.painting.stroke_size import MARGIN, MEDIUM, add_enlarged, choose_stroke, paint_with_strokes, resize
 from utils.errors import UserError
 
 
@@ -42,7 +42,7 @@ def test_a_picture_is_painted_at_the_size_of_the_strokes(side, stroke, sides):
     seen, shares = [], []
 
     def paint(rgb, progress):
-        seen.append(max(rgb.shape[1:3]))
+        seen.append(max(rgb.shape[1:3]) - (2 * MARGIN if stroke else 0))
         progress(0.5), progress(1.0)
         return rgb.copy()
 
@@ -60,8 +60,8 @@ def test_forms_come_from_the_reduced_painting_and_detail_from_the_whole_one():
 
     def paint(rgb, progress):
         width = rgb.shape[2]
-        stripes = coarse[: 2 * width : 2] if width == MEDIUM else fine
-        return np.broadcast_to(128 + stripes[None, None, :, None], rgb.shape).astype(np.uint8)
+        stripes = coarse[::2] if width == MEDIUM + 2 * MARGIN else fine
+        return np.broadcast_to(128 + np.pad(stripes, MARGIN)[None, None, :, None], rgb.shape).astype(np.uint8)
 
     grey = np.full((1, 64, 1280, 3), 128, np.uint8)
     row = paint_with_strokes(grey, paint, 1.0)[0, 32, :, 0].astype(float) - 128
@@ -79,3 +79,15 @@ def test_a_change_is_enlarged_without_seams(monkeypatch, size):
     for c in range(3):
         whole = np.asarray(Image.fromarray(change[..., c].copy()).resize(size[::-1], Image.Resampling.BICUBIC))
         assert np.abs(rgb[..., c] - np.clip(128 + whole, 0, 255)).max() <= 0.51
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (640, 2)])
+def test_the_edges_are_painted_as_the_rest(size):
+    """A painter that spoils what is near its edges spoils nothing that is left, in the thinnest pictures, too."""
+
+    def paint(rgb, progress):
+        painting = np.zeros_like(rgb)
+        painting[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = 200
+        return painting
+
+    assert (paint_with_strokes(np.zeros((1, *size, 3), np.uint8), paint, 1.0) == 200).all()

@@ -16,6 +16,7 @@ MEDIUM = 640  # pixels: longer side at which the strokes are of medium size
 NAMED = {"fine": 0.5, "medium": 1.0, "large": 1.6}
 LARGEST = 4.0
 ALIKE = 1.1  # by how much a picture may be larger or smaller than wanted, to be painted as it is
+MARGIN = 24  # pixels that a picture is continued by before it is painted: at its edges networks paint dots and bars
 STRIP = 1 << 20  # pixels to work on at a time
 Paint = Callable[[np.ndarray, Callable[[float], object]], np.ndarray]  # (N, H, W, 3) uint8 -> the same, painted
 
@@ -38,26 +39,33 @@ def choose_stroke(text: str) -> float:
 def paint_with_strokes(
     rgb: np.ndarray, paint: Paint, stroke: float, progress: Callable[[float], object] = lambda share: None
 ) -> np.ndarray:
-    """(N, H, W, 3) uint8 -> the same, painted with strokes `stroke` times as large as medium ones; 0: as they come.
+    """(N, H, W, 3) uint8 -> the same, painted with strokes `stroke` times as large as medium ones.
 
-    A smaller picture is enlarged, painted and reduced. A larger one is painted twice: from the painting of the reduced
-    picture come all forms that there is room for in it, from that of the picture itself what is finer.
+    0 paints as the network does, edges included. A smaller picture is enlarged, painted and reduced. A larger one is
+    painted twice: from the painting of the reduced picture come all forms that there is room for in it, from that of
+    the picture itself what is finer.
     """
-    height, width = rgb.shape[1:3]
-    wanted = MEDIUM / stroke if stroke else max(height, width)
-    factor = wanted / max(height, width)
-    if 1 / ALIKE <= factor <= ALIKE:
+    if not stroke:
         return paint(rgb, progress)
+    height, width = rgb.shape[1:3]
+    factor = MEDIUM / stroke / max(height, width)
+    if 1 / ALIKE <= factor <= ALIKE:
+        return _with_margin(rgb, paint, progress)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     if factor > 1:
-        return resize(paint(resize(rgb, size), progress), (width, height))
+        return resize(_with_margin(resize(rgb, size), paint, progress), (width, height))
     coarse_share = factor**2 / (1 + factor**2)  # of the work
-    coarse = paint(resize(rgb, size), lambda share: progress(coarse_share * share))
-    fine = paint(rgb, lambda share: progress(coarse_share + (1 - coarse_share) * share))
+    coarse = _with_margin(resize(rgb, size), paint, lambda share: progress(coarse_share * share))
+    fine = _with_margin(rgb, paint, lambda share: progress(coarse_share + (1 - coarse_share) * share))
     difference = coarse.astype(np.float32) - resize(fine, size)
     for picture, change in zip(fine, difference, strict=True):
         add_enlarged(picture, change)
     return fine
+
+
+def _with_margin(rgb: np.ndarray, paint: Paint, progress: Callable[[float], object]) -> np.ndarray:
+    sides = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
+    return paint(np.pad(rgb, sides, mode="symmetric"), progress)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
