@@ -71,21 +71,14 @@ def test_a_figure_of_the_batches_is_not_drawn_again_as_their_mean():
     assert [trace["name"] for trace in board.message("perplexity")["data"]] == ["train", "val"]
 
 
-@pytest.mark.parametrize(
-    "strange",
-    [
-        *(
-            {},
-            {"kind": "touch_all"},
-            record("gradients", layers={"a": [0]}),
-            record("matrix", rows=1, labels=[]),
-            {"kind": "batch"},
-            {"kind": "image", "path": 3},
-            batch(1, loss="low"),
-        ),
-        *(curve({"a": [[0, 1], [1]]}), curve({"a": [[0]]}), curve({"a": [[0], [1]]}, ("x",)), curve({"a": 1}, (1, 2))),
-    ],
-)
+STRANGE = [
+    {}, {"kind": "touch_all"}, {"kind": "batch"}, {"kind": "image", "path": 3}, batch(1, loss="low"),
+    record("gradients", layers={"a": [0]}), record("matrix", rows=1, labels=[]),
+    curve({"a": [[0, 1], [1]]}), curve({"a": [[0]]}), curve({"a": [[0], [1]]}, ("x",)), curve({"a": 1}, (1, 2)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("strange", STRANGE)
 def test_a_record_of_another_version_is_left_out(strange, tmp_path):
     board = Board(tmp_path)
     board.handle(strange)
@@ -180,12 +173,8 @@ def test_a_table_is_a_heat_map_of_shares_with_its_numbers():
     (data,) = message["data"]
     assert data["z"] == [[0.75, 0.25], [0.0, 1.0]] and data["x"] == data["y"] == ["&lt;cat&gt;", "dog"]
     numbers = {(note["y"], note["x"]): note["text"] for note in message["layout"]["annotations"]}
-    assert numbers == {
-        ("&lt;cat&gt;",) * 2: "3",
-        ("&lt;cat&gt;", "dog"): "1",
-        ("dog", "&lt;cat&gt;"): "0",
-        ("dog",) * 2: "40",
-    }
+    cat, dog = data["x"]
+    assert numbers == {(cat, cat): "3", (cat, dog): "1", (dog, cat): "0", (dog, dog): "40"}
     assert message["layout"]["yaxis"]["autorange"] == "reversed"
     many = [[0] * 13 for _ in range(13)]
     board.handle(record("matrix", "c", rows=many, labels=list("abcdefghijklm")))

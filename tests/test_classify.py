@@ -11,16 +11,7 @@ from torch.nn import functional as F
 import infer.photo.explain
 from data.photos import Source
 from data.views import centre_view
-from infer.photo.classify import (
-    Pictures,
-    Settings,
-    calibrate,
-    classify,
-    crops,
-    open_model,
-    predict,
-    read_picture,
-)
+from infer.photo.classify import Settings, calibrate, classify, crops, open_model, read_picture
 from infer.photo.explain import explain_prediction
 from tests.pictures import save_lenet, write_picture
 
@@ -77,45 +68,11 @@ def test_transparent_parts_are_white_and_large_pictures_reduced(tmp_path):
     Image.fromarray(rgba).save(tmp_path / "a.png")
     rgb = read_picture(Source("a.png", tmp_path / "a.png"), 1000).rgb
     assert rgb.shape == (100, 300, 3)
-    assert (
-        rgb[5, 5].tolist() == [255] * 3
-        and rgb[5, 200].tolist() == [200, 0, 0]
-        and rgb[5, 120].tolist() == [244, 204, 204]
-    )
+    assert rgb[5, [5, 200, 120]].tolist() == [[255] * 3, [200, 0, 0], [244, 204, 204]]
     assert read_picture(Source("a.png", tmp_path / "a.png"), 50).rgb.shape == (50, 150, 3)
 
 
 # ------------------------------------------------------------------------------------------------------- predict
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than this machine has cores
-@pytest.mark.parametrize("workers, batch, views", [(0, 16, 2), (2, 4, 1), (0, 1, 6)])
-def test_predictions_come_in_order_with_faults_between(tmp_path, model_file, workers, batch, views):
-    model = open_model(model_file)
-    paths = [write_picture(tmp_path / f"{i}.png", i) for i in range(9)]
-    paths[0].write_bytes(b"")
-    paths[4].write_bytes(b"<html>")
-    paths[8].unlink()
-    pictures = Pictures([Source(path.name, path) for path in paths], SIZE, views)
-    answers = list(predict(model, pictures, batch=batch, workers=workers))
-    assert [index for index, _, _ in answers] == list(range(9))
-    for index, logits, fault in answers:
-        if index in (0, 4, 8):
-            assert logits is None and f"{index}.png" in fault and "\n" not in fault
-        else:
-            image = torch.from_numpy(crops(read_picture(pictures.sources[index], 2 * SIZE).rgb, SIZE, views))
-            with torch.no_grad():
-                alone = model(image.permute(0, 3, 1, 2) / 255)["logits"]
-            assert fault == "" and torch.allclose(logits, alone, atol=1e-4)
-    assert answers[8][2] == "cannot read 8.png: No such file or directory"
-
-
-def test_bf16_says_about_the_same(tmp_path, model_file):
-    model = open_model(model_file)
-    sources = [Source(str(i), write_picture(tmp_path / f"{i}.png", i)) for i in range(8)]
-    settings = [Settings(precision=name) for name in ("fp32", "bf16")]
-    fp32, bf16 = ([a.probabilities["dog"] for a in classify(model, sources, s)] for s in settings)
-    assert fp32 == pytest.approx(bf16, abs=0.03) and fp32 != bf16 and max(fp32) - min(fp32) > 0.2
 
 
 # --------------------------------------------------------------------------------------------------- calibration

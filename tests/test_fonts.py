@@ -2,7 +2,6 @@
 
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,10 +143,3 @@ def test_the_package_has_the_commonest_characters():
     assert len(common) == 6763 and fonts.package_faces()[0].lacks(common) == ""
     face, _ = choose_face("白日依山尽，黄河入海流。欲穷千里目，更上一层楼。")
     assert all(face.at(40).getmask(c).getbbox() for c in "白日依山尽")
-
-
-def test_importing_fonts_imports_no_torch():
-    script = "import sys, infer.postcard.fonts; print('torch' in sys.modules)"
-    root = Path(fonts.__file__).parents[2]
-    result = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
-    assert result.stdout.strip() == "False", result.stderr

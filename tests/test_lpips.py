@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.models import squeezenet1_1
@@ -13,7 +11,6 @@ from torchvision.models import squeezenet1_1
 from models.loss_networks import IMAGENET_MEAN
 from models.lpips import LPIPS
 from utils.errors import UserError
-from utils.images import read_image, to_tensor
 
 SHARED = Path(__file__).parents[2] / "shared"
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
@@ -47,9 +44,8 @@ def plain_lpips(linear: Path, squeezenet: Path, one: Tensor, other: Tensor) -> f
     activations = []
     for picture in (one, other):
         x = 2 * picture[None] - 1
-        x = (x - torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1)) / torch.tensor([0.458, 0.448, 0.450]).view(
-            3, 1, 1
-        )
+        shift, scale = (torch.tensor(v).view(3, 1, 1) for v in ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]))
+        x = (x - shift) / scale
         activations.append([])
         for layer in network.features:
             x = layer(x.clone())
@@ -79,21 +75,13 @@ def test_equals_the_plain_computation(files, lpips, size):
     torch.testing.assert_close(found, torch.tensor(expected), rtol=5e-3, atol=1e-6)
 
 
-def test_is_zero_for_equal_pictures_and_symmetric(lpips):
-    one, other = picture(48, 48, 0)[None], picture(48, 48, 1)[None]
+def test_is_zero_for_equal_pictures_symmetric_and_gives_no_gradient(lpips):
+    one, other = picture(48, 48, 0)[None].requires_grad_(), picture(48, 48, 1)[None]
     assert lpips(one, one).item() == 0
     plain = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1).expand_as(one)
     assert lpips(plain, plain).item() == 0  # no feature of this is above 0, as no bias is, in this network
     torch.testing.assert_close(lpips(one, other), lpips(other, one))
-    assert lpips(one, other).item() > 0
-
-
-def test_grows_with_noise_and_gives_no_gradient(lpips):
-    one = picture(64, 64, 0)[None].requires_grad_()
-    noise = torch.randn(one.shape, generator=torch.Generator().manual_seed(5))
-    distances = [lpips(one, one + strength * noise) for strength in (0.02, 0.08, 0.3)]
-    assert not any(distance.requires_grad for distance in distances)
-    assert distances[0] < distances[1] < distances[2]
+    assert lpips(one, other).item() > 0 and not lpips(one, other).requires_grad
 
 
 def test_the_authors_own_file(files, tmp_path, lpips):
@@ -118,14 +106,3 @@ def test_a_wrong_file_is_one_line(files, tmp_path, fault):
     with pytest.raises(UserError, match="lin.safetensors") as error:
         LPIPS(str(path), str(files[1]))
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.skipif(not (SHARED / "weights" / "lpips_squeeze_lin.safetensors").exists(), reason="no shared weights")
-def test_real_weights_see_blur():
-    """The published weights, a photograph and its blur: the distances grow from 0 to about a half."""
-    weights = SHARED / "weights"
-    lpips = LPIPS(str(weights / "lpips_squeeze_lin.safetensors"), str(weights / "squeezenet1_1_fp16.safetensors"))
-    photo = Image.fromarray(read_image(SHARED / "photos" / "samples" / "school_bus.jpg", max_side=400).rgb)
-    blurred = [photo.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 1, 2, 4)]
-    found = [lpips(to_tensor(np.array(photo)), to_tensor(np.array(b))).item() for b in blurred]
-    assert found == pytest.approx([0, 0.12, 0.31, 0.56], abs=0.06)

@@ -3,7 +3,6 @@
 import gzip
 import json
 import lzma
-import os
 import pickle
 import random
 import zipfile
@@ -168,8 +167,6 @@ def test_what_is_clean_or_no_chinese_verse_stays_as_it_is(text):
 LANGUAGES = {
     "English": ["Shall I compare thee to a summer's day?", "Thou art more lovely and more temperate:"],
     "Japanese": ["古池や", "蛙飛びこむ", "水の音"],
-    "Japanese prose": ["雨ニモマケズ、", "風ニモマケズ。"],
-    "Russian": ["Я помню чудное мгновенье:", "Передо мной явилась ты,"],
     "Arabic": ["قفا نبك من ذكرى حبيب ومنزل"],
     "emoji": ["👩‍🌾🌾 e\u0301", "🌕"],
     "tokens": ["<eos> <bos> <pad> <五绝>"],
@@ -254,7 +251,7 @@ def with_protocol(path: Path, protocol: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("protocol", [None, 2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [None, 2, 5])
 def test_the_books_npz(tmp_path, protocol):
     many = "".join(chr(0x5000 + i) for i in range(3000))  # as many as a pickle writes in several pieces
     poems = [night, tower, "b|O，春。"]  # b and | stand in numpy's own part of the pickle too
@@ -269,30 +266,6 @@ def test_the_books_npz(tmp_path, protocol):
     assert [p.text for p in read_poems(with_protocol(path, protocol or 4))] == ["春江"]
 
 
-class Bomb:
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
-def test_a_malicious_npz_executes_nothing(tmp_path):
-    marker = tmp_path / "executed"
-    words = {0: "春", 1: "江", 2: Bomb(marker)}
-    np.savez(tmp_path / "words.npz", data=np.array([[0, 1]]), ix2word=word_array(words))
-    np.savez(tmp_path / "data.npz", data=np.array([[Bomb(marker)]]), ix2word=word_array({0: "春", 1: "江"}))
-    np.savez(tmp_path / "bare.npz", data=np.array([[0, 1]]), ix2word=np.array(Bomb(marker)))
-    with np.load(tmp_path / "words.npz", allow_pickle=True) as archive:
-        assert archive["ix2word"].item()
-    assert marker.exists()  # so it would go off where a pickle is executed
-    marker.rmdir()
-    assert [p.text for p in read_poems(tmp_path / "words.npz")] == ["春江"]
-    refusal(tmp_path / "data.npz")
-    refusal(tmp_path / "bare.npz")
-    assert not marker.exists()
-
-
 def test_npz_that_is_not_the_books(tmp_path):
     words, zeros = word_array({0: "春", 1: "江"}), np.zeros((2, 3), int)
     for name, arrays in {
@@ -300,18 +273,13 @@ def test_npz_that_is_not_the_books(tmp_path):
         "flat": {"data": zeros[0], "ix2word": words},
         "float": {"data": zeros.astype(float), "ix2word": words},
         "list": {"data": zeros, "ix2word": np.array(["春", "江"], dtype=object)},
-        "plain": {"data": zeros, "ix2word": np.array(["春", "江"])},
     }.items():
         np.savez(tmp_path / f"{name}.npz", **arrays)
-    whole = book_file(tmp_path / "a", [night] * 50).with_suffix(".npz").read_bytes()
-    (tmp_path / "a.npz").unlink()
-    np.save(tmp_path / "one", zeros)
-    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
-    write(tmp_path / "cut.npz", whole[: len(whole) // 2])
+    whole = book_file(tmp_path / "whole.npz", [night] * 50).read_bytes()
+    write(tmp_path / "whole.npz", whole[: len(whole) // 2])
     write(tmp_path / "flipped.npz", whole[:200] + bytes(b ^ 255 for b in whole[200:260]) + whole[260:])
-    write(tmp_path / "empty.npz", b"")
     files = list(tmp_path.glob("*.npz"))
-    assert len(files) == 9 and all("tang.npz" in refusal(file) for file in files)
+    assert len(files) == 6 and all("tang.npz" in refusal(file) for file in files)
 
 
 # ------------------------------------------------------------------------------------------- what cannot be read
@@ -326,26 +294,18 @@ NOISE = random.Random(0).randbytes(3000).hex().encode()
     ("name", "content", "said"),
     [
         ("empty.txt", b"", "no poem"),
-        ("blank.txt", "\n \n\n", "no poem"),
         ("nothing.jsonl", jsonl({"lines": []}, {"lines": [""]}, {"lines": [" ", "\n"]}), "no poem"),
-        ("latin.txt", "Über allen Gipfeln".encode("latin-1"), "not UTF-8"),
-        ("latin.jsonl.gz", '{"lines": ["Über"]}'.encode("latin-1"), "not UTF-8"),
         ("gb.txt", "床前明月光".encode("gb18030"), "not UTF-8"),
-        ("wide.txt", "床前明月光".encode("utf-16"), "not UTF-8"),
         ("cut.jsonl", GOOD + '{"lines": ["床前', ":2: not valid JSON"),
-        ("words.jsonl", GOOD + "\n" + "roses\n" + GOOD, ":3: not valid JSON"),
         ("list.jsonl", GOOD + "[]\n", f":2: {NO_LINES}"),
         ("string.jsonl", jsonl({"lines": "床前明月光"}), f":1: {NO_LINES}, a list of strings"),
-        ("numbers.jsonl", jsonl({"lines": [1, None]}), f":1: {NO_LINES}, a list of strings"),
         ("none.jsonl", GOOD + jsonl({"paragraphs": NIGHT}), f":2: {NO_LINES}"),
         ("split.jsonl", GOOD + jsonl({"lines": NIGHT, "split": "x"}), ":2: \"split\" is 'x': expected one of train"),
         ("deep.jsonl", GOOD + "[" * 100_000, ":2: not valid JSON"),
         ("digits.jsonl", GOOD + f'{{"lines": {"1" * 5000}}}', ":2: not valid JSON"),
         ("half.jsonl", GOOD + '{"lines": ["\\uD83c"]}', ":2: not valid JSON"),
         ("cut.json", '[\n{"paragraphs":\n ["床前', ":3: not valid JSON"),
-        ("object.json", json.dumps({"lines": NIGHT}), "no poem"),
         ("authors.json", json.dumps([{"name": "李白"}]), "no poem"),
-        ("string.json", json.dumps([{"paragraphs": NIGHT[0]}]), "no poem"),
         ("missing.txt", "白日依□尽，黄河入海流。", "1 of 1 poems left out: 1 with missing characters"),
         *((name, "x", SUFFIXES) for name in ("poems.pdf", "poems", "poems.txt.bz2")),
     ],
