@@ -3,9 +3,7 @@
 import hashlib
 import random
 import re
-import signal
 import stat
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -138,33 +136,6 @@ def test_no_connection_and_no_place(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "downloads", lambda: {"small": nobody})
     with pytest.raises(UserError, match="cannot get a from 127.0.0.1:1: Connection refused; without"):
         download("small", str(tmp_path))
-
-
-def test_ctrl_c_keeps_the_files_that_have_arrived(server, tmp_path):
-    stalled, resumed = threading.Event(), threading.Event()
-
-    def stalls(handler: Handler, body: bytes) -> None:
-        handler.reply(body, 2)
-        handler.wfile.flush()
-        stalled.set()
-        resumed.wait(120)
-
-    server.plan = [Handler.reply, stalls]
-    files = module.downloads()["small"].files
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
-        "from data import download as m; from data.download import Download, File\n"
-        f"m.downloads = lambda: {{'small': Download('', {files!r}, '', '')}}; m.download('small', {str(tmp_path)!r})"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    assert stalled.wait(120)
-    child.send_signal(signal.SIGINT)
-    err = child.communicate(timeout=120)[1]
-    resumed.set()
-    assert child.returncode == -signal.SIGINT and "the same command goes on from there" in err
-    assert names(tmp_path) == ["a.json"], "nothing half-written"
-    download("small", str(tmp_path))
-    assert names(tmp_path) == ["LICENSE", "a.json"] and len(server.asked) == 3
 
 
 # ------------------------------------------------------------------------------------------------- what there is

@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import re
 import shlex
 import shutil
@@ -16,19 +15,11 @@ import pytest
 import torch
 
 import trainer
+from benchmarks.kill import killed
 from config import PoetConfig
 from models.poet import Poet
 from options import parse
-from tests.training import (
-    Process,
-    arguments,
-    assert_same_run,
-    log_of,
-    options,
-    run,
-    steps_done,
-    write_corpus,
-)
+from tests.training import Process, arguments, assert_same_run, log_of, options, run, steps_done, write_corpus
 from training.state import read_state, resumed_options
 from utils.errors import UserError
 
@@ -74,52 +65,20 @@ def test_stopped_by_a_signal(folder, number, more):
 
 
 @pytest.mark.parametrize(
-    "kills, more",
+    "more",
     [
-        (8, {}),
-        (6, {"num_workers": 2, "lr_schedule": "cosine"}),
-        (6, {"accumulate": 2, "precision": "bf16", "backbone": "transformer", "batch_size": 1}),
+        {"num_workers": 2, "lr_schedule": "cosine"},
+        {"accumulate": 2, "precision": "bf16", "backbone": "transformer", "batch_size": 1},
     ],
-    ids=["plain", "workers", "accumulate bf16"],
+    ids=["workers", "accumulate bf16"],
 )
 @pytest.mark.processor
-def test_killed_at_random_times(folder, kills, more):
-    """20 kills in all; it saves at each step."""
-    run(folder, **options(folder, run="whole", **more))
-    whole = steps_done(folder / "whole")
-    draw = random.Random(kills)
-    for kill in range(kills):
-        again = {"resume": folder / "killed"} if (folder / "killed" / "last.pt").exists() else {"run": "killed"}
-        process = Process(arguments(**options(folder, **again, **more)), folder / f"killed{kill}")
-        if kill % 4:  # others are killed while they start
-            goal = (kill + 1) * whole // (kills + 2)
-            process.wait_for(lambda goal=goal: steps_done(folder / "killed") >= goal)
-            time.sleep(draw.uniform(0, 0.03))
-        else:
-            time.sleep(draw.uniform(0, 0.3))
-        process.kill()
-        if (folder / "killed" / "last.pt").exists():
-            read_state(folder / "killed" / "last.pt")
-        if (folder / "killed" / "best.safetensors").exists():
-            Poet.load(folder / "killed" / "best.safetensors")
-    run(folder, **options(folder, resume=folder / "killed", **more))
-    assert_same_run(folder / "whole", folder / "killed")
-    best = [Poet.load(folder / name / "best.safetensors") for name in ("whole", "killed")]
-    assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in best), strict=True))
-    assert best[0].metadata["bits_per_char"] == best[1].metadata["bits_per_char"]
-    files = {p.name for p in (folder / "killed").iterdir()}
+def test_killed_at_random_times(folder, more):
+    """It saves at each step; of every kill the files are whole, in the end the run is the same."""
+    found = killed(folder, options(folder, **more), kills=6)
+    assert found.kills > 1 and not found.lost and found.same
+    files = {path.name for path in (folder / "killed").iterdir()}
     assert files == {"last.pt", "best.safetensors", "log.jsonl", ".lock"}  # nothing that the killed ones left
-
-
-def test_the_log_holds_each_step_once(folder):
-    run(folder, **options(folder, run="a", max_epoch=1))
-    run(folder, resume=folder / "a", max_epoch=2)
-    steps = [r["step"] for r in log_of(folder / "a") if r["kind"] == "batch"]
-    assert steps == list(range(1, len(steps) + 1)) and len(steps) > 20
-    kinds = [(r["kind"], r.get("split"), r["epoch"]) for r in log_of(folder / "a")]
-    for epoch in (0, 1):
-        assert kinds.count(("epoch", "train", epoch)) == kinds.count(("epoch", "val", epoch)) == 1
-    assert [k for k in kinds if k[0] == "final"] == [("final", None, 2)]
 
 
 def test_stopped_while_validating(folder, monkeypatch):
@@ -238,14 +197,12 @@ def test_an_epoch_ends_with_the_batches_it_began_with(folder):
 
 
 def test_a_run_needs_the_model_it_began_with_no_more(folder):
+    """--init; for --load see test_task_poet.py."""
     run(folder, **options(folder, run="first", max_epoch=1))
-    for option in ("init", "load"):
-        model = folder / f"{option}.safetensors"
-        model.write_bytes((folder / "first" / "best.safetensors").read_bytes())
-        sizes = {} if option == "init" else {"hidden": 16, "embed": 12}
-        run(folder, **options(folder, run=option, max_epoch=1, **{option: model}) | sizes)
-        model.unlink()
-        run(folder, resume=folder / option, max_epoch=2)
+    model = folder / "first" / "best.safetensors"
+    run(folder, **options(folder, run="second", max_epoch=1, init=model))
+    model.unlink()
+    run(folder, resume=folder / "second", max_epoch=2)
 
 
 def test_a_trial_run_is_none_of_a_run(folder):

@@ -1,28 +1,20 @@
-"""What may happen to a training: kills in all tasks and while a file is written, a disk without room, a server or a
-reading process that vanishes, a clock that jumps, states of other versions. test_resume.py has the poet's kills."""
+"""What may happen to a training: a kill while a file is written, a full disk, a reader that vanishes.
+
+Kills at any time are in test_resume.py and in the tests of the tasks.
+"""
 
 import contextlib
-import http.server
 import multiprocessing
 import os
 import random
 import resource
 import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import torch
 
-import trainer
-from benchmarks.kill import killed, tiny
-from config import PoetConfig
-from options import parse
-from tests.servers import OnlyAPage, free_port
-from tests.training import Process, arguments, assert_same_run, log_of, options, run, steps_done, write_corpus
-from training import recorder as recorder_module
-from training.state import STATE_VERSION, read_state
+from tests.training import Process, arguments, assert_same_run, options, run, steps_done, write_corpus
+from training.state import read_state
 from utils.files import atomic_save
 
 FORK = multiprocessing.get_context("fork")  # nothing to import: a process that saves is there at once
@@ -34,41 +26,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_dogcat_killed_at_random_times(tmp_path):
-    """The benchmark's own kills, a few of them; the other tasks' are in their files."""
-    found = killed(tmp_path, tiny("dogcat", tmp_path), kills=4)
-    assert found.kills == 4 and not found.lost and found.same
-
-
 # ----------------------------------------------------------------------------------------------- while a file is made
-
-
-def _saving(path: Path) -> None:
-    """Saves {"n": n, "x": n n n n …} with n = 1, 2, 3 … as fast as it can."""
-    torch.set_num_threads(1)
-    n = 0
-    while n := n + 1:
-        atomic_save(path, lambda temporary, n=n: torch.save({"n": n, "x": torch.full((1 << 14,), n)}, temporary))
-
-
-def test_killed_while_saving(tmp_path):
-    """Whatever a kill interrupts, the file is that of one save, and never an older one than before."""
-    draw = random.Random(0)
-    path = tmp_path / "state.pt"
-    for _ in range(12):
-        path.unlink(missing_ok=True)
-        process = FORK.Process(target=_saving, args=(path,))
-        process.start()
-        while not path.exists():
-            time.sleep(0.001)
-        last = torch.load(path, weights_only=True)["n"]
-        time.sleep(draw.uniform(0, 0.02))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        state = torch.load(path, weights_only=True)
-        assert state["n"] >= last and (state["x"] == state["n"]).all()
-        for rest in tmp_path.glob(".*.part"):
-            rest.unlink()
 
 
 def _killed_within(path: Path, moment: str) -> None:
@@ -144,57 +102,4 @@ def test_a_reading_process_is_killed(folder):
     assert_same_run(folder / "whole", folder / "run")
 
 
-def test_a_visdom_server_that_vanishes_changes_nothing(folder, capfd):
-    port, asked = free_port(), threading.Event()
-
-    class Handler(OnlyAPage):
-        def do_POST(self):
-            asked.set()
-            self.connection.close()  # in the middle of an answer, and then for good
-            threading.Thread(target=server.shutdown).start()
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    trainer.train(parse(PoetConfig, options(folder, run="watched", use_visdom=True, vis_port=port)))
-    assert asked.wait(120)
-    thread.join()
-    server.server_close()
-    trainer.train(parse(PoetConfig, options(folder, run="alone")))
-    told = capfd.readouterr().err
-    assert "warning" not in told and "Traceback" not in told
-    assert_same_run(folder / "alone", folder / "watched")
-
-
-def test_a_clock_that_jumps(folder, monkeypatch):
-    """Back by hours and forth by years at each look: it stands in the log, and nowhere else."""
-    trainer.train(parse(PoetConfig, options(folder, run="steady", save_every=60)))
-    draw = random.Random(0)
-    monkeypatch.setattr(recorder_module.time, "time", lambda: draw.choice((0.0, -3600.0, 1e12, 1e9)))
-    assert time.time() in (0.0, -3600.0, 1e12, 1e9)  # for everybody: there is one module `time`
-    trainer.train(parse(PoetConfig, options(folder, run="jumping", save_every=60)))
-    monkeypatch.undo()
-    assert_same_run(folder / "steady", folder / "jumping")
-    records = recorder_module.read_log(folder / "jumping")
-    assert {r["time"] for r in records if "time" in r} <= {0.0, -3600.0, 1e12, 1e9}
-    assert all(r["data_time"] >= 0 and 0 < r["model_time"] < 60 for r in records if r["kind"] == "batch")
-
-
 # ------------------------------------------------------------------------------------------------ other versions
-
-
-@pytest.mark.parametrize("version", [STATE_VERSION - 1, STATE_VERSION + 1, None, "3.1"])
-def test_a_state_of_another_version_is_refused_and_left_alone(folder, capfd, version):
-    trainer.train(parse(PoetConfig, options(folder, run="run", max_epoch=0)))
-    path = folder / "run" / "last.pt"
-    state = torch.load(path, weights_only=True)
-    state["version"] = version
-    torch.save(state, path)
-    before, log = path.read_bytes(), log_of(folder / "run")
-    capfd.readouterr()
-    import main
-
-    assert main.main(arguments(resume=folder / "run", max_epoch=2)) == 2
-    expected = f"error: {path} is a training state of version {version}, this program reads {STATE_VERSION}\n"
-    assert capfd.readouterr().err == expected
-    assert path.read_bytes() == before and log_of(folder / "run") == log
