@@ -60,11 +60,8 @@ class Options:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        """Every option: first those that were changed, then the rest."""
-        changed = self.changed()
-        rest = {k: v for k, v in self.as_dict().items() if k not in changed}
-        first = "".join(f"  {k} = {v!r}\n" for k, v in changed.items())
-        return f"{first}  " + ", ".join(f"{k}={v!r}" for k, v in rest.items())
+        """The options that differ from their defaults."""
+        return ", ".join(f"{name}={value}" for name, value in self.changed().items()) or "defaults"
 
 
 def option_names(cls: type[Options]) -> set[str]:

@@ -5,6 +5,7 @@ Read it from top to bottom: set up, epoch, step, validate, compare, finish. What
 
 import dataclasses
 import math
+import shlex
 import time
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -100,6 +101,8 @@ class Run:
         if progress.best:
             best = f"{self.monitor} {short(progress.best[self.monitor], 4)}"
             self.say(f"best {best} in epoch {progress.best_epoch + 1}: {best_file}")
+            if not self.cfg.fast_dev_run:  # whose file is gone at once
+                self.say(f"to use it: python main.py {self.task.command} --load={shlex.quote(str(best_file))}")
         return progress.best
 
     def out_of_patience(self) -> bool:

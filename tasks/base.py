@@ -29,6 +29,7 @@ class Task:
             first one does unless cfg.monitor names another.
         size_option: the option that says how large a sample is.
         in_parts: whether a batch may need a part of the network only.
+        command: what uses a trained model, with its file in `load`.
         paths: options that name files of this machine; they stay out of the model file.
     """
 
@@ -37,6 +38,7 @@ class Task:
     monitors: dict[str, str] = {"loss": "min"}
     size_option: str = ""
     in_parts: bool = False
+    command: str = "test"
     paths: tuple[str, ...] = ("data_root", "load")
 
     def __init__(self, cfg: DefaultConfig, arguments: dict[str, Any] | None = None):

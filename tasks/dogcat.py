@@ -43,6 +43,7 @@ CURVES_POINTS = 1000  # and of those of all classes, unless that leaves fewer th
 class DogCatTask(Task):
     """Trains a Classifier on the labelled pictures under cfg.data_root."""
 
+    command = "classify photo.jpg"
     monitors = {"loss": "min", "accuracy": "max", "auc": "max"}
     size_option = "image_size"
     collate = staticmethod(collate)

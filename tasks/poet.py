@@ -34,6 +34,7 @@ class PoetTask(Task):
 
     network = Poet
     paths = (*Task.paths, "init", "rhymes")
+    command = "generate"
     monitors = {"bits_per_char": "min", "loss": "min"}
     size_option = "row_length"
     collate = staticmethod(collate)

@@ -47,6 +47,7 @@ class StyleTask(Task):
     A small picture of each style goes into the model file, so that it can be judged, and trained further, by itself.
     """
 
+    command = "stylize photo.jpg"
     monitors = {"loss": "min", "content": "min", "style": "min"}
     size_option = "image_size"
     in_parts = True  # each style has a network of its own
