@@ -1,7 +1,5 @@
 """models/poet.py: the loss in pieces equals the plain one, and one step at a time equals the whole sequence."""
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -47,16 +45,6 @@ def test_no_gradients_are_made_where_none_are_wanted(monkeypatch):
     assert not made
     model(ids, targets=ids)
     assert made
-
-
-def test_linear_cross_entropy_in_bf16_is_near():
-    x, weight = torch.randn(300, 16), torch.randn(50, 16)
-    targets = torch.randint(50, (300,))
-    expected = F.cross_entropy(x @ weight.T, targets, reduction="sum")
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = LinearCrossEntropy.apply(x, weight, torch.zeros(50), targets)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, expected, rtol=0.01, atol=1)
 
 
 BACKBONES = [
@@ -137,13 +125,6 @@ def test_rotation_keeps_lengths_and_depends_on_distance_only():
     assert products[2] == pytest.approx(products[3]) != pytest.approx(products[4])
 
 
-def test_the_attention_starts_as_nothing():
-    torch.manual_seed(1)
-    model, ids = Poet(VOCAB, embed=12, hidden=20).eval(), torch.randint(50, (2, 5))
-    expected = model.backbone.project(model.backbone.lstm(model.embed(ids))[0])
-    torch.testing.assert_close(model(ids)["features"], expected)
-
-
 def test_a_poet_starts_from_another_one_by_character():
     old, ids = poet(attention=0).eval(), torch.randint(50, (2, 9))
     new = Poet(["new", *reversed(VOCAB), "more"], embed=12, hidden=20, seen_bytes=5).eval()
@@ -200,10 +181,3 @@ def test_init_output_bias_predicts_the_frequencies():
     model.embed.weight.data.zero_()
     log_p = model.logits(torch.zeros(1, 12)).log_softmax(-1)[0]
     torch.testing.assert_close(log_p.exp(), (counts + 0.1) / (counts + 0.1).sum())
-
-
-def test_an_untrained_network_knows_nothing():
-    model = Poet(VOCAB, embed=12, hidden=20).eval()
-    ids = torch.randint(50, (64, 20))
-    output = model(ids, targets=torch.randint(50, (64, 20)))
-    assert output["nll"].item() / output["count"].item() == pytest.approx(math.log(50), rel=0.1)

@@ -1,6 +1,5 @@
 """The project as a library: what it takes, what it says of mistakes, that it loads a model once and prints nothing."""
 
-import inspect
 import logging
 import subprocess
 import sys
@@ -105,9 +104,3 @@ def test_a_poem_of_the_poet_becomes_a_card(rgb, tmp_path):
         card.save()
     with Image.open(card.save(tmp_path / "card.png")) as image:
         assert image.size == card.image.size
-
-
-def test_no_list_of_parameters_is_long():
-    functions = [getattr(cls, name) for cls in (shihua.Poet, shihua.Painter, shihua.Classifier) for name in vars(cls)]
-    for function in filter(inspect.isfunction, [*functions, shihua.postcard, shihua.read]):
-        assert len(inspect.signature(function).parameters) <= 8

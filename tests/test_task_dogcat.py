@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 from sklearn import metrics
 
+from benchmarks.kill import killed
 from data.dogcat import CachedFeatures
-from models import BACKBONES, Classifier
+from models import Classifier
 from tasks import dogcat
 from tests.dogcat import (
     BODY,
@@ -26,7 +27,7 @@ from tests.dogcat import (
     write_set,
 )
 from tests.servers import free_port
-from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done
+from tests.training import Process, arguments, log_of, run, steps_done
 from training.parameters import freeze, train_mode
 from training.state import read_state
 from utils.images import read_image
@@ -141,15 +142,6 @@ def test_validation_figures_are_scikit_learns_on_raw_predictions(hard, tmp_path)
     np.testing.assert_allclose(curves["roc"]["lines"]["dog"], expected, atol=1e-4)
 
 
-def test_the_best_checkpoint_is_the_monitors(hard, tmp_path):
-    more = {"max_epoch": 6, "lr": 0.03, "monitor": "accuracy", "lr_schedule": "constant"}
-    run(tmp_path, **options(tmp_path, hard, run="a", **more))
-    curve = [r["accuracy"] for r in epochs_of(tmp_path / "a", "val")]
-    metadata = Classifier.load(tmp_path / "a" / "best.safetensors").metadata
-    assert metadata["epoch"] == 1 + curve.index(max(curve)) and metadata["accuracy"] == pytest.approx(max(curve))
-    assert len(set(curve)) > 1
-
-
 @pytest.mark.parametrize("more", [{}, {"freeze": BODY}], ids=["all", "frozen"])
 def test_broken_pictures_are_all_named_and_training_goes_on(tmp_path, more):
     data = tmp_path / "data"
@@ -176,16 +168,11 @@ def test_broken_pictures_are_all_named_and_training_goes_on(tmp_path, more):
 )
 def test_killed_and_resumed_it_is_the_same_run(pictures, tmp_path, more):
     more = {"max_epoch": 3, **more}
-    run(tmp_path, **options(tmp_path, pictures, run="whole", **more))
-    process = Process(arguments(**options(tmp_path, pictures, run="killed", **more)), tmp_path / "process")
-    process.wait_for(lambda: steps_done(tmp_path / "killed") >= 7)
-    process.kill()
-    run(tmp_path, **options(tmp_path, pictures, resume=tmp_path / "killed", **more))
-    assert steps_done(tmp_path / "whole") == 15
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    whole, killed = (read_state(tmp_path / name / "last.pt") for name in ("whole", "killed"))
+    found = killed(tmp_path, options(tmp_path, pictures, **more), kills=4)
+    assert found.kills and not found.lost and found.same and steps_done(tmp_path / "whole") == 15
+    whole, again = (read_state(tmp_path / name / "last.pt") for name in ("whole", "killed"))
     if "ema" in more:
-        assert all(torch.equal(whole["average"][name], killed["average"][name]) for name in whole["average"])
+        assert all(torch.equal(whole["average"][name], again["average"][name]) for name in whole["average"])
     if "freeze" in more:
         first = task_of(pictures).model.state_dict()
         changed = {name for name in first if not first[name].equal(whole["model"][name])}
@@ -193,11 +180,7 @@ def test_killed_and_resumed_it_is_the_same_run(pictures, tmp_path, more):
 
 
 def test_two_processes_are_one(pictures, tmp_path):
-    more = {
-        "max_epoch": 2,
-        "dropout": 0,
-        "batch_size": 6,
-    }  # the last batch has 4, the validation's last one an odd number
+    more = {"max_epoch": 2, "dropout": 0, "batch_size": 6}  # the last batches are smaller, one has an odd number
     run(tmp_path, **options(tmp_path, pictures, run="one", **more))
     argv = arguments(**options(tmp_path, pictures, run="two", devices=2, **more))
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
@@ -213,23 +196,6 @@ def test_two_processes_are_one(pictures, tmp_path):
         assert one == pytest.approx(two, abs=1e-4)
     models = [Classifier.load(tmp_path / name / "best.safetensors") for name in ("one", "two")]
     assert models[0].metadata["temperature"] == pytest.approx(models[1].metadata["temperature"], rel=1e-2)
-
-
-@pytest.mark.parametrize("option", ["load", "pretrained"])
-def test_a_run_that_began_with_a_file_goes_on_and_keeps_its_network(pictures, tmp_path, option):
-    """With --load the network is the file's; without the file of --pretrained, which is needed no more."""
-    BACKBONES["lenet"](["cat", "dog"]).save(tmp_path / "first.safetensors", image_size=32)
-    given = options(tmp_path, pictures, run="a", max_epoch=1, **{option: tmp_path / "first.safetensors"})
-    if option == "load":
-        del given["backbone"]
-    run(tmp_path, **given)
-    if option == "pretrained":
-        (tmp_path / "first.safetensors").unlink()
-    told = run(tmp_path, resume=tmp_path / "a", max_epoch=2)
-    assert len(epochs_of(tmp_path / "a", "val")) == 2 and "LeNet of" in told
-    if option == "pretrained":
-        told = run(tmp_path, code=2, resume=tmp_path / "a", max_epoch=3, backbone="squeezenet1_1", image_size=64)
-        assert told.splitlines()[-1].startswith(f"error: {tmp_path / 'a'} was trained with another network: ")
 
 
 # ----------------------------------------------------------------------------------------------------- a frozen body

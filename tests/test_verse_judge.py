@@ -220,32 +220,6 @@ def test_the_theme_judge_learns_and_is_at_chance_where_there_is_nothing_to_know(
         assert 0.04 < right.mean() < 0.17, way
 
 
-def test_the_translation_model_against_loops():
-    titles, bodies = invented(300)
-    theme = ThemeJudge(titles, bodies, rounds=2, directions=5)
-    known = sorted(theme.body_ids)
-    overall = Counter(c for body in bodies for c in body if c in theme.body_ids)
-    total = sum(overall.values())
-    p = {(t, c): 1.0 for t in [None, *theme.title_ids] for c in known}
-    for weight in (20.0, theme.SMOOTHING):
-        counts = Counter()
-        for title, body in zip(titles, bodies, strict=True):
-            sources = [None, *sorted(set(title))]
-            for c in body:
-                if c in theme.body_ids:
-                    whole = sum(p[t, c] for t in sources)
-                    for t in sources:
-                        counts[t, c] += p[t, c] / whole
-        sums = {t: sum(counts[t, c] for c in known) for t in [None, *theme.title_ids]}
-        p = {(t, c): (counts[t, c] + weight * overall[c] / total) / (sums[t] + weight) for t, c in p}
-    for (t, c), value in p.items():
-        row = 0 if t is None else theme.title_ids[t] + 1
-        assert theme.p[row, theme.body_ids[c]] == pytest.approx(value)
-    title, body = titles[0], bodies[1]
-    log_p = sum(math.log(sum(p[t, c] for t in (None, *title)) / 3) for c in set(body) if c in theme.body_ids)
-    assert theme.score([body], [[title]])["words"][0, 0] == pytest.approx(log_p)
-
-
 # ------------------------------------------------------------------------------------------------------ real poems, CLI
 
 
