@@ -1,31 +1,33 @@
-"""What a command line needs, whatever its commands: options spelled out, hints, one-line errors, Ctrl-C, any locale.
-
-main.py has the commands; config.py their options. No torch here.
-"""
+"""What a command line needs, whatever its commands: options spelled out, hints, one-line errors, Ctrl-C, any locale."""
 
 import dataclasses
+import json
 import logging
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
 import config
 from data.verse import STDIN
-from options import TRUTH, Options, find_inputs, is_missing, known_name
+from options import TRUTH, Options, find_inputs, is_missing, known_name, option_names, shipped
 from options import parse as parse_options
 from utils.errors import UserError, did_you_mean
+from utils.text import short
 
 Option = str | bool  # as written; True where an option has no value: --json
 SECONDS_TO_END = 5.0  # after Ctrl-C, to remove temporary files
 NO_VALUE = "<no value>"
 DASHES = str.maketrans(dict.fromkeys("—–−－―‐‑", "-") | {"＝": "="})  # that editors and input methods make of - and =
 COPIED = re.compile("[-—–−－―‐‑]*[A-Za-z][A-Za-z_-]*＝|[—–−－―‐‑]+-*[A-Za-z]")  # an option with such signs
+# Class of a network -> its task; the rest are classifiers. TransformerNet: older files.
+TASK_OF = {"Poet": "poet", "StyleNetworks": "style", "TransformerNet": "style"}
 FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
 WITHOUT_DASHES = {  # the options that words stand for which people write without a name
     "generate": "title",
@@ -64,6 +66,45 @@ class Remarks(logging.Handler):
         write(record.getMessage(), sys.stderr)
 
 
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Names and values, one a line, or as JSON."""
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:{width}} {short(value, 4) if isinstance(value, float) else value}")
+
+
+def print_results(results: Iterable[Any], as_json: bool, done: str) -> None:
+    """A line for each file, on stderr where it could not be done. Raises Incomplete if there are such."""
+    count, bad = 0, 0
+    for result in results:
+        count, bad = count + 1, bad + bool(result.error)
+        for remark in filter(None, (result.error and f"error: {result.error}", result.note)):
+            write(remark, sys.stderr)
+        if as_json:
+            write(json.dumps(result.as_dict(), ensure_ascii=False))
+        elif not result.error:
+            write(str(result))
+    if bad and count > 1:
+        say(f"{bad} of {count} could not be {done}")
+    from utils.hardware import rank_and_world
+
+    if bad and rank_and_world()[1] == 1:  # an exit code of one process makes torchrun end the others
+        raise Incomplete
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar on stderr, if that is a terminal: the callback that moves it to a fraction of the work."""
+    from tqdm import tqdm
+
+    form = text + ": {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=1.0, bar_format=form, leave=False, disable=None) as bar:
+        yield lambda fraction: bar.update(fraction - bar.n)
+
+
 # -------------------------------------------------------------------------------------------------------- options
 
 
@@ -78,6 +119,29 @@ def parse(command: str, options: dict[str, Option], unexpected: tuple[str, ...] 
     return find_inputs(parse_options(config.OPTIONS[command][0], options), options)
 
 
+def task_options(command: str, options: dict[str, Option], unexpected: tuple[str, ...]) -> config.DefaultConfig:
+    """The checked options of a command of tasks. Without --task, the model file or the resumed run says of which."""
+    no_arguments(command, unexpected)
+    stored = {}
+    if command == "train" and "resume" in options:
+        from training.state import resumed_options
+
+        stored = resumed_options(options, options.get("save_path", config.DefaultConfig.save_path))
+        options = {**options, "resume": stored["resume"]}
+    elif "task" not in options and isinstance(options.get("load"), str):
+        from utils.files import class_and_task
+
+        network, task = class_and_task(shipped(os.path.expanduser(options["load"])))
+        if network:
+            options = {**options, "task": task or TASK_OF.get(network, "dogcat")}
+    return find_inputs(config.task_config(options, command, stored), options)
+
+
+def take(cls: type[Options], options: dict[str, Option]) -> Any:
+    """Takes the options that only this command has from those of its task."""
+    return parse_options(cls, {name: options.pop(name) for name in option_names(cls) & options.keys()})
+
+
 def check_command(name: str) -> None:
     if name not in config.OPTIONS:
         hint = did_you_mean(name, config.OPTIONS) or f"; the commands are {', '.join(config.OPTIONS)}"
@@ -85,7 +149,9 @@ def check_command(name: str) -> None:
 
 
 def check_paths(command: str, paths: tuple[str, ...], wanted: str) -> None:
-    """Raises UserError for a path that does not exist: now, since loading torch takes its time."""
+    """Raises UserError without a path, or for one that does not exist: now, since loading torch takes its time."""
+    if not paths or not all(paths):  # an empty one would be the current folder
+        raise UserError(f"{command} needs {wanted}: python main.py {command} photo.jpg")
     for path in filter(is_missing, paths):
         raise UserError(f"{path} does not exist: give {wanted}{_hint(command, path)}")
 
@@ -142,6 +208,18 @@ def spell_out(argv: list[str]) -> list[str]:
         words.append(f"{word}={NO_VALUE}" if lonely else word)
         value = FLAG.match(word) and "=" not in word and not lonely
     return words
+
+
+def help_text(commands: dict[str, Callable], command: str = "") -> str:
+    """All commands and options, or those of one command."""
+    if command:
+        check_command(command)
+        head, option_sets = f"python main.py {command}: {commands[command].__doc__}", config.OPTIONS[command]
+    else:
+        listing = "\n".join(f"  {name:10} {f.__doc__}" for name, f in commands.items())
+        head = f"usage: python main.py COMMAND [--option=value …]\n\n{listing}"
+        option_sets = dict.fromkeys(cls for sets in config.OPTIONS.values() for cls in sets)
+    return "\n\n".join([head, *(options_text(cls, command) for cls in option_sets)])
 
 
 def options_text(cls: type[Options], command: str) -> str:
@@ -217,9 +295,8 @@ def _machine_error(error: Exception) -> str:
 def run(main: Callable[[], int]) -> int:
     """main(), ended by Ctrl-C wherever that comes, with exit code 130 and without a traceback.
 
-    While a module is imported, it ends at once: there an exception could be swallowed, or printed. Elsewhere a
-    KeyboardInterrupt lets temporary files be removed first; who swallows that does not live much longer. (A training
-    has a handler of its own, see trainer.py.)
+    While a module is imported it ends at once: an exception could be swallowed there. Elsewhere a KeyboardInterrupt
+    lets temporary files be removed. (A training has a handler of its own, see training/session.py.)
     """
     own, pressed = os.getpid(), threading.Event()
 
@@ -254,8 +331,8 @@ def run(main: Callable[[], int]) -> int:
 def speak_chinese() -> None:
     """Makes stdout and stderr write Chinese, whatever the locale says.
 
-    Where the locale cannot (LC_ALL=C, Latin-1) this process is started again in Python's UTF-8 mode: arguments and
-    names of files would else be half read. A Chinese locale stays, unless an argument is Chinese in UTF-8 only.
+    Where the locale cannot (LC_ALL=C, Latin-1) this process is started again in Python's UTF-8 mode. A Chinese locale
+    stays, unless an argument is Chinese in UTF-8 only.
     """
     encoding, raw = sys.getfilesystemencoding(), Path("/proc/self/cmdline")
     if encoding.lower() != "utf-8" and raw.exists():  # as on no macOS and Windows

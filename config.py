@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from infer.verse.settings import PoemSettings
-from options import CLASSIFIER, PAINTER, POET, Options, option, option_names, parse
-from utils.errors import UserError, did_you_mean
+from infer.verse.settings import PoemSettings as POEM
+from options import CLASSIFIER, ONLY_FOR, PAINTER, POET, Options, is_for, option, option_names, parse
+from utils.errors import UserError
 
+TASK_NAMES = ("poet", "style", "dogcat")
 OPTIMIZERS = ("adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("plateau", "step", "multistep", "cosine", "one_cycle", "constant")
 FORMS = ("auto", "五绝", "七绝", "五律", "七律")
@@ -31,7 +32,7 @@ VIEWS = "crops and mirror images of each picture that are averaged: 1, 2, 4, 6"
 class DefaultConfig(Options):
     """Options of train, val and test for every task."""
 
-    task: str = option("poet", "what to learn: poet, style or dogcat; default: the task of the model file in --load")
+    task: str = option("poet", "what to learn; default: the task of the model file in --load", TASK_NAMES)
     # data
     data_root: str = option("", "file or folder of the data; empty: the embedded sample in dataset/", reads=DATA)
     batch_size: int = option(32, "batch size (of all devices together)", minimum=1)
@@ -101,9 +102,7 @@ class PoetConfig(DefaultConfig):
     attention: int = option(192, "size of the attention after the LSTM; 0: none")
     dropout: float = option(0.2, "dropout at the inputs and outputs of the layers", maximum=1)
     init: str = option("", "poet's file to take weights from where they fit: sizes, characters may differ", reads=MODEL)
-    rhymes: str = option(
-        "", "JSON file of tones and rhymes; empty: the poet's", reads="a JSON file with tones and rhyme groups"
-    )
+    rhymes: str = option("", "JSON file of tones and rhymes; empty: the poet's", reads="a JSON file of tones, rhymes")
     min_count: int = option(2, "rarer characters become the unknown token (in corpora of 100,000 and more)", minimum=1)
     row_length: int = option(128, "characters in a training sequence, which is filled with whole poems", minimum=8)
 
@@ -167,7 +166,7 @@ class DogCatConfig(DefaultConfig):
 class GenerateConfig(Options):
     """Options of generate."""
 
-    form: str = option(PoemSettings.form, "form of the poem; auto: 七绝 if the poet knows it", (*FORMS, "free"))
+    form: str = option(POEM.form, "form of the poem; auto: 七绝 if the poet knows it", (*FORMS, "free"))
     prompt: str = option("", "first characters of the poem")
     title: str = option("", "title to write to")
     author: str = option("", "poet to imitate")
@@ -175,22 +174,16 @@ class GenerateConfig(Options):
     keywords: str = option("", "words that the poem is about, such as 春江,月 or coffee")
     poem: str = option("", "poem to rewrite: only the verses of --lock are kept")
     lock: str = option("", "verses of --poem to keep, such as 1,3")
-    regular: bool = option(PoemSettings.regular, "keep to the tones and rhymes of the four regulated forms")
-    pattern: str = option(PoemSettings.pattern, "tone pattern; auto: what fits", PATTERNS)
+    regular: bool = option(POEM.regular, "keep to the tones and rhymes of the four regulated forms")
+    pattern: str = option(POEM.pattern, "tone pattern; auto: what fits", PATTERNS)
     rhyme: str = option("", "平水韵 group of the rhymes, such as 先; empty: what fits")
     n: int = option(1, "poems to write, in one batch", minimum=1)
-    candidates: int = option(
-        PoemSettings.candidates, "candidates for each poem, of which the best is shown", minimum=1, maximum=256
-    )
-    temperature: float = option(PoemSettings.temperature, "sampling temperature; 0: always the likeliest character")
-    top_k: int = option(PoemSettings.top_k, "sample from the k likeliest characters; 0: all")
-    top_p: float = option(
-        PoemSettings.top_p, "nucleus sampling: the likeliest characters of this total probability", maximum=1
-    )
-    guidance: float = option(
-        PoemSettings.guidance, "classifier-free guidance scale of title and keywords; 0: none", maximum=10
-    )
-    max_chars: int = option(PoemSettings.max_chars, "maximum length of a free poem", minimum=1, maximum=10_000)
+    candidates: int = option(POEM.candidates, "candidates for each poem; the best is shown", minimum=1, maximum=256)
+    temperature: float = option(POEM.temperature, "sampling temperature; 0: always the likeliest character")
+    top_k: int = option(POEM.top_k, "sample from the k likeliest characters; 0: all")
+    top_p: float = option(POEM.top_p, "nucleus sampling: the likeliest characters of this total probability", maximum=1)
+    guidance: float = option(POEM.guidance, "classifier-free guidance scale of title and keywords; 0: none", maximum=10)
+    max_chars: int = option(POEM.max_chars, "maximum length of a free poem", minimum=1, maximum=10_000)
     seed: int = POEM_SEED
     explain: bool = option(False, "print tones, pattern and rhyme with each poem")
     json: bool = option(False, "one JSON object a line: form, title, lines, score, rating, pattern, rhyme, remarks")
@@ -355,15 +348,11 @@ class DownloadConfig(Options):
     to: str = option("", "folder to put it in; empty: dataset/NAME", writes="files")
 
 
-TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}
-# Class of a network -> its task; the rest are classifiers. TransformerNet: older files.
-TASK_OF = {"Poet": "poet", "StyleNetworks": "style", "TransformerNet": "style"}
+TASKS: dict[str, type[DefaultConfig]] = dict(zip(TASK_NAMES, (PoetConfig, StyleConfig, DogCatConfig), strict=True))
 OF_TASKS = (DefaultConfig, *TASKS.values())
 # The options of each command, in the order of its help.
 OPTIONS: dict[str, tuple[type[Options], ...]] = {
-    "train": OF_TASKS,
-    "val": OF_TASKS,
-    "test": OF_TASKS,
+    **dict.fromkeys(("train", "val", "test"), OF_TASKS),
     "find_lr": (FindLrConfig, *OF_TASKS),
     "generate": (GenerateConfig,),
     "check": (CheckConfig,),
@@ -382,40 +371,13 @@ OPTIONS: dict[str, tuple[type[Options], ...]] = {
 }
 
 
-# Options of tasks that not every command of tasks (train, find_lr, val, test, summary) has a use for.
-ONLY_FOR = {
-    name: tuple(commands.split())
-    for commands, names in {
-        "train": "max_epoch lr lr_schedule lr_epochs lr_decay warmup unfreeze_epoch ema monitor patience clip_value l1"
-        " accumulate checkpoint_layers devices num_nodes compile sync_bn deterministic overfit_batches"
-        " profile save_path run resume save_every env use_visdom vis_port tensorboard debug_file samples",
-        "train val test": "fast_dev_run",
-        "train find_lr": "precision batch_size optimizer momentum weight_decay lr_scale freeze grad_clip seed"
-        " styles_per_photo epoch_batches temporal_weight"
-        " label_smoothing mixup jitter shuffle_blocks views others cache",
-        "train find_lr summary": "init rhymes backbone dropout min_count row_length width pretrained",
-        "val test": "split lpips squeezenet optimize_steps tta out",
-        "val test find_lr": "json",
-    }.items()
-    for name in names.split()
-}
-
-
-def is_for(name: str, command: str) -> bool:
-    """Whether a command of tasks has a use for an option."""
-    return command in ONLY_FOR.get(name, (command,))
-
-
 def task_config(overrides: dict[str, Any], command: str = "", stored: dict[str, Any] | None = None) -> DefaultConfig:
-    """The checked config of the task that `--task` names (poet without it).
+    """The checked config of the task that `--task` names (poet without it); `stored` are the options of a resumed run.
 
-    `stored` are the options of a run, which `overrides` changes. Raises UserError as `parse` does, and for options that
-    are another task's, or that `command` has no use for.
+    Raises UserError as `parse` does, and for options of another task, or that `command` has no use for.
     """
     values = {**(stored or {}), **overrides}
-    name = values.get("task", DefaultConfig.task)
-    if name not in TASKS:
-        raise UserError(f"--task={name}: choose one of {', '.join(TASKS)}{did_you_mean(str(name), TASKS)}")
+    name = parse(DefaultConfig, {"task": values.get("task", DefaultConfig.task)}).task
     for given in overrides:
         tasks = [task for task, cls in TASKS.items() if given in option_names(cls)]
         if tasks and name not in tasks:

@@ -1,7 +1,6 @@
 """The command line: `python main.py COMMAND [--option=value …]`. Each command reads its options, calls, and prints.
 
-cli.py has what all of them need, config.py their options, shihua.py most of what they do. What imports torch is
-imported when it is needed.
+cli.py has what all of them need, config.py their options, shihua.py most of what they do. torch is imported last.
 """
 
 import os
@@ -13,21 +12,18 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import cli
 import config
 import shihua
-from cli import Incomplete, Option, no_arguments, parse, say, write
+from cli import Option, check_paths, no_arguments, parse, print_facts, print_results, progress_bar, say, task_options
 from data.verse import given_poems
-from options import find_inputs, shipped
-from options import parse as parse_options
 from utils.errors import UserError
-from utils.text import short
+from utils.text import parse_named_numbers
 
 NETWORK_ONLY = ("style", "strength", "load", "tile", "memory_limit")  # options of stylize
 OPTIMIZE_ONLY = "style_image style_size steps loss_network vgg content_weight style_weight tv_weight".split()
@@ -35,8 +31,7 @@ OPTIMIZE_ONLY = "style_image style_size steps loss_network vgg content_weight st
 
 def train(*args: str, **options: Option) -> None:
     """train a network; after each epoch: validation, a checkpoint, examples"""
-    no_arguments("train", args)
-    cfg = _task_options("train", options)
+    cfg = task_options("train", options, args)
     from trainer import train as run
 
     run(cfg)
@@ -53,12 +48,10 @@ def test(*args: str, **options: Option) -> None:
 
 
 def _evaluate(command: str, args: tuple[str, ...], options: dict[str, Option]) -> None:
-    no_arguments(command, args)
-    cfg = _task_options(command, options)
+    cfg = task_options(command, options, args)
     if not cfg.load:
-        raise UserError(
-            f"{command} needs a model file: --load=checkpoints/{cfg.task}.safetensors, or a run's best.safetensors"
-        )
+        example = f"--load=checkpoints/{cfg.task}.safetensors, or a run's best.safetensors"
+        raise UserError(f"{command} needs a model file: {example}")
     from tasks import make_task
     from utils.hardware import check_workers, pick_device
 
@@ -69,24 +62,13 @@ def _evaluate(command: str, args: tuple[str, ...], options: dict[str, Option]) -
         if folder and hasattr(cfg, "out"):
             task.cfg = dataclasses.replace(task.cfg, out=folder)
         metrics = task.evaluate(cfg.split or command)
-    _print_facts(metrics, cfg.json)
-
-
-def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    """Names and values, one a line, or as JSON."""
-    if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:{width}} {short(value, 4) if isinstance(value, float) else value}")
+    print_facts(metrics, cfg.json)
 
 
 def find_lr(*args: str, **options: Option) -> None:
     """the learning rate at which the loss of a task falls fastest: a short training with a rising one"""
-    no_arguments("find_lr", args)
-    steps = parse_options(config.FindLrConfig, _taken(options, "steps")).steps
-    cfg = _task_options("find_lr", options)
+    steps = cli.take(config.FindLrConfig, options).steps
+    cfg = task_options("find_lr", options, args)
     from prepare import find_lr as search
     from training.lr_finder import chart
 
@@ -139,27 +121,23 @@ def stylize(*args: str, **options: Option) -> None:
     """PATH …  paint pictures, folders of pictures, animations, videos"""
     cfg = parse("stylize", options)
     if cfg.style == "list":
-        from infer.painting.names import CHINESE
-
         styles = shihua.Painter(cfg.load).styles
-        print("\n".join("  ".join((name, *CHINESE.get(name, ())[:1])) for name in styles))
+        print("\n".join(f"{name}  {shihua.chinese_name(name)}".rstrip() for name in styles))
         return
-    if not all(args) or not args:  # an empty path would be the current folder
-        raise UserError("stylize needs something to paint: python main.py stylize photo.jpg")
     painter = _painter(cfg)
-    cli.check_paths("stylize", args, "a picture, a folder of pictures, or a video")
-    _print_results(painter.paint_files(args, cfg), cfg.json, "painted")
+    check_paths("stylize", args, "a picture, a folder of pictures, or a video")
+    print_results(painter.paint_files(args, cfg), cfg.json, "painted")
 
 
 def _painter(cfg: config.StylizeConfig) -> shihua.Painter | shihua.Optimizer:
     """What paints by --method. Raises UserError for options of the other one."""
-    changed = cfg.changed()
-    if cfg.method == "network":
-        for name in filter(changed.__contains__, OPTIMIZE_ONLY):
+    for name in cfg.changed():
+        if name in OPTIMIZE_ONLY and cfg.method == "network":
             raise UserError(f"--{name} is for --method=optimize; a network has its styles: --style=NAME")
+        if name in NETWORK_ONLY and cfg.method == "optimize":
+            raise UserError(f"--{name} is for --method=network")
+    if cfg.method == "network":
         return shihua.Painter(cfg.load, cfg.use_gpu)
-    for name in filter(changed.__contains__, NETWORK_ONLY):
-        raise UserError(f"--{name} is for --method=network")
     if not cfg.style_image:
         raise UserError("--method=optimize needs the picture of a style: --style_image=FILE")
     return shihua.Optimizer(cfg.style_image, cfg.use_gpu)
@@ -167,12 +145,9 @@ def _painter(cfg: config.StylizeConfig) -> shihua.Painter | shihua.Optimizer:
 
 def postcard(*args: str, **options: Option) -> None:
     """PHOTO  paint a photograph and write a poem on it, in vertical script with a seal"""
-    cfg = parse("postcard", options)
-    if not args or not args[0]:
-        raise UserError("postcard needs a photograph: python main.py postcard photo.jpg")
-    no_arguments("postcard", args[1:])
-    cli.check_paths("postcard", args, "a photograph")
-    with _bar("painting") as progress:
+    cfg = parse("postcard", options, args[1:])
+    check_paths("postcard", args, "a photograph")
+    with progress_bar("painting") as progress:
         card = shihua.postcard(args[0], settings=cfg, progress=progress)
     out = card.save(quality=cfg.quality)
     say("\n".join(([f"《{card.title}》"] if card.title else []) + card.lines))
@@ -184,33 +159,12 @@ def postcard(*args: str, **options: Option) -> None:
 def classify(*args: str, **options: Option) -> None:
     """PATH …  say what pictures show: dog or cat, with its probability, or neither"""
     cfg = parse("classify", options)
-    if not all(args) or not args:
-        raise UserError("classify needs pictures: python main.py classify photo.jpg")
     if cfg.out and not cfg.explain:
         raise UserError(f"--out={cfg.out} is the folder for --explain; for a table give --csv=FILE")
     classifier = shihua.Classifier(cfg.load, cfg.use_gpu)
-    cli.check_paths("classify", args, "a picture, or a folder of pictures")
-    with _bar("classifying") as progress:
-        _print_results(classifier.classify_files(args, cfg, progress), cfg.json, "read")
-
-
-def _print_results(results: Iterable[Any], as_json: bool, done: str) -> None:
-    """A line for each file, on stderr where it could not be done. Raises Incomplete if there are such."""
-    count, bad = 0, 0
-    for result in results:
-        count, bad = count + 1, bad + bool(result.error)
-        for remark in filter(None, (result.error and f"error: {result.error}", result.note)):
-            write(remark, sys.stderr)
-        if as_json:
-            write(json.dumps(result.as_dict(), ensure_ascii=False))
-        elif not result.error:
-            write(str(result))
-    if bad and count > 1:
-        say(f"{bad} of {count} could not be {done}")
-    from utils.hardware import rank_and_world
-
-    if bad and rank_and_world()[1] == 1:  # an exit code of one process makes torchrun end the others
-        raise Incomplete
+    check_paths("classify", args, "a picture, or a folder of pictures")
+    with progress_bar("classifying") as progress:
+        print_results(classifier.classify_files(args, cfg, progress), cfg.json, "read")
 
 
 def export(*args: str, **options: Option) -> None:
@@ -226,14 +180,8 @@ def average(*args: str, **options: Option) -> None:
     cfg = parse("average", options)
     if len(args) < 2:
         raise UserError("average needs two model files: python main.py average a.safetensors b.safetensors --out=…")
-    cli.check_paths("average", args, config.MODEL)
-    shares = cfg.shares.split(",") if cfg.shares else ["1"] * len(args)
-    try:
-        numbers = [float(share) for share in shares]
-    except ValueError:
-        numbers = []
-    if len(numbers) != len(args) or min(numbers) < 0 or not sum(numbers) > 0:
-        raise UserError(f"--shares={cfg.shares}: expected a number for each of the {len(args)} files, as in 0.3,0.7")
+    check_paths("average", args, config.MODEL)
+    weights = [weight for _, weight in parse_named_numbers(cfg.shares, "shares", "0.3,0.7", plain=True)]
     if not cfg.out:
         raise UserError("average: name the file to write, as in --out=mean.safetensors")
     from utils.files import refuse_overwriting
@@ -244,8 +192,7 @@ def average(*args: str, **options: Option) -> None:
     import models  # noqa: F401  the networks that files may hold
     from models.basemodule import average as mean
 
-    names = [f"{number:g} x {Path(path).name}" for number, path in zip(numbers, args, strict=True)]
-    mean(args, numbers).save(cfg.out, dtype=torch.float16 if cfg.half else None, average=" + ".join(names))
+    mean(args, weights).save(cfg.out, dtype=torch.float16 if cfg.half else None)
     print(cfg.out)
 
 
@@ -273,25 +220,22 @@ def download(*args: str, **options: Option) -> None:
 
     if not args:
         print(listing())
-    elif args[0] == "visdom":
-        print(fetch_frontend())
     else:
-        print(download(args[0], cfg.to))
+        print(fetch_frontend() if args[0] == "visdom" else download(args[0], cfg.to))
 
 
 def summary(*args: str, **options: Option) -> None:
     """the layers of a task's network, or of the model file that --load names"""
-    no_arguments("summary", args)
-    graph = parse_options(config.SummaryConfig, _taken(options, "graph")).graph
-    cfg = _task_options("summary", options)
+    graph = cli.take(config.SummaryConfig, options).graph
+    cfg = task_options("summary", options, args)
     from utils.files import refuse_overwriting
 
     refuse_overwriting(filter(None, [graph]), cfg.inputs(), "graph")
+    import torchinfo
+
     from tasks import make_task
 
     task = make_task(cfg)
-    import torchinfo
-
     columns = ("input_size", "output_size", "num_params", "mult_adds")
     print(torchinfo.summary(task.model, input_data=task.example(), col_names=columns, verbose=0))
     if graph:
@@ -318,61 +262,17 @@ def info(*args: str, **options: Option) -> None:
     cfg = parse("info", options, args)
     from utils.info import info as facts
 
-    _print_facts(facts(), cfg.json)
+    print_facts(facts(), cfg.json)
 
 
 def help(*args: str, **options: Option) -> None:  # noqa: A001  the command's name
     """[COMMAND]  this text, or every option of a command"""
     no_arguments("help", (*args[1:], *(f"--{name}" for name in options)))
-    if args:
-        cli.check_command(args[0])
-        print(f"python main.py {args[0]}: {COMMANDS[args[0]].__doc__}")
-        option_sets = config.OPTIONS[args[0]]
-    else:
-        commands = "\n".join(f"  {name:10} {f.__doc__}" for name, f in COMMANDS.items())
-        print(f"usage: python main.py COMMAND [--option=value …]\n\n{commands}")
-        option_sets = dict.fromkeys(cls for sets in config.OPTIONS.values() for cls in sets)
-    for cls in option_sets:
-        print(f"\n{cli.options_text(cls, args[0] if args else '')}")
+    print(cli.help_text(COMMANDS, *args))
 
 
 # A new command is a function above, and its options (classes of config.py) in config.OPTIONS.
 COMMANDS: dict[str, Callable] = {name: globals()[name] for name in config.OPTIONS}
-
-
-def _task_options(command: str, options: dict[str, Option]) -> config.DefaultConfig:
-    """The checked options of a command of tasks.
-
-    Without --task, the model file says of which it is, or the resumed run.
-    """
-    stored = {}
-    if command == "train" and "resume" in options:
-        from training.state import resumed_options
-
-        stored = resumed_options(options, options.get("save_path", config.DefaultConfig.save_path))
-        options = {**options, "resume": stored["resume"]}
-    elif "task" not in options and isinstance(options.get("load"), str):
-        from utils.files import class_and_task
-
-        network, task = class_and_task(shipped(os.path.expanduser(options["load"])))
-        if network:
-            options = {**options, "task": task or config.TASK_OF.get(network, "dogcat")}
-    return find_inputs(config.task_config(options, command, stored), options)
-
-
-def _taken(options: dict[str, Option], name: str) -> dict[str, Option]:
-    """Takes an option that only this command has from those of its task."""
-    return {name: options.pop(name)} if name in options else {}
-
-
-@contextmanager
-def _bar(text: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr, if that is a terminal: the callback that moves it to a share of the work."""
-    from tqdm import tqdm
-
-    form = text + ": {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=1.0, bar_format=form, leave=False, disable=None) as bar:
-        yield lambda share: bar.update(share - bar.n)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -29,9 +29,8 @@ def option(
 ) -> Any:
     """A dataclass field with its help, its choices, or the smallest and the largest number.
 
-    Args:
-        writes: suffix of the file that the option names for writing; "files": a folder, or one of several suffixes.
-        reads: what to give, if the option names a file or folder that must exist, unless its value is one of `words`.
+    `writes`: suffix of the file that is written; "files": a folder, or one of several suffixes. `reads`: what to give
+    where a file or folder must exist, unless its value is one of `words`.
     """
     limits = {"choices": choices, "minimum": minimum, "maximum": maximum}
     files = {"writes": writes, "reads": reads, "words": words}
@@ -93,10 +92,7 @@ def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
 
 
 def merge(cls: type[Config], given: Config | None, more: Mapping[str, Any]) -> Config:
-    """The checked settings of a call in Python: `given` as a whole, the defaults without it, and single ones by name.
-
-    Raises UserError for a wrong one, and for a name that is none.
-    """
+    """The checked settings of a call in Python: `given`, or the defaults, and single ones. Raises UserError."""
     names = option_names(cls)
     for name in more:
         if name not in names:
@@ -155,10 +151,7 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", st
 
 
 def find_inputs(cfg: Config, given: Iterable[str]) -> Config:
-    """`cfg` with the shipped files found from any folder.
-
-    Raises UserError for an option of `given` that names a missing file, in an instant: before anything is loaded.
-    """
+    """`cfg` with the shipped files found from any folder. Raises UserError for a file of `given` that is missing."""
     found = {}
     for f in dataclasses.fields(cfg):
         path = getattr(cfg, f.name)
@@ -182,6 +175,32 @@ def is_missing(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     return False
+
+
+# -------------------------------------------------------------------------------------------------- whose they are
+
+# Options of tasks that not every command of tasks (train, find_lr, val, test, summary) has a use for.
+ONLY_FOR = {
+    name: tuple(commands.split())
+    for commands, names in {
+        "train": "max_epoch lr lr_schedule lr_epochs lr_decay warmup unfreeze_epoch ema monitor patience clip_value l1"
+        " accumulate checkpoint_layers devices num_nodes compile sync_bn deterministic overfit_batches"
+        " profile save_path run resume save_every env use_visdom vis_port tensorboard debug_file samples",
+        "train val test": "fast_dev_run",
+        "train find_lr": "precision batch_size optimizer momentum weight_decay lr_scale freeze grad_clip seed"
+        " styles_per_photo epoch_batches temporal_weight"
+        " label_smoothing mixup jitter shuffle_blocks views others cache",
+        "train find_lr summary": "init rhymes backbone dropout min_count row_length width pretrained",
+        "val test": "split lpips squeezenet optimize_steps tta out",
+        "val test find_lr": "json",
+    }.items()
+    for name in names.split()
+}
+
+
+def is_for(name: str, command: str) -> bool:
+    """Whether a command of tasks has a use for an option."""
+    return command in ONLY_FOR.get(name, (command,))
 
 
 # ----------------------------------------------------------------------------------------------------- what was meant

@@ -1,11 +1,7 @@
-"""From a config to all that a training needs: folder, devices, task, lock, optimizer, state, recorder.
-
-What the config leaves open is chosen here, and what cannot be is refused, before the loop (trainer.py) begins.
-"""
+"""From a config to all that a training needs: folder, devices, task, lock, optimizer, state, recorder."""
 
 import dataclasses
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,7 +12,6 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from config import DefaultConfig
 from tasks import make_task
@@ -31,6 +26,7 @@ from training.recorder import Recorder, Sink
 from training.state import RunState, check_changes, lock, run_folder
 from utils.errors import UserError, did_you_mean
 from utils.seed import seed_everything
+from utils.text import say
 
 
 @dataclass
@@ -56,13 +52,14 @@ def prepare(cfg: DefaultConfig, saved: dict[str, Any] | None, resources: ExitSta
     torch.set_num_threads(threads)
     cfg, task, chosen = build(cfg, devices, saved["arguments"] if saved and started_from_weights(cfg) else None)
     fabric, machine = make_fabric(devices, cfg.precision)
-    tell = say if fabric.is_global_zero else lambda text: None
-    tell(f"{cfg.task}: {cfg}\n{machine}; {chosen}")
+    report = say if fabric.is_global_zero else lambda text: None
+    report(f"{cfg.task}: {cfg}
+{machine}; {chosen}")
     if saved and (changes := check_changes(saved["config"], cfg.as_dict(), saved["progress"]["batch"] > 0)):
-        tell(f"changed since the run was saved: {', '.join(changes)}")
+        report(f"changed since the run was saved: {', '.join(changes)}")
     if torch.get_num_threads() != threads:
-        tell(f"torch has {torch.get_num_threads()} threads here, not {threads} as before: rounding will differ")
-    tell(f"{task}\nrun: {folder}")
+        report(f"torch has {torch.get_num_threads()} threads here, not {threads} as before: rounding will differ")
+    report(f"{task}\nrun: {folder}")
     if fabric.is_global_zero:
         resources.enter_context(lock(folder))
         _ = cfg.resume or new_folder(cfg)  # again: another training may have ended here since
@@ -79,7 +76,7 @@ def prepare(cfg: DefaultConfig, saved: dict[str, Any] | None, resources: ExitSta
     if fabric.is_global_zero:
         recorder = Recorder(folder, listeners(cfg, folder), resume_size=saved["log_size"] if saved else 0)
         recorder.config(cfg.as_dict())
-    return Setup(cfg, task, fabric, folder, state, recorder, tell)
+    return Setup(cfg, task, fabric, folder, state, recorder, report)
 
 
 def build(
@@ -87,12 +84,8 @@ def build(
 ) -> tuple[DefaultConfig, Task, str]:
     """(cfg with nothing left open, its task on its device, a few words about what was chosen).
 
-    Args:
-        arguments: of the network of a run that goes on, see `started_from_weights`.
-        validate: whether there must be data to validate with.
-
-    Raises UserError for patterns that fit no parameter, a metric that is not there, a precision that the network cannot
-    be computed in, a batch that cannot fit.
+    `arguments` are those of the network of a run that goes on; `validate`: whether there must be validation data.
+    Raises UserError for patterns, a metric, a precision or a batch that cannot be.
     """
     seed_everything(cfg.seed, cfg.deterministic)
     task = make_task(cfg, arguments)
@@ -162,10 +155,6 @@ def listeners(cfg: DefaultConfig, folder: Path) -> list[Sink]:
 
         sinks.append(TensorBoard(folder))
     return sinks
-
-
-def say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)  # above the progress bar, if there is one
 
 
 def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:

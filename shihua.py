@@ -6,10 +6,10 @@
     shihua.postcard("photo.jpg", poem, style="great_wave").save("card.png")
     print(shihua.Classifier()("photo.jpg"))
 
-Settings are the options of the command line, by name and with their defaults (config.py); a call takes single ones, or
-all of them as one object. Photographs are paths, open files, PIL images or arrays (H, W, 3) uint8. A model is loaded
-when it is first needed, once. Mistakes are UserErrors that carry the argument's name. Nothing is printed: remarks go to
-the logger "shihua"; `progress` is called with the fraction of the work that is done, and cancels it by raising.
+Settings are the options of the command line (config.py): single ones by name, or all of them as one object. Photographs
+are paths, open files, PIL images or arrays (H, W, 3) uint8. A model is loaded when it is first needed, once. Mistakes
+are UserErrors. Nothing is printed: remarks go to the logger "shihua"; `progress` is called with the fraction of the
+work that is done, and cancels it by raising.
 """
 
 import dataclasses
@@ -46,9 +46,10 @@ _decoding = threading.Lock()  # one picture at a time: a large one takes a lot o
 
 
 class _Model:
-    """A model file and its network."""
+    """A model file and its network, by the subclass's `_load`."""
 
     default = ""  # the file that comes with the project
+    _load: Callable[[str], Any]
 
     def __init__(self, file: str | Path | None = None, use_gpu: bool = False):
         """Raises UserError if there is no such file (without a name: the shipped one)."""
@@ -56,9 +57,6 @@ class _Model:
         if is_missing(self.file):
             raise UserError(f"{self.file} does not exist: give {MODEL}")
         self._lock, self._network = threading.Lock(), None
-
-    def _load(self, device: str) -> Any:
-        raise NotImplementedError
 
     @property
     def network(self) -> Any:
@@ -69,9 +67,6 @@ class _Model:
 
                 self._network = self._load(pick_device(self.use_gpu))
             return self._network
-
-
-# ----------------------------------------------------------------------------------------------------------- poems
 
 
 class Poet(_Model):
@@ -87,10 +82,9 @@ class Poet(_Model):
     def write(
         self, title: str = "", settings: GenerateConfig | None = None, lines: Sequence[str] = (), **more: Any
     ) -> "list[Composition]":
-        """`n` poems, the best first; str(poem) prints one.
+        """`n` poems, the best first; str(poem) prints one. `lines` are verses that stay, "" for those to be written.
 
-        `lines` are verses that stay, "" for those to be written (as do those of `poem` that `lock` names). Raises
-        UserError where the settings do not fit each other.
+        Raises UserError where the settings do not fit each other.
         """
         settings = merge(GenerateConfig, settings, more)
         poem = one_poem(settings.poem, "poem") if settings.poem else ""  # or the file that it names
@@ -98,9 +92,9 @@ class Poet(_Model):
         from infer.verse.compose import compose
         from infer.verse.settings import PoemSettings, keep_verses, split_words
 
-        asked = {f.name: getattr(settings, f.name) for f in dataclasses.fields(PoemSettings) if f.name != "lines"}
+        asked = _pick(settings, *(f.name for f in dataclasses.fields(PoemSettings) if f.name != "lines"))
         asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
-        for name in ("prompt", "author", "acrostic"):  # of title and keywords the poems tell
+        for name in ("prompt", "author", "acrostic"):  # the poems have remarks on title and keywords
             for remark in Vocabulary(self.network.vocab).remarks(asked[name]):
                 log.info(f"{name}: {remark}")
         seed = settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n)
@@ -124,23 +118,15 @@ class Poet(_Model):
         return check(poem, self.table)
 
 
-# -------------------------------------------------------------------------------------------------------- pictures
-
-
 class _Painting:
-    """Painting pictures and files."""
+    """Painting pictures and files, with what `_brush` gives: `paint` for arrays, `label` in names of files, `str`."""
 
-    def _brush(self, settings: StylizeConfig) -> Any:
-        """What paints arrays (`paint`), its name in names of files (`label`), and what it is (`str`)."""
-        raise NotImplementedError
+    _brush: Callable[[StylizeConfig], Any]
 
     def paint(
         self, photo: Any, settings: StylizeConfig | None = None, progress: Progress | None = None, **more: Any
     ) -> "Image.Image":
-        """The painting of a photograph, of its size, transparent where it is.
-
-        Raises UserError for settings that do not fit, and for a picture that cannot be read.
-        """
+        """The painting of a photograph, of its size, transparent where it is. Raises UserError if it cannot be read."""
         settings = merge(StylizeConfig, settings, more)
         from PIL import Image
 
@@ -162,8 +148,8 @@ class _Painting:
     ) -> "Iterator[Result]":
         """Paints pictures, folders, animations and videos into files (`out`); what is broken gives an error.
 
-        Processes that torchrun has started share the files. Raises UserError before anything is written if a path does
-        not exist, or a painting would replace one of the files that are read.
+        Processes that torchrun has started share them. Raises UserError, before anything is written, for a path that
+        does not exist, or if a painting would replace a file that is read.
         """
         settings = merge(StylizeConfig, settings, more)
         refuse_overwriting([settings.out] if settings.out else [], [*paths, *settings.inputs()])
@@ -175,8 +161,8 @@ class _Painting:
         jobs, remarks = plan(paths, settings.out, brush.label, settings.inputs())
         for remark in (brush, *remarks) if rank == 0 else ():
             log.info(str(remark))
-        names = ("keep_color", "mask", "max_side", "max_megapixels", "batch", "quality")
-        return paint_files(jobs[rank::world], brush.paint, **{name: getattr(settings, name) for name in names})
+        same = _pick(settings, "keep_color", "mask", "max_side", "max_megapixels", "batch", "quality")
+        return paint_files(jobs[rank::world], brush.paint, **same)
 
 
 class Painter(_Model, _Painting):
@@ -207,7 +193,7 @@ class Painter(_Model, _Painting):
         from infer.painting.styles import StylePainter
 
         limit, stroke = self.memory_limit or settings.memory_limit, choose_stroke(settings.stroke)
-        same = {name: getattr(settings, name) for name in ("style", "strength", "precision", "tile")}
+        same = _pick(settings, "style", "strength", "precision", "tile")
         return StylePainter(self.network, memory_limit=limit, stroke=stroke, **same)
 
     def export(self, out: str | Path, style: str = "") -> None:
@@ -235,8 +221,7 @@ class Optimizer(_Painting):
         from infer.painting.optimize import OptimizingPainter
         from utils.hardware import pick_device
 
-        names = ("style_size", "precision", "steps", "content_weight", "style_weight", "tv_weight")
-        same = {name: getattr(settings, name) for name in names}
+        same = _pick(settings, "style_size", "precision", "steps", "content_weight", "style_weight", "tv_weight")
         same |= {"network": settings.loss_network, "weights": settings.vgg, "classifier": str(ROOT / CLASSIFIER)}
         return OptimizingPainter(self.style_image, device=pick_device(self.use_gpu), **same)
 
@@ -252,10 +237,7 @@ class Classifier(_Model):
         return open_model(self.file, device)
 
     def __call__(self, photo: Any, settings: ClassifyConfig | None = None, **more: Any) -> "Answer":
-        """The answer for one picture; with `explain` it has an overlay that shows which pixels it is based on.
-
-        Raises UserError if the picture cannot be read.
-        """
+        """The answer for one picture; with `explain` it has an overlay. Raises UserError if it cannot be read."""
         from infer.photo.classify import classify
 
         settings = self._chosen(merge(ClassifyConfig, settings, more), out=None)
@@ -274,8 +256,8 @@ class Classifier(_Model):
     ) -> "Iterator[Answer]":
         """An answer for each picture at `paths` (files, folders, .tar files), and a table of them in the file `csv`.
 
-        A picture that cannot be read has an error. Processes that torchrun has started share the pictures. Raises
-        UserError if a path does not exist, or a file cannot be written.
+        Processes that torchrun has started share the pictures. Raises UserError if a path does not exist, or a file
+        cannot be written.
         """
         settings = merge(ClassifyConfig, settings, more)
         from infer.photo.files import classify_files, plan_table
@@ -288,11 +270,8 @@ class Classifier(_Model):
         from infer.photo.classify import Settings, classifying_precision
 
         precision = classifying_precision(settings.precision, self.network)
-        same = {name: getattr(settings, name) for name in ("threshold", "max_megapixels", "explain")}
+        same = _pick(settings, "threshold", "max_megapixels", "explain")
         return Settings(settings.tta, precision, workers=settings.num_workers, out=out, **same)
-
-
-# ------------------------------------------------------------------------------------------------------- postcards
 
 
 @dataclass(frozen=True)
@@ -311,8 +290,8 @@ class Card:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        facts = {"title": self.title, "lines": self.lines, "seed": self.seed, "font": self.font, "place": self.place}
-        return facts | {"contrast": round(self.contrast, 2), "width": self.image.width, "height": self.image.height}
+        facts = _pick(self, "title", "lines", "seed", "font", "place") | {"contrast": round(self.contrast, 2)}
+        return facts | {"width": self.image.width, "height": self.image.height}
 
     def save(self, path: str | Path | None = None, quality: int = PostcardConfig.quality) -> Path:
         """Writes a .jpg, .png, .webp, .tif, .bmp or .pdf, and returns where. Raises UserError if it cannot."""
@@ -348,6 +327,7 @@ def postcard(
 
     from infer.postcard import card
     from infer.postcard.fonts import choose_face
+    from infer.postcard.ink import PAPER
     from infer.postcard.text import Inscription, read_poem
 
     given, seed = read_poem(text) if text else Poem([]), None
@@ -368,12 +348,20 @@ def postcard(
         log.info(remark)
     if paints:
         picture = read(painter.paint(picture, style=settings.style, strength=settings.strength, progress=progress))
-    made = card.postcard(card.on_paper(picture), words, face, settings.place)
+    made = card.postcard(picture.on(PAPER), words, face, settings.place)
     place = "paper" if made.on_paper else "picture"
     return Card(Image.fromarray(made.rgb), title, text, words.lines, seed, face.name, place, made.contrast, path)
 
 
-# --------------------------------------------------------------------------------------------------------- helpers
+def _pick(settings: Any, *names: str) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in names}
+
+
+def chinese_name(style: str) -> str:
+    """What a style is called in Chinese, empty if it has no such name."""
+    from infer.painting.names import CHINESE
+
+    return CHINESE.get(style, ("",))[0]
 
 
 def read(photo: Any, max_megapixels: float = 0, max_side: int = 0) -> "Picture":

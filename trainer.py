@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from config import DefaultConfig
-from prepare import Setup, make_schedule, monitored, prepare, public_config, say
+from prepare import Setup, make_schedule, monitored, prepare, public_config
 from training import diagnostics
 from training.devices import largest
 from training.loader import Loader, progress_bar
@@ -28,14 +28,14 @@ from training.state import BEST, STATE, read_state
 from utils.errors import UserError
 from utils.info import git_revision
 from utils.seed import preserve_rng, seed_everything
-from utils.text import short
+from utils.text import say, short
 
 
 def train(cfg: DefaultConfig) -> dict[str, float]:
     """Trains the task of `cfg`, or goes on with the run that cfg.resume names. Returns the best validation metrics.
 
     Leaves in the run's folder: log.jsonl, last.pt (all that is needed to go on), best.safetensors (the model alone).
-    Raises UserError for whatever the user can mend, before other processes (cfg.devices) are started if possible.
+    Raises UserError for whatever the user can mend.
     """
     with ExitStack() as resources:
         if cfg.fast_dev_run:
@@ -153,15 +153,13 @@ class Run:
         self.session.resumable = False
         batches = batches[: self.cfg.overfit_batches or self.limit]
         if progress.batch and len(batches) != progress.batches:
-            raise UserError(
-                f"this epoch had {progress.batches} batches and has {len(batches)} now: go on with the data and "
-                f"options of before to its end (max_epoch={progress.epoch + 1}), and change them then"
-            )
+            advice = f"go on with the data and options of before (max_epoch={progress.epoch + 1}), and change them then"
+            raise UserError(f"this epoch had {progress.batches} batches and has {len(batches)} now: {advice}")
         progress.batches = len(batches)
         return batches
 
     def step(self, batch: dict[str, Any], weight: float, lr: float) -> tuple[dict[str, float], bool]:
-        """Forward and backward pass of a batch, and the optimizer's step at the last one of cfg.accumulate batches.
+        """Forward and backward pass of a batch, and the optimizer's step at the last of cfg.accumulate batches.
 
         Returns the metrics, and whether there was a step.
         """

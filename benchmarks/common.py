@@ -1,8 +1,10 @@
-"""What the benchmarks share: fresh processes that take turns, their memory, this machine, how a command ends."""
+"""What the benchmarks share: ways that take turns in fresh processes, tables of them, our training, this machine."""
 
+import itertools
 import multiprocessing
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -10,9 +12,13 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
+from prepare import task_optimizer
+from tasks.base import Task
+from training.parameters import MovingAverage, freeze, train_mode
 from utils.errors import UserError
-from utils.hardware import cpu_features
+from utils.hardware import choose_precision, cpu_features, tune_malloc
 
 PROCESS = Path("/proc/self")
 
@@ -36,10 +42,17 @@ def exit_code(work: Callable[[], None]) -> int:
 
 
 def machine(precision: str, why: str) -> str:
-    """What the figures were measured on."""
+    """What the results were measured on."""
     features = ", ".join(cpu_features()) or "unknown"
     threads = torch.get_num_threads()
     return f"CPU features: {features}; {threads} threads; torch {torch.__version__}; auto picks {precision} ({why})"
+
+
+def precisions() -> list[str]:
+    """fp32, and bf16 where it is faster; prints the machine."""
+    precision, why = choose_precision("auto", gpu=False)
+    print(machine(precision, why), flush=True)
+    return list(dict.fromkeys(("fp32", precision)))
 
 
 def serve(parent: Connection, make: Callable[..., Callable[[Any], Any]], *args: Any) -> None:
@@ -67,7 +80,7 @@ class Worker:
 
     Attributes:
         name: cells of a table.
-        found: seconds for a painting in each round.
+        found: seconds for one piece of work in each round.
         before, peak: memory in MB, before the first question and at most.
     """
 
@@ -107,17 +120,83 @@ class Worker:
 
 
 def take_turns(workers: Sequence[Worker], rounds: int, question: Callable[[int], Any]) -> Iterator[tuple[Worker, Any]]:
-    """Asks each worker question(round) once a round and yields (worker, its painting).
+    """Asks each worker question(round) once a round and yields (worker, its result).
 
-    Their answers are (seconds for a painting, the painting). Round 0 sets the libraries up: its times do not count.
+    Their answers are (seconds for one piece, the result). Round 0 sets the libraries up: its times do not count.
     """
     for worker in workers:
         worker.before = worker.receive()
     for number in range(rounds + 1):
         for worker in workers:
             say(f"  round {number}/{rounds}: {worker.name}")
-            seconds, painting = worker.ask(question(number))
+            seconds, result = worker.ask(question(number))
             worker.found += [seconds] if number else []
-            yield worker, painting
+            yield worker, result
     for worker in workers:
         worker.end()
+
+
+def compare(title: str, unit: str, ways: dict[str, tuple], rounds: int, question: Callable[[int], Any]) -> None:
+    """Lets the ways {cells of the table: (make, *args), see `serve`} take turns, and prints what they do in a second.
+
+    Results that are tensors are compared with those of the first way.
+    """
+    say(title)
+    workers = [Worker(name, *way) for name, way in ways.items()]
+    target, differences = None, {}
+    for worker, result in take_turns(workers, rounds, question):
+        if result is not None:
+            target = result if worker is workers[0] else target
+            differences[worker.name] = (result - target).abs()
+    more = (" largest | mean difference |", " --- | --- |") if differences else ("", "")
+    print(f"\n| {title} | precision | {unit} (min to max) | speed | MB added | memory |{more[0]}")
+    print(f"| --- | --- | --- | --- | --- | --- |{more[1]}")
+    for worker in workers:
+        cells = worker.row(workers[0], lambda seconds: 1 / seconds)
+        if differences:
+            difference = differences[worker.name]
+            cells += f" {difference.max():.3f} | {difference.mean():.4f} |"
+        print(cells, flush=True)
+
+
+def timed(work: Callable[[Any], tuple[int, Any]]) -> Callable[[Any], tuple[float, Any]]:
+    """An answer for `serve` out of work: question -> (pieces, result)."""
+
+    def answer(question: Any) -> tuple[float, Any]:
+        start = time.perf_counter()
+        pieces, result = work(question)
+        return (time.perf_counter() - start) / pieces, result
+
+    return answer
+
+
+def our_training(task: Task) -> Iterator[dict[str, Any]]:
+    """Trains as trainer.py does, without validation, log and saving; yields what each step has put out."""
+    cfg = task.cfg
+    freeze(task.model, cfg.freeze)
+    optimizer, average = task_optimizer(cfg, task), MovingAverage(task.model, cfg.ema) if cfg.ema else None
+    tune_malloc(keep_all=True)
+    step = 0
+    for epoch in itertools.count():
+        batches = task.train_batches(epoch)
+        train_mode(task.model)
+        loader = DataLoader(task.train_set, batch_sampler=batches, collate_fn=task.collate, num_workers=cfg.num_workers)
+        for batch in loader:
+            with torch.autocast("cpu", torch.bfloat16, enabled=cfg.precision == "bf16"):
+                output = task.step(task.model, batch)
+            output["objective"].backward()
+            torch.nn.utils.clip_grad_norm_(task.model.parameters(), cfg.grad_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+            if average:
+                average.update(step)
+            yield output
+
+
+def for_seconds(training: Iterator[int], seconds: float) -> tuple[int, None]:
+    """Takes steps for so long, one at least -> (what they yield, added up, no result)."""
+    start, pieces = time.perf_counter(), next(training)
+    while time.perf_counter() - start < seconds:
+        pieces += next(training)
+    return pieces, None

@@ -3,14 +3,12 @@
     python benchmarks/training.py [--task=poet] [--epochs=8] [--seeds=3]
 
 Every row is the trainings on the embedded sample with one option changed, one for each seed: mean and deviation
-of the best validation figure, and as ratios to the first row the median time of a batch and the peak of memory. Small
+of the best validation metric, and as ratios to the first row the median time of a batch and the peak of memory. Small
 trainings: the direction of an effect is what they show, not what it would be on other data.
 """
 
 import argparse
-import contextlib
-import io
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -62,61 +60,44 @@ CHANGES = {
         {"compile": True},
     ],
 }
-FIGURE = {"poet": "bits_per_char", "dogcat": "loss"}
+METRIC = {"poet": "bits_per_char", "dogcat": "loss"}
 
 
 def measure(task: str, epochs: int, seed: int, change: dict) -> tuple[float, float, float]:
-    """(best validation figure, median seconds of a batch, MB at most) of one training, in a process of its own."""
+    """(best validation metric, median seconds of a batch, MB at most) of one training, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        given = {
-            "task": task,
-            "max_epoch": epochs,
-            "precision": "fp32",
-            "seed": seed,
-            "save_path": folder,
-            "run": "run",
-            "samples": 0,
-        }
-        given |= {"use_visdom": False, **change}
-        command = [sys.executable, __file__, "--child", *(f"--{k}={v}" for k, v in given.items())]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{change}: {done.stderr[-500:]}")
+        given = {"task": task, "max_epoch": epochs, "seed": seed, "save_path": folder, "run": "run", "samples": 0}
+        given |= {"precision": "fp32", "use_visdom": False, **change}
+        command = [sys.executable, "main.py", "train", *(f"--{k}={v}" for k, v in given.items())]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{change}: the training has failed; its message is above")
         records = read_log(Path(folder) / "run")
-        figures = [float(r[FIGURE[task]]) for r in records if r["kind"] == "epoch" and r["split"] == "val"]
+        values = [float(r[METRIC[task]]) for r in records if r["kind"] == "epoch" and r["split"] == "val"]
         seconds = [r["data_time"] + r["model_time"] for r in records if r["kind"] == "batch"]
-        return min(figures), statistics.median(seconds), float(done.stdout.split()[-1])
+        return min(values), statistics.median(seconds), usage.ru_maxrss / 1000
 
 
-def child(arguments: list[str]) -> None:
-    """Trains, and prints the largest resident memory in MB."""
-    import main
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        code = main.main(["train", *arguments])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
-    raise SystemExit(code)
-
-
-def run() -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--task", choices=tuple(CHANGES), default="poet")
     chosen = parser.parse_args()
     print(f"{chosen.task}, {chosen.epochs} epochs of the embedded sample; {time.strftime('%Y-%m-%d')}")
-    print(f"| change | {FIGURE[chosen.task]} | time | memory |\n|---|---|---|---|")
+    print(f"| change | {METRIC[chosen.task]} | time | memory |\n|---|---|---|---|")
     first = None
     for change in CHANGES[chosen.task]:
         measured = [measure(chosen.task, chosen.epochs, seed, change) for seed in range(chosen.seeds)]
-        figures, seconds, memory = zip(*measured, strict=True)
-        spread = f" ± {statistics.stdev(figures):.3f}" if chosen.seeds > 1 else ""
+        values, seconds, memory = zip(*measured, strict=True)
+        spread = f" ± {statistics.stdev(values):.3f}" if chosen.seeds > 1 else ""
         seconds, memory = statistics.mean(seconds), statistics.mean(memory)
         first = first or (seconds, memory)
         name = " ".join(f"--{k}={v}" for k, v in change.items()) or "--precision=fp32"
         ratios = f"{seconds / first[0]:.2f} | {memory / first[1]:.2f}"
-        print(f"| `{name}` | {statistics.mean(figures):.3f}{spread} | {ratios} |", flush=True)
+        print(f"| `{name}` | {statistics.mean(values):.3f}{spread} | {ratios} |", flush=True)
 
 
 if __name__ == "__main__":
-    child(sys.argv[2:]) if sys.argv[1:2] == ["--child"] else run()
+    main()

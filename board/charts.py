@@ -1,7 +1,4 @@
-"""What the board of a run shows: the records of its log become visdom windows, kept small however long the run is.
-
-Nothing is sent here, see server.py. A window is always sent whole, so sending it twice does no harm.
-"""
+"""What the board of a run shows: the records of its log become visdom windows, kept small however long the run is."""
 
 import base64
 import html
@@ -130,7 +127,7 @@ class Histograms:
     def message(self) -> Message:
         shown = list(self._bins.items())[:HISTOGRAMS]
         columns, rows = min(self.columns, len(shown)), math.ceil(len(shown) / self.columns)
-        gap_x, gap_y = 0.05, 0.4  # gap_y: share of a row's height that is left to the name above and the numbers below
+        gap_x, gap_y = 0.05, 0.4  # gap_y: fraction of a row's height, for the name above and the numbers below
         data: list[Message] = []
         layout: dict[str, Any] = {"showlegend": False, "bargap": 0, "annotations": []}
         layout["margin"] = {"l": 20, "r": 20, "t": 36, "b": 24}

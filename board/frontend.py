@@ -1,8 +1,4 @@
-"""The JavaScript, style sheets and fonts of visdom's page: which are missing, and getting them from the npm registry.
-
-visdom's package leaves them out; its own server fetches them from three CDNs at the first start and hangs or shows an
-empty page where those cannot be reached. Nothing is started here, see server.py.
-"""
+"""The files of visdom's page, which its package leaves out: what is missing, and getting it by npm or visdom's CDNs."""
 
 import importlib.util
 import os
@@ -16,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 
 # npm package -> {file in the package: file in visdom's static folder}; visdom 0.2.4, visdom/server/build.py
 _MATHJAX = (
@@ -75,11 +71,7 @@ def missing_files(static: Path) -> list[str]:
 
 
 def fetch_frontend() -> Path:
-    """Puts what is missing into visdom's static folder and returns that folder.
-
-    npm is asked first, visdom's CDNs if there is no npm or it fails; both in bounded time. The files are moved in
-    place when all of them are there. Raises UserError if they cannot be had or the folder is not writable.
-    """
+    """Puts what is missing into visdom's static folder, and returns that. Raises UserError if it cannot."""
     static = static_folder()
     if not missing_files(static):
         return static
@@ -141,4 +133,4 @@ def _reason(error: Exception) -> str:
         # npm's first line says what is wrong, a Python traceback's last
         line = lines[0 if lines[0].startswith("npm") else -1] if lines else f"exit code {error.returncode}"
         return line.removeprefix("npm error ")[:100]
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+    return reason_of(error).rstrip(":")

@@ -1,8 +1,4 @@
-"""The graph of a network as a picture (SVG): its layers in the order of computation, and where their inputs come from.
-
-The edges are those of the autograd graph, followed back from each layer to the layers before it; what is computed in
-between without a layer of its own (an addition, a concatenation) shows as several edges into one layer.
-"""
+"""The graph of a network as a picture (SVG): its layers in the order of computation, and where inputs come from."""
 
 from html import escape
 from pathlib import Path
@@ -19,11 +15,7 @@ STEP = 9  # pixels between two edges that run side by side
 
 
 def layer_graph(model: nn.Module, inputs: dict[str, Any]) -> tuple[list[tuple[str, str, str]], list[tuple[int, int]]]:
-    """([(name, kind, shape of the output)] of the layers in the order of computation, [(from, to)] their edges).
-
-    A layer is a module without modules in it; one that is used twice is there twice. Number -1 stands for what no
-    layer has computed.
-    """
+    """([(name, kind, output's shape)] of the layers as they are called, [(from, to)] their edges; -1: no layer)."""
     layers: list[tuple[str, str, str]] = []
     made_by: dict[Any, int] = {}  # node of the autograd graph -> the layer whose output it is
     edges: set[tuple[int, int]] = set()

@@ -4,20 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from training.recorder import LOG_NAME, read_log
 from utils.errors import UserError
+from utils.files import metadata_of
 
 LOCATION = ("run", "env", "save_path", "resume", "load", "vis_port", "use_visdom", "debug_file", "save_every")
 
 
 def read_runs(folder: str | Path) -> list[dict[str, Any]]:
-    """Every run under `folder`, oldest first: {"run", "task", "state", "epochs", "seconds", "best", "config"}.
-
-    "best" are the validation metrics of its best epoch, by the metric it monitors; "seconds" of training. Raises
-    UserError if there is no run.
-    """
+    """Every run under `folder`, oldest first, with the metrics of its best epoch. Raises UserError if there is none."""
     logs = sorted(Path(folder).glob(f"*/{LOG_NAME}"), key=lambda path: path.stat().st_mtime)
     if not logs:
         raise UserError("no run in it: start one with python main.py train, or give another folder", save_path=folder)
@@ -33,8 +28,8 @@ def _summary(folder: Path) -> dict[str, Any]:
     if final:
         best = {k: v for k, v in final["figures"].items() if k != "best_epoch"}
     else:
-        epoch = _best_epoch(folder)
-        best = next((r for r in validations if r["epoch"] == epoch), {})
+        kept = json.loads(metadata_of(folder / "best.safetensors").get("metadata", "{}"))
+        best = next((r for r in validations if r["epoch"] == kept.get("epoch", 0) - 1), {})
         best = {k: v for k, v in best.items() if k not in ("kind", "split", "step", "epoch", "time", "lr_factor")}
     return {
         "run": folder.name,
@@ -45,15 +40,6 @@ def _summary(folder: Path) -> dict[str, Any]:
         "best": best,
         "config": config,
     }
-
-
-def _best_epoch(folder: Path) -> int:
-    """The epoch, from 0, of the weights that the run keeps as its best; -1: it has none yet."""
-    try:
-        with safe_open(folder / "best.safetensors", framework="np") as file:
-            return json.loads((file.metadata() or {}).get("metadata", "{}")).get("epoch", 0) - 1
-    except (OSError, SafetensorError):
-        return -1
 
 
 def table(runs: list[dict[str, Any]]) -> str:

@@ -1,15 +1,13 @@
 """visdom's server on this machine, and what keeps a run's board on it up to date, live or afterwards.
 
-Training never waits for visdom. A daemon thread has all traffic; it tries to connect every few seconds, reads the run's
-log once a server answers, and sends whole windows, so a server that is late or restarted shows the whole run. What the
-windows look like is in charts.py.
+Training never waits for visdom: a daemon thread reads the log and sends whole windows (charts.py), so that a server
+that is late or restarted shows the whole run.
 """
 
 import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +22,7 @@ from board.charts import Board
 from board.frontend import fetch_frontend, missing_files, static_folder
 from training.recorder import LOG_NAME, parse_lines, read_log
 from utils.errors import UserError
+from utils.text import say
 from utils.visualize import HOST, connect, env_name, visdom_answers
 
 OURS = (HOST, "localhost", "::1")
@@ -33,12 +32,7 @@ CONNECT_EVERY = 4.0  # seconds between two tries
 
 
 class LiveBoard:
-    """A sink of the recorder that shows the run in `folder`, from its beginning, while its log grows.
-
-    Args:
-        env: name of visdom's environment; empty: the folder's.
-        port: of the server on this machine; without one nothing happens.
-    """
+    """A sink of the recorder that shows the run in `folder`, from its beginning, in visdom's environment `env`."""
 
     def __init__(self, folder: Path, env: str = "", port: int = 8097):
         self._env, self._port = env_name(env or folder.name), port
@@ -63,7 +57,7 @@ class LiveBoard:
         try:
             self._loop()
         except Exception as error:  # never a traceback in the terminal of a training run
-            _say(f"warning: visdom is not used any more: {type(error).__name__}: {error}")
+            say(f"warning: visdom is not used any more: {type(error).__name__}: {error}")
 
     def _loop(self) -> None:
         next_try = 0.0
@@ -117,7 +111,7 @@ class _LogReader:
         """Yields lists of records, None before those of a new file that has taken the place of the old one."""
         try:
             now = (self.folder / LOG_NAME).stat()
-            if self._file is not None and not self._is(now):
+            if self._file is not None and not os.path.samestat(os.fstat(self._file.fileno()), now):
                 self._file.close()
                 self._file = None
                 yield None
@@ -129,10 +123,6 @@ class _LogReader:
         except OSError:
             return  # not there yet, or removed: what was read stays on the board
 
-    def _is(self, now: Any) -> bool:
-        mine = os.fstat(self._file.fileno())
-        return (mine.st_ino, mine.st_dev) == (now.st_ino, now.st_dev)
-
 
 def replay(folder: str | Path, port: int = 8097, timeout: float = 60.0) -> None:
     """Shows what a run has recorded until now. Raises UserError if there is no log or no server."""
@@ -143,9 +133,8 @@ def replay(folder: str | Path, port: int = 8097, timeout: float = 60.0) -> None:
 def show(run: str | Path | None = None, port: int = 8097) -> None:
     """The command `visdom [RUN]`: starts the server unless it runs, and shows the run while its log grows.
 
-    Returns after SIGTERM (Ctrl-C is a KeyboardInterrupt); at once if the server runs already and there is nothing to
-    follow. Raises UserError if the run has no log, another program has the port, or the files of visdom's page cannot
-    be had.
+    Returns after SIGTERM, or at once if the server runs and there is nothing to follow. Raises UserError if the run has
+    no log, another program has the port, or the files of visdom's page cannot be had.
     """
     if not 0 < port < 65536:
         raise UserError("choose one from 1 to 65535", port=port)
@@ -154,14 +143,14 @@ def show(run: str | Path | None = None, port: int = 8097) -> None:
     if not visdom_answers(port):
         serve(port, folder)
         return
-    _say(f"visdom runs already, it is used: {_address(port, folder)}")
+    say(f"visdom runs already, it is used: {_address(port, folder)}")
     if folder is None:
         return
     if records and records[-1].get("kind") == "final":
         replay(folder, port)
         return
     follower = _follow(folder, port)
-    _say("the run is followed; Ctrl-C ends it")
+    say("the run is followed; Ctrl-C ends it")
     try:
         asyncio.run(_until_sigterm())
     finally:  # of Ctrl-C, too
@@ -171,7 +160,7 @@ def show(run: str | Path | None = None, port: int = 8097) -> None:
 def serve(port: int = 8097, folder: Path | None = None) -> None:
     """Runs visdom's server on 127.0.0.1 until Ctrl-C or SIGTERM, and shows the run in `folder`."""
     if missing_files(static_folder()):
-        _say("getting the files of visdom's page, once")
+        say("getting the files of visdom's page, once")
         fetch_frontend()
     asyncio.run(_serve(port, folder))
 
@@ -200,7 +189,7 @@ async def _serve(port: int, folder: Path | None) -> None:
         raise UserError(f"cannot be used ({os.strerror(error.errno or 0)}); choose another one", port=port) from error
     if folder is not None:  # else a page that is opened at once finds no environment and stays empty
         application.state.setdefault(_env_of(folder), {"jsons": {}, "reload": {}})
-    _say(f"visdom: {_address(port, folder)}  (Ctrl-C ends it)")
+    say(f"visdom: {_address(port, folder)}  (Ctrl-C ends it)")
     follower = _follow(folder, port) if folder is not None else None
     try:
         await _until_sigterm()
@@ -211,10 +200,7 @@ async def _serve(port: int, folder: Path | None) -> None:
 
 
 def is_foreign(host: str, origin: str | None) -> bool:
-    """Whether a request comes from another site's page, or by a name that only leads here (DNS rebinding).
-
-    The port does not matter: that of an ssh tunnel is another one.
-    """
+    """Whether a request comes from another site's page, or by a name that only leads here (DNS rebinding)."""
     return urlsplit(f"//{host}").hostname not in OURS or (origin is not None and urlsplit(origin).netloc != host)
 
 
@@ -237,7 +223,3 @@ def _env_of(folder: Path) -> str:
 def _address(port: int, folder: Path | None) -> str:
     address = f"http://{HOST}:{port}"
     return address if folder is None else f"{address}/env/{quote(_env_of(folder))}"
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

@@ -17,11 +17,7 @@ NO_METRICS = ("step", "epoch", "time", "kind", "split")  # what else is in a rec
 
 
 class TensorBoard:
-    """A sink of the Recorder: every record in the form TensorBoard has for it.
-
-    Args:
-        folder: the run's; pictures are named relative to it, and the event files are written there.
-    """
+    """A sink of the Recorder: writes every record into the run's folder, in the form TensorBoard has for it."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -58,7 +54,9 @@ class TensorBoard:
                 with chart_style():
                     write.add_figure(name, _draw_lines(record["lines"], *record["axes"]), step, close=False)
             case "final":
-                self._hyperparameters(record["config"], record["figures"])
+                options = {k: v for k, v in record["config"].items() if isinstance(v, (bool, int, float, str))}
+                metrics = {f"final/{k}": float(v) for k, v in record["figures"].items()}
+                write.add_hparams(options, metrics, run_name=".")
 
     def close(self) -> None:
         """Writes what is still in memory."""
@@ -77,10 +75,6 @@ class TensorBoard:
             bucket_counts=counts,
             global_step=step,
         )
-
-    def _hyperparameters(self, config: dict[str, Any], metrics: dict[str, Any]) -> None:
-        plain = {k: v for k, v in config.items() if isinstance(v, (bool, int, float, str))}
-        self.writer.add_hparams(plain, {f"final/{k}": float(v) for k, v in metrics.items()}, run_name=".")
 
 
 def _draw_lines(lines: dict[str, Any], x_label: str, y_label: str) -> "Figure":

@@ -1,7 +1,4 @@
-"""Pictures with the numbers of their classes. Which there are is in labels.py, what is seen of them in views.py.
-
-It knows no network and no loss. A picture that cannot be read is None, which `collate` leaves out.
-"""
+"""Pictures with the numbers of their classes. Which there are is in labels.py, what is seen of them in views.py."""
 
 import hashlib
 import io
@@ -18,25 +15,18 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from data.labels import Sample
-from data.loading import batches_of
+from data.loading import batches_of, chunks
 from data.views import Augmentation, centre_view, read_reduced
 from utils.errors import UserError, did_you_mean
 from utils.files import atomic_write
 
 
 class DogCatDataset(Dataset):
-    """Square views of pictures with the numbers of their classes.
+    """Square views, `size` pixels a side, of pictures, with the numbers of their classes: places in `classes`.
 
-    A sample is a function of (seed, epoch, index), with the cache or without, in whatever process.
-
-    Args:
-        samples: the pictures.
-        classes: names of the classes; a label's number is its place here, whatever its case.
-        size: side of the views in pixels.
-        augmentation: of training; None: the middle, as it is.
-        cache: folder in which reduced pictures are kept, so that they are decoded once; empty: none.
-
-    Raises UserError for a label that is no class, and for a cache that cannot be written.
+    A sample is a function of (seed, epoch, index). Without `augmentation` it is the middle of the picture. `cache` is a
+    folder in which reduced pictures are kept; empty: none. Raises UserError for a label that is no class, and for a
+    cache that cannot be written.
     """
 
     def __init__(
@@ -60,10 +50,8 @@ class DogCatDataset(Dataset):
             return -1
         names = [name.casefold() for name in self.classes]
         if sample.label.casefold() not in names:
-            hint = did_you_mean(sample.label, self.classes)
-            raise UserError(
-                f"{sample.source.name} is labelled {sample.label}, but the classes are {', '.join(self.classes)}{hint}"
-            )
+            known = f"{', '.join(self.classes)}{did_you_mean(sample.label, self.classes)}"
+            raise UserError(f"{sample.source.name} is labelled {sample.label}, but the classes are {known}")
         return names.index(sample.label.casefold())
 
     def __len__(self) -> int:
@@ -77,7 +65,7 @@ class DogCatDataset(Dataset):
         order = list(range(len(self)))
         if self.augmentation:
             order = np.random.default_rng((self.augmentation.seed, epoch)).permutation(len(self)).tolist()
-        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        return chunks(order, batch_size)
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         """{"image": (3, size, size) uint8, "label": number of the class or -1, "index"}; None if it cannot be read."""
@@ -151,10 +139,7 @@ def _load_array(path: Path) -> np.ndarray | None:
 
 
 def collate(samples: Sequence[dict[str, Any] | None]) -> dict[str, Tensor] | None:
-    """{"image": (B, 3, size, size) uint8, "label": (B) int64, "index": (B) int64} of what was read, or None.
-
-    Of CachedFeatures "maps" (B, C, h, w) instead of the images.
-    """
+    """{"image": (B, 3, size, size) uint8, or "maps" (B, C, h, w), "label", "index": (B) int64}, or None of nothing."""
     there = [sample for sample in samples if sample is not None]
     return default_collate(there) if there else None
 
@@ -162,10 +147,7 @@ def collate(samples: Sequence[dict[str, Any] | None]) -> dict[str, Tensor] | Non
 class CachedFeatures(Dataset):
     """What a frozen body makes of pictures: {"maps": (C, h, w), "label", "index"}, None for one that is broken.
 
-    Computed at once: a training of the last layer then costs next to nothing.
-
-    Args:
-        extract: images (B, 3, size, size) uint8 -> maps (B, C, h, w) on the CPU.
+    Computed at once by `extract`: images (B, 3, size, size) uint8 -> maps (B, C, h, w) on the CPU.
     """
 
     def __init__(self, extract: Callable[[Tensor], Tensor], pictures: DogCatDataset, batch: int, workers: int = 0):

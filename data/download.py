@@ -65,9 +65,8 @@ def listing() -> str:
 def download(name: str, to: str = "") -> Path:
     """Fetches what `name` stands for into the folder `to` (dataset/NAME by default) and returns that folder.
 
-    Files that are there already, whole and right, are left alone, so that a download that was stopped goes on. Raises
-    UserError for an unknown name, no connection, a refusal of the server, a wrong file, or an unwritable folder; a
-    file that was there before is unchanged then.
+    Files that are there already and right are left alone. Raises UserError for an unknown name, a failed or wrong
+    download, or an unwritable folder; a file that was there before is unchanged then.
     """
     if name not in downloads():
         raise UserError(f"download: no {name} here, there is {', '.join(downloads())}{did_you_mean(name, downloads())}")

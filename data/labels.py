@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import io
 import os
 import re
 from collections import defaultdict
@@ -14,7 +13,7 @@ import numpy as np
 
 from data.photos import Source, list_pictures
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import write_csv
 
 SPLIT_FOLDER = re.compile(
     r"(?:(?P<train>train|training)|(?P<val>val|valid|validation|dev)|(?P<test>test|testing))"
@@ -50,12 +49,10 @@ class Sample:
 def list_samples(root: str | Path, labels: str | Path = "") -> list[Sample]:
     """The pictures of a folder or an uncompressed .tar with their labels, sorted by name.
 
-    Where there are two or more folders beside each other, these are the classes, whatever is in them (torchvision's
-    ImageFolder); folders that only say what pictures are for (train, test1, images …) or that are around everything do
-    not count. Else a picture's label is what its name has before a number (`cat.0.jpg`, `cat_1.jpg`), or the one
-    folder. `labels` names a CSV `id,label` for pictures without one; there 1 means dog and 0 cat, if it has no other
-    labels. Raises UserError if there are no pictures, if some are of classes by folder and others by name, and for a
-    CSV that cannot be read, or does not fit them.
+    Two or more folders beside each other are the classes; folders that only say what pictures are for (train, images …)
+    do not count. Else the label is what a picture's name has before a number (`cat.0.jpg`, `cat_1.jpg`), or the one
+    folder. `labels` is a CSV `id,label` for the others, where 1 may mean dog and 0 cat. Raises UserError if there are
+    no pictures, for classes by folder and by name together, and for a CSV that cannot be read, or does not fit.
     """
     sources = list_pictures(root)
     names = [source.name for source in sources]
@@ -89,9 +86,7 @@ def _labels(names: Sequence[str], packed: bool, loose: bool) -> list[str | None]
     for name, folder, label in zip(names, folders, _labels_by_name(stems, loose=False), strict=True):
         if label and not folder and _split_for(name) != "test":
             some = ", ".join(sorted(classes.values(), key=str.casefold)[:3])
-            raise UserError(
-                f"{name} is called like a {label}, but the classes are folders here ({some}): move it into one of them"
-            )
+            raise UserError(f"{name} is called like a {label}, but classes are folders here ({some}): move it into one")
     return folders
 
 
@@ -106,10 +101,7 @@ def _innermost(folders: tuple[str, ...]) -> str | None:
 
 
 def _labels_by_name(stems: Sequence[str], loose: bool) -> list[str | None]:
-    """What the names say: `cat.0` is of a class, and `cat_1` of one, too, where `cat.0` names less than two classes.
-
-    Cameras call pictures so as well: a single class of that kind is none.
-    """
+    """What the names say: `cat.0` has a class; so has `cat_1`, if there are two, as cameras call pictures alike."""
     strict, found = ([_class_of(form.fullmatch(stem)) for stem in stems] for form in (KAGGLE_NAME, LOOSE_NAME))
     classes = {label.casefold() for label in strict if label}
     if len(classes) < 2:
@@ -167,18 +159,12 @@ def _check_ids(samples: list[Sample]) -> None:
     seen: dict[str, Sample] = {}
     for sample in samples:
         if other := seen.get(sample.id):
-            raise UserError(
-                f"{other.source.name} and {sample.source.name} have the same id, {sample.id}: labels and predictions "
-                f"would be mixed up; rename one of them"
-            )
+            raise UserError(f"{other.source.name} and {sample.source.name} have the same id, {sample.id}: rename one")
         seen[sample.id] = sample
 
 
 def class_names(samples: Sequence[Sample]) -> list[str]:
-    """The classes of the samples to train with, sorted; names that differ in case only are one.
-
-    Raises UserError if it is not two.
-    """
+    """The classes to train with, sorted; names that differ in case only are one. Raises UserError if it is not two."""
     names = {sample.label.casefold(): sample.label for sample in reversed(samples) if sample.label is not None}
     if len(names) < 2:
         found = f"only {next(iter(names.values()))}" if names else "none"
@@ -203,11 +189,10 @@ def _split_for(name: str) -> str:
 def choose_split(samples: Sequence[Sample], split: str) -> list[Sample]:
     """The samples that are for `split` (train, val, test), in the order given.
 
-    Training and validation share the labelled pictures that are in no test folder, those labelled by name, or if there
-    are none, those from a file of labels: what is in a val folder is for validation, or else a tenth of each class, by
-    a hash of the file's name. Test is what is in a test folder or not labelled by name; if there is nothing of the
-    kind, all of it. Raises UserError if nothing is left for the split, a class has one picture only, or two pictures
-    of the test that are not labelled by name have the same id.
+    Test: what is in a test folder or not labelled by name, else everything. Of the other labelled pictures (those from
+    a CSV only if there are no others) what is in a val folder is for validation, else a tenth of each class, by a hash
+    of the name. Raises UserError if nothing is left, a class has one picture only, or two pictures of the test have the
+    same id.
     """
     if split == "test":
         chosen = [s for s in samples if s.split == "test" or s.label is None or s.listed] or list(samples)
@@ -247,14 +232,8 @@ def _original(name: str) -> str:
 
 
 def write_submission(path: Path, table: Mapping[str, np.ndarray], classes: list[str]) -> None:
-    """Kaggle's CSV, by id: `id,label` with the probability of the last of two classes, else one column for each.
-
-    `table` has the probabilities (K) of each id; they are kept CLIP away from 0 and 1.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label"] if len(classes) == 2 else ["id", *classes])
-    for name in sorted(table, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)):
-        row = table[name].clip(CLIP, 1 - CLIP)
-        writer.writerow([name, f"{row[1]:.6f}"] if len(classes) == 2 else [name, *(f"{p:.6f}" for p in row)])
-    atomic_write(path, text.getvalue())
+    """Kaggle's CSV of probabilities (K) by id, CLIP away from 0 and 1: those of the last of two classes, or of all."""
+    two = len(classes) == 2
+    order = sorted(table, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    rows = ([name, *(f"{p:.6f}" for p in table[name].clip(CLIP, 1 - CLIP)[int(two) :])] for name in order)
+    write_csv(path, ["id", "label"] if two else ["id", *classes], rows)

@@ -1,10 +1,15 @@
-"""Batches from processes that read data."""
+"""Batches of indices, and batches from processes that read data."""
 
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
+
+
+def chunks(indices: list[int], size: int) -> list[list[int]]:
+    """The indices in batches of this size; the last one may be smaller."""
+    return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 
 def batches_of(loader: DataLoader) -> Iterator[Any]:

@@ -1,7 +1,4 @@
-"""Photographs to train a painter with: every picture in a folder or a .tar, as random crops.
-
-It knows no network and no loss. Broken pictures are replaced by the next one and named in the batch.
-"""
+"""Photographs to train a painter with: every picture in a folder or a .tar, as random crops."""
 
 import hashlib
 import io
@@ -19,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.loading import chunks
 from utils.errors import UserError
-from utils.images import IMAGE_SUFFIXES, open_image, read_image
+from utils.images import IMAGE_SUFFIXES, Picture, open_image, read_image
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "photos"
 NEAREST = 0.38  # of the photograph's shorter side: the smallest crop
@@ -46,7 +44,7 @@ class Source:
 def list_pictures(root: str | Path, option: str = "data_root") -> list[Source]:
     """All pictures (by suffix) in a folder, however deep, or in a .tar file, sorted by name; no hidden ones.
 
-    `option` is what messages call the place. Raises UserError if there is no such place, or no picture in it.
+    Raises UserError about `option` if there is no such place, or no picture in it.
     """
     root = Path(root)
     place = {option: root}
@@ -92,10 +90,19 @@ def _printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def choose_split(sources: list[Source], split: str, option: str = "data_root") -> list[Source]:
-    """The part of the photographs that is for `split` (train, val, test), by a hash of their names.
+def read_source(source: Source, shorter: int, max_megapixels: float = 0) -> Picture:
+    """A picture; a shorter side of more than so many pixels is reduced to that. Raises UserError or OSError."""
+    with source.open() as file:
+        sides = open_image(file, source.name, max_megapixels).size
+        file.seek(0)
+        longest = math.ceil(shorter * max(sides) / min(sides))
+        return read_image(file, max_megapixels, max_side=longest, name=source.name)
 
-    `option` is what the message calls their place. Raises UserError if there are fewer than three.
+
+def choose_split(sources: list[Source], split: str, option: str = "data_root") -> list[Source]:
+    """The photographs that are for `split` (train, val, test), by a hash of their names.
+
+    Raises UserError about `option` if there are fewer than three.
     """
     if len(sources) < 3:
         count = "1 photograph is" if len(sources) == 1 else f"{len(sources)} photographs are"
@@ -107,16 +114,10 @@ def choose_split(sources: list[Source], split: str, option: str = "data_root") -
 
 
 class PhotoDataset(Dataset):
-    """Square crops of photographs, each with the numbers of the styles that it is to be painted in now.
+    """Square crops of photographs, `size` pixels a side, each with the numbers of the styles to paint it in.
 
-    A sample is a function of (seed, epoch, index): a resumed run sees what the uninterrupted one would have seen.
-
-    Args:
-        sources: the photographs.
-        size: side of the crop in pixels.
-        styles: number of styles there are.
-        each: how many of them a photograph is painted in at a time.
-        seed: of the crops and the styles. None: the middle of the picture, and all styles.
+    A sample is a function of (seed, epoch, index). A photograph is painted in `each` of the `styles` at a time; without
+    a seed it is the middle of the picture, in all styles.
     """
 
     def __init__(self, sources: list[Source], size: int, styles: int, each: int = 1, seed: int | None = None):
@@ -132,12 +133,12 @@ class PhotoDataset(Dataset):
     def batches(self, batch_size: int, epoch: int, limit: int = 0) -> list[list[int]]:
         """The epoch's batches in random order, `limit` of them at most (0: all)."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self)).tolist()
-        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)][: limit or None]
+        return chunks(order, batch_size)[: limit or None]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{"image": (3, size, size) uint8, "style": (each) numbers, "broken": names of what could not be read}.
+        """{"image": (3, size, size) uint8, "style": (each) numbers, "broken": names of those replaced by the next one}.
 
-        A photograph that cannot be read is replaced by the next one. Raises UserError if none can be read.
+        Raises UserError if none can be read.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"photograph {index} of {len(self)}")  # this is what ends a `for`
@@ -145,7 +146,7 @@ class PhotoDataset(Dataset):
         for offset in range(len(self)):
             source = self.sources[(index + offset) % len(self)]
             try:
-                rgb = self._read(source)
+                rgb = read_source(source, 2 * self.size).rgb  # no time for more detail
             except (UserError, OSError) as error:
                 broken.append(source.name)
                 reason = reason or error
@@ -153,14 +154,6 @@ class PhotoDataset(Dataset):
             random = None if self.seed is None else np.random.default_rng((self.seed, self.epoch, index))
             return {"image": self._crop(rgb, random), "style": self._styles(random), "broken": broken}
         raise UserError(f"none of the {len(self)} photographs can be read; the first: {reason}")
-
-    def _read(self, source: Source) -> np.ndarray:
-        """(H, W, 3) uint8; a shorter side of more than 2 * size pixels is reduced to that: no time for more detail."""
-        with source.open() as file:
-            width, height = open_image(file, source.name).size
-            file.seek(0)
-            longest = math.ceil(2 * self.size * max(width, height) / min(width, height))
-            return read_image(file, max_side=longest, name=source.name).rgb
 
     def _crop(self, rgb: np.ndarray, random: np.random.Generator | None) -> Tensor:
         """(H, W, 3) -> (3, size, size): a square of the picture, mirrored or not; its middle if random is None."""

@@ -37,13 +37,11 @@ EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "poetry.jsonl"
 
 
 def read_poems(path: str | Path) -> list[Poem]:
-    """Reads every poem of a file or folder.
+    """Reads every poem of a file or folder: .txt, .jsonl, chinese-poetry's .json (also .gz, .xz), and tang.npz.
 
-    .txt (one poem a line, or poems between blank lines; see parse_poem), .jsonl (id, author, title, lines, form,
-    split), the chinese-poetry project's .json, each also as .gz or .xz, and tang.npz. UTF-8, any language. Chinese
-    verse is cleaned (data/verse.py: plain) and left out where characters are missing; stderr says how many were, and
-    which files of a folder hold something else. A poem without a split gets one (data/splits.py), one without a form,
-    or with an unknown one, the form of its shape. Raises UserError naming file and line, also when no poem is found.
+    UTF-8, any language. Chinese verse is cleaned, and left out where characters are missing; stderr says how many poems
+    were, and which files of a folder hold none. A poem without a split gets one, one without a known form that of its
+    shape. Raises UserError naming file and line, also when no poem is found.
     """
     path = Path(path)
     files = _files(path)
@@ -78,9 +76,7 @@ def _files(path: Path) -> list[Path]:
             raise UserError(f"{path} holds no {', '.join(SUFFIXES)} file (also .gz, .xz)")
         return files
     if not path.exists():
-        raise UserError(
-            "does not exist: give a file or folder of poems, or leave it out for the embedded ones", data_root=path
-        )
+        raise UserError("does not exist: give a file or folder of poems; without it: the embedded ones", data_root=path)
     if _kind(path) not in SUFFIXES:
         raise UserError(f"{path}: unknown kind of file; poems are read from {', '.join(SUFFIXES)} (also .gz, .xz)")
     return [path]
@@ -193,11 +189,7 @@ def _read_npz(path: Path) -> Iterator[Poem]:
 
 
 def read_words(path: Path) -> dict[int, str]:
-    """`ix2word` of the book's tang.npz: a pickled dict of ids and characters.
-
-    numpy would run the pickle to read it; here its opcodes are only listed, and the numbers and strings among them are
-    the dict. Raises UserError for another file.
-    """
+    """`ix2word` of the book's tang.npz: a pickled dict, whose opcodes are read, never run. Or a UserError."""
     try:
         with ZipFile(path) as archive, archive.open("ix2word.npy") as file:
             np.lib.format.read_magic(file)

@@ -1,7 +1,6 @@
-"""Poems as training samples: packed into sequences of token ids without waste.
+"""Poems as training samples: [form] [author …] [title …] [keywords …] <bos> body <eos>, packed into sequences of ids.
 
-A poem becomes [form] [author …] [title …] [keywords …] <bos> body <eos>. The part before <bos> is a condition and is
-left out at random in training, so that one network writes with and without it.
+The part before <bos> is a condition, and left out at random, so that one network writes with and without it.
 """
 
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.loading import chunks
 from data.verse import STOPS, Poem
 from data.vocabulary import KEYWORD, MORE, SPECIALS, Vocabulary
 
@@ -26,19 +26,15 @@ def character_counts(poems: Iterable[Poem], vocabulary: Vocabulary) -> Tensor:
 
 
 class PoetryDataset(Dataset):
-    """Sequences of ids to train on or to evaluate; each holds one poem after the other, as many as fit.
+    """Sequences of ids to train on or to evaluate; each is filled with whole poems, so that little is padding.
 
-    Packing keeps padding away: poems have 20 to 3,000 characters, packed sequences are all nearly full, and a batch of
-    them is as mixed as the corpus, which a batch of poems of equal length is not.
+    Conditions and packing are a function of (seed, epoch).
 
     Args:
-        condition: "none" (text alone), "all" (form, author and title given) or "random": in training half of the poems
-            get none, in the others form, author and title are each there with probability 0.7, and one to four
-            keywords, words of the poem itself, with probability 0.5.
-        sequence_length: tokens of a sequence; longer poems are cut into chunks at the ends of lines, a later chunk
-            starts with <more> instead of <bos>. 0: one whole poem a sequence, in the order given; for evaluation.
-        seed: conditions and packing are a function of (seed, epoch), so that a resumed run sees what the uninterrupted
-            one would have seen.
+        condition: "none" (text alone), "all" (form, author and title given) or "random": half of the poems get none,
+            the others form, author and title with probability 0.7 each, one to four own words with 0.5.
+        sequence_length: longer poems are cut at the ends of lines; a later chunk starts with <more> instead of <bos>.
+            0: one whole poem a sequence, in the order given; for evaluation.
     """
 
     def __init__(
@@ -106,15 +102,11 @@ class PoetryDataset(Dataset):
             order = np.argsort(
                 [sum(len(self.chunks[i][1]) for i in chunks) for chunks in self.sequences], kind="stable"
             )
-        return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+        return chunks(order.tolist(), batch_size)
 
 
 class _KeywordSampler:
-    """Draws words of a poem: single characters, and pairs that start at an even place of their verse.
-
-    Common characters are drawn less often, by the square root of their frequency as in word2vec (Mikolov et al. 2013):
-    nobody asks for a poem about 不.
-    """
+    """Draws words of a poem: single characters, and pairs from even places of a verse; common ones less often."""
 
     COMMON = 1e-3  # frequency from which on a character is drawn less often
 
@@ -163,10 +155,7 @@ def _pack(lengths: list[int], order: np.ndarray, sequence_length: int, bins: int
 
 
 def _cut(text: str, sequence_length: int) -> list[tuple[int, int]]:
-    """Where to cut <bos> + text + <eos> into chunks of at most `sequence_length` tokens: (start, stop) pairs.
-
-    Each starts one token early: that place is for <bos> or <more>.
-    """
+    """Where to cut <bos> + text + <eos> into chunks: (start, stop), with room for <bos> or <more> in front."""
     if not sequence_length or len(text) + 2 <= sequence_length:
         return [(0, len(text) + 2)]
     cuts, last, longest = [], 0, sequence_length - 2

@@ -1,7 +1,6 @@
-"""The rhyme table: which 平水韵 groups a character belongs to. It travels in the poet's file; the rules are elsewhere.
+"""The rhyme table, which travels in the poet's file: which 平水韵 groups a character belongs to.
 
-{"rhyme_tones": {"一东": "平", …}, "rhymes": {"一东": "东同铜…", …}}: the groups with their tones (平 上 去 入), and the
-characters that have a reading in each.
+{"rhyme_tones": {"一东": "平", …}, "rhymes": {"一东": "东同铜…", …}}: each group's tone (平 上 去 入) and characters.
 """
 
 import json

@@ -1,8 +1,4 @@
-"""Splits of a corpus: poems that share a couplet, and near duplicates, stay together.
-
-Else the network would be evaluated on verse that it has learnt by heart: in the Tang corpus 6 to 7 of 100 poems share a
-couplet with another one.
-"""
+"""Splits of a corpus: poems that share a couplet (7 of 100 in the Tang corpus), and near duplicates, stay together."""
 
 import re
 import zlib
@@ -28,27 +24,20 @@ def choose_split(poems: list[Poem], split: str) -> list[Poem]:
 
 
 def assign_splits(poems: list[Poem]) -> None:
-    """Gives poems without a split one by a hash of their text (90 : 5 : 5), and related ones the same.
-
-    It is the split that one of them has already, if so. Neither the order of the poems nor of the files matters. Of
-    three groups of poems that have no split at all each gets another one.
-    """
+    """Gives poems without a split one by a hash of their text (90 : 5 : 5), and related ones the same."""
     related = _groups(poems)
     free = [group for group in related if not any(poem.split for poem in group)]
     for group in related:
         given = [split for split in SPLITS if any(poem.split == split for poem in group)]
-        _put(group, given[0] if given else {0: "val", 1: "test"}.get(_hash(group) % 20, "train"))
+        split = given[0] if given else {0: "val", 1: "test"}.get(_hash(group) % 20, "train")
+        for poem in group:
+            poem.split = poem.split or split
     for split in SPLITS if len(free) == len(related) else ():
         counts = {name: sum(group[0].split == name for group in related) for name in SPLITS}
         donors = [group for group in related if counts[group[0].split] > 1]  # a small corpus may lack one by chance
         if donors and not counts[split]:
             for poem in min(donors, key=_hash):
                 poem.split = split
-
-
-def _put(group: list[Poem], split: str) -> None:
-    for poem in group:
-        poem.split = poem.split or split
 
 
 def _hash(group: list[Poem]) -> int:

@@ -1,7 +1,4 @@
-"""Verse as text: marks, lines, verses and forms; what is not verse in it; and the poems in a text that somebody gives.
-
-No torch here: what is given on the command line is looked at before anything slow is loaded.
-"""
+"""Verse as text: marks, lines, verses and forms; what is not verse in it; the poems that somebody gives. No torch."""
 
 import itertools
 import os
@@ -88,8 +85,6 @@ def traditional(text: str) -> str:
     return _converter("s2t").convert(text)
 
 
-# --------------------------------------------------------------------------------------------------- cleaning
-
 NOTE = re.compile(r"（[^（）]*）|\([^()]*\)|〖[^〖〗]*〗|【[^【】]*】")
 BRACKET = re.compile(r"\[([^\[\]]*)\]")
 RESTORED = re.compile(f"(?![一二三四五六七八九十]+$)[{HAN}]{{1,2}}")
@@ -107,8 +102,8 @@ def is_chinese(text: str) -> bool:
 def without_notes(text: str) -> str:
     """Chinese `text` without what is in brackets, such as （一作…）. Other text comes back as it is.
 
-    One or two characters in square brackets are restored ones (景[龍]年) and stay. A number may be that of a note: it
-    stays, as do more characters, where the verse has the usual length with them.
+    One or two characters in square brackets are restored ones (景[龍]年) and stay, as do more, or a number, where the
+    verse has the usual length with them.
     """
     if not re.search(r"[（(〖【\[［]", text) or not is_chinese(text):
         return text
@@ -161,9 +156,6 @@ def why_not(lines: Sequence[str]) -> str:
     return OTHER_SIGNS if is_verse(lines) and re.search(f"[^{HAN}{MARKS}]", text) else ""
 
 
-# -------------------------------------------------------------------------------------------- what somebody gives
-
-
 CORPUS = r"\.(jsonl?|npz|gz|xz)$"
 # around the name: 唐·王之涣, [唐] 王之涣, 唐代：王之涣, 王之涣〔唐代〕, 作者：王之涣
 AUTHOR_HEAD = re.compile(r"^(作者|[唐宋元明清]代?)[:：\s]+|^.{1,2}[·・]|〔.*?〕")
@@ -183,8 +175,8 @@ def blocks(text: str) -> list[str]:
 def parse_poem(text: str) -> Poem:
     """Title, author and lines of one poem, notes in brackets left out.
 
-    The title is 《…》 in front, or what stands before a colon in the first line, or a line before the first with a
-    Chinese mark (without marks: before verses of a form); a second such line is the author.
+    The title is 《…》 in front, or before a colon in the first line, or a line before the verse; a second line is the
+    author.
     """
     text = without_notes("\n".join(line.strip() for line in text.splitlines()).strip())
     if titled := re.fullmatch(r"([^:：，。\n《]{1,40})[:：]([^\n]+[，。].*)", text, re.DOTALL):
@@ -213,10 +205,7 @@ def _marked(text: str) -> bool:
 
 
 def split_verses(poem: str | Sequence[str]) -> list[str]:
-    """The verses of a poem as somebody writes it, without marks; also of one without any that has a form's length.
-
-    They end at punctuation, spaces, line breaks and slashes. Of a text the title is left out.
-    """
+    """The verses of a poem as somebody writes it, without marks and title; of one without marks, by its length."""
     text = "\n".join(parse_poem(poem).lines if isinstance(poem, str) else poem)
     parts = re.split(rf"[{MARKS}\s/\\|,.;:!?：—–…·]+", text)
     parts = [kept for part in parts if (kept := "".join(c for c in part if unicodedata.category(c)[0] in "LMNS"))]
@@ -227,10 +216,10 @@ def split_verses(poem: str | Sequence[str]) -> list[str]:
 
 
 def given_poems(given: str, argument: str = "") -> list[str]:
-    """The poems (with their titles) of what a command was given: text, the name of a UTF-8 file with it, or STDIN.
+    """The poems (with their titles) of what a command was given: text, the name of a UTF-8 file or corpus, or STDIN.
 
-    Poems stand between blank lines; a file may also be one of a corpus (.jsonl, .json, .npz, packed ones). `argument`
-    is what errors are about. Raises UserError for a file that is not there, or no text, and if there is no poem.
+    Poems stand between blank lines; `argument` is what errors are about. Raises UserError for a file that is not there,
+    or no text, and if there is no poem.
     """
     about = {argument: None} if argument else {}
     if given == STDIN:

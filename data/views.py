@@ -9,23 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.photos import Source
-from utils.images import on_white, open_image, read_image
+from utils.images import open_image, read_image
 
 MARGIN = 256 / 224  # a picture's shorter side, in sides of the crop, as torchvision's networks are validated
 MIN_AREA = 0.35  # of the picture, that a training crop shows
 RATIO = (3 / 4, 4 / 3)  # width to height of a training crop, before it is made square
-LUMA = torch.tensor([0.299, 0.587, 0.114])  # shares of red, green and blue in the grey of ITU-R BT.601
+LUMA = torch.tensor([0.299, 0.587, 0.114])  # weights of red, green and blue in the grey of ITU-R BT.601
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random views of a training.
+    """The random views of a training, each a function of (seed, epoch, index).
 
     Args:
-        seed: of the crops, mirrorings and colours; a view is a function of (seed, epoch, index).
         jitter: strength of the changes of brightness, contrast and saturation; 0: none.
         shuffle_blocks: cut half of the views into so many regions a side, and shuffle these; 0: none.
-        min_area: share of the picture that a crop shows at least.
+        min_area: fraction of the picture that a crop shows at least.
         views: number of different views of a picture, which then come again; 0: new ones in each epoch.
     """
 
@@ -51,10 +50,9 @@ class Augmentation:
 
 
 def read_reduced(source: Source, size: int) -> np.ndarray:
-    """A picture to make views of `size` pixels a side from: (H, W, 3) uint8, transparent parts white.
+    """(H, W, 3) uint8 on white to make views of `size` pixels of, its shorter side reduced to size / sqrt(MIN_AREA).
 
-    A shorter side of more than size / sqrt(MIN_AREA) pixels is reduced to that: the smallest crops of a training then
-    have `size` pixels a side. Nothing is enlarged. Raises UserError or OSError if it cannot be read.
+    Raises UserError or OSError if it cannot be read.
     """
     shortest = math.ceil(size / math.sqrt(MIN_AREA))
     with source.open() as file:
@@ -63,9 +61,7 @@ def read_reduced(source: Source, size: int) -> np.ndarray:
         drafty = min(sides) >= 4 * shortest  # from there on a JPEG is decoded at 1/2, 1/4 or 1/8
         longest = round(shortest * max(sides) / min(sides)) if drafty else 0
         picture = read_image(file, max_side=longest, name=source.name)
-    rgb = picture.rgb
-    if picture.alpha is not None:
-        rgb = on_white(rgb, picture.alpha)
+    rgb = picture.on("white")
     if min(rgb.shape[:2]) <= shortest:
         return rgb
     reduced = _with_shorter_side(_planes(rgb), shortest)  # (3, H, W)
@@ -95,10 +91,7 @@ def _middle(image: Tensor, side: int) -> Tensor:
 
 
 def centre_view(rgb: np.ndarray, size: int) -> Tensor:
-    """(H, W, 3) -> (3, size, size) uint8: the shorter side resized to size * 256 / 224, the middle cut out.
-
-    What a classifier is validated on and used with. It is torchvision's Resize (bicubic) and CenterCrop.
-    """
+    """(H, W, 3) -> (3, size, size) uint8: torchvision's Resize (bicubic) to size * 256 / 224, and CenterCrop."""
     image = _middle(_planes(rgb), 3 * min(rgb.shape[:2]))  # a strip of 1 x 60000 pixels must not be enlarged as a whole
     return _middle(_with_shorter_side(image, round(size * MARGIN)), size).contiguous()
 
@@ -108,8 +101,7 @@ def random_box(
 ) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of a random part of a picture, in pixels: `min_area` to all of it, RATIO wide.
 
-    The random crop of Inception ("Going Deeper with Convolutions", CVPR 2015, section 6), as torchvision's
-    RandomResizedCrop draws it: ten tries, then the middle.
+    As torchvision's RandomResizedCrop draws it (Inception, CVPR 2015, section 6): ten tries, then the middle.
     """
     for _ in range(10):
         area = width * height * random.uniform(min_area, 1)
@@ -124,10 +116,7 @@ def random_box(
 
 
 def jitter_colours(image: Tensor, strength: float, random: np.random.Generator) -> Tensor:
-    """(3, H, W) uint8 with brightness, contrast and saturation times random factors in 1 - strength .. 1 + strength.
-
-    All three are one linear map of the colours; they are cut off at black and white once, at the end.
-    """
+    """(3, H, W) uint8 with brightness, contrast and saturation times random factors in 1 - strength .. 1 + strength."""
     brightness, contrast, saturation = random.uniform(max(0, 1 - strength), 1 + strength, 3).tolist()
     pixels = image.reshape(3, -1).float()  # (3, H * W), 0..255
     matrix = brightness * contrast * (saturation * torch.eye(3) + (1 - saturation) * LUMA)  # (3, 3)
@@ -138,10 +127,9 @@ def jitter_colours(image: Tensor, strength: float, random: np.random.Generator) 
 def shuffle_regions(image: np.ndarray, blocks: int, random: np.random.Generator, reach: float = 2) -> np.ndarray:
     """A picture (C, H, W) cut into `blocks` x `blocks` regions that have changed places with near ones.
 
-    The region confusion mechanism of "Destruction and Construction Learning for Fine-grained Image Recognition" (CVPR
-    2019, section 3.1): in each row, then in each column, regions are sorted by their number plus a uniform random one
-    in -reach .. reach, so that none moves by 2 * reach or more along either. Pixels that do not fill a region stay at
-    the border. Needs `blocks` <= H, W.
+    "Destruction and Construction Learning for Fine-grained Image Recognition" (CVPR 2019, section 3.1): in each row,
+    then in each column, regions are sorted by their number plus a uniform random one in -reach .. reach. Needs `blocks`
+    <= H, W.
     """
     h, w = (length // blocks for length in image.shape[1:])
     top, left = ((length % blocks) // 2 for length in image.shape[1:])
@@ -165,8 +153,7 @@ def as_input(image: Tensor) -> Tensor:
 def mixup(inputs: Tensor, target: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Each sample (B, …) and target (B, K) mixed with those of another one (Zhang et al. 2018, section 2).
 
-    One weight for the batch, drawn from Beta(alpha, alpha). Each sample keeps the larger part, so that metrics of its
-    own label stay meaningful.
+    One weight for the batch, from Beta(alpha, alpha); each sample keeps the larger part.
     """
     weight = torch.distributions.Beta(alpha, alpha).sample().item()
     weight = max(weight, 1 - weight)

@@ -103,10 +103,7 @@ class ComposeTab:
 
 
 def read_state(state: Any) -> dict:
-    """What `show_state` has given the browser, and gets back from there, with nothing else in it.
-
-    Raises UserError if that is something else.
-    """
+    """What `show_state` has given the browser, and gets back from there. Raises UserError if that is something else."""
     try:
         asked = {name: state["asked"][name] for name in ASKED}
         poems = [

@@ -1,7 +1,4 @@
-"""What stands between the page and whoever calls it: which names and paths are answered, how much may be sent.
-
-Pages of other sites cannot drive this one, and what is uploaded or made is deleted as soon as it has been used.
-"""
+"""What stands between the page and whoever calls it: which names and paths are answered, how much may be sent."""
 
 import asyncio
 import ipaddress
@@ -38,14 +35,7 @@ INPUTS, OUTPUTS = "in", "out"
 
 
 class Guard:
-    """An ASGI application that hands on to `app` what it should see.
-
-    Args:
-        app: the application.
-        host: the address that the server listens at.
-        max_bytes: the largest body of a request.
-        uploads: where the files are.
-    """
+    """An ASGI application that hands on to `app` what it should see, and no request of more than `max_bytes`."""
 
     def __init__(self, app: ASGIApp, host: str, max_bytes: int, uploads: "Uploads"):
         self.app, self.max_bytes, self.uploads = app, max_bytes, uploads
@@ -112,12 +102,7 @@ def _is_address(name: str) -> bool:
 
 
 class Uploads:
-    """The files on their way in and out, each in a folder of its own below `root`; they live for one request.
-
-    Args:
-        root: a folder that is used for nothing else.
-        max_bytes: of all files together.
-    """
+    """Files on their way in and out, `max_bytes` together, each in a folder of its own in `root`, for one request."""
 
     def __init__(self, root: Path, max_bytes: int):
         self.root, self.max_bytes = root.resolve(), max_bytes

@@ -1,7 +1,7 @@
 """What the tabs share: names of fields, jobs that can be stopped, errors as sentences, photographs in and out.
 
-Pictures travel in the messages as data, not as files: what is uploaded is read and deleted at once, and what is made is
-never written, but for the clients of the API, who fetch it once.
+Pictures travel in the messages as data: what is uploaded is read and deleted at once, and what is made is never
+written, but for the clients of the API.
 """
 
 import base64
@@ -21,8 +21,7 @@ from PIL import Image
 
 from demo.guard import Uploads
 from demo.service import LENGTHS, Cancelled, Service, sample_photos
-from infer.painting.names import CHINESE
-from shihua import Progress
+from shihua import Progress, chinese_name
 from utils.errors import UserError
 from utils.photo import Photo
 
@@ -52,7 +51,7 @@ ANIMALS = {"cat": "猫", "dog": "狗"}
 
 def bilingual(name: str) -> str:
     """Both names of a style or a class, as far as it has them."""
-    chinese = ANIMALS.get(name) or CHINESE.get(name, ("",))[0]
+    chinese = ANIMALS.get(name) or chinese_name(name)
     return f"{chinese} {name.replace('_', ' ')}".strip()
 
 
@@ -64,9 +63,6 @@ def style_choice(service: Service) -> gr.Radio:
     choices = [(bilingual(name), name) for name in service.styles]
     value = choices[0][1] if choices else None
     return gr.Radio(choices, value=value, label=LABELS["style"], elem_classes="styles")
-
-
-# --------------------------------------------------------------------------------------------------- jobs and errors
 
 
 def message_of(error: UserError) -> str:
@@ -138,9 +134,6 @@ class Jobs:
         stop.click(self.stopper(tab), None, None, cancels=[event], queue=False, **PRIVATE)
 
 
-# ------------------------------------------------------------------------------------------------------ photographs
-
-
 def to_url(pixels: np.ndarray) -> str:
     """(H, W, 3) uint8, or (H, W, 4) with alpha, as a data URL."""
     return (
@@ -185,12 +178,7 @@ def wanted(photo: Photo | None) -> Photo:
 
 
 class Photos:
-    """Photographs on their way between the browser and the service.
-
-    Args:
-        service: what decodes them.
-        uploads: where files are on their way.
-    """
+    """Photographs on their way between the browser and the service."""
 
     def __init__(self, service: Service, uploads: Uploads):
         self.service, self.uploads = service, uploads

@@ -1,7 +1,4 @@
-"""What the page does, for whoever sends something: the facade (shihua.py) within limits, on shared cores.
-
-It knows no Gradio and writes no files. What strangers send may be anything: they get a UserError for what cannot be.
-"""
+"""What the page does, for whoever sends something: the facade (shihua.py) within limits, on shared cores. No Gradio."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -108,7 +105,7 @@ class Service:
         picture = self.decode(photo)
         with self._cores.shared():
             painting = self._model("painter").paint(picture, progress=progress, **asked)
-        return _on_white(picture), _on_white(read(painting))
+        return picture.on("white"), read(painting).on("white")
 
     def postcard(
         self, photo: Photo, poem: str = "", progress: Progress | None = None, **asked: Any
@@ -142,12 +139,6 @@ class Service:
 def sample_photos() -> list[Path]:
     """Photographs that come with the project."""
     return sorted(SAMPLES.glob("*.jpg"))
-
-
-def _on_white(picture: Any) -> np.ndarray:
-    from utils.images import on_white
-
-    return picture.rgb if picture.alpha is None else on_white(picture.rgb, picture.alpha)
 
 
 def _check(**given: Any) -> None:

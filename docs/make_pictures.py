@@ -1,7 +1,7 @@
 """Makes the pictures of the README with the project's own networks: `python docs/make_pictures.py [NAME …]`.
 
-The photographs come with scikit-image (a development dependency): coffee (CC0, Rachel Michetti), Chelsea the cat (CC0,
-Stefan van der Walt), the astronaut Eileen Collins and a rocket (public domain, NASA and SpaceX).
+Photographs of scikit-image: coffee (CC0, Rachel Michetti), Chelsea the cat (CC0, Stefan van der Walt), the astronaut
+Eileen Collins and a rocket (public domain, NASA and SpaceX).
 """
 
 import contextlib

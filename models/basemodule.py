@@ -1,7 +1,6 @@
 """BaseModule: an nn.Module that saves itself to one file and is rebuilt from that file alone.
 
-It knows no task and no config. Files are safetensors: numbers and a JSON header, no pickle, so opening a
-stranger's model runs none of the stranger's code.
+Files are safetensors: numbers and a JSON header, no pickle, so opening a stranger's model runs no code.
 """
 
 import json
@@ -17,16 +16,11 @@ from torch import Tensor, nn
 
 from utils.errors import UserError
 from utils.files import MODEL_FORMAT as FORMAT
-from utils.files import atomic_save
+from utils.files import atomic_save, metadata_of
 
 
 class BaseModule(nn.Module):
-    """Base of every network here. A subclass hands its constructor's arguments (JSON values) to `super().__init__`.
-
-    class LeNet(BaseModule):
-        def __init__(self, classes: int = 2):
-            super().__init__(classes=classes)
-    """
+    """Base of every network here. A subclass hands its constructor's arguments (JSON values) to `super().__init__`."""
 
     registry: dict[str, type["BaseModule"]] = {}
 
@@ -47,11 +41,7 @@ class BaseModule(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def save(self, path: str | Path, dtype: torch.dtype | None = None, **metadata: Any) -> None:
-        """Writes class name, constructor arguments, weights and `metadata` (JSON values) to `path`, atomically.
-
-        `dtype=torch.float16` halves the file; `load` always gives float32. Raises UserError if the place cannot be
-        written.
-        """
+        """Writes class, constructor's arguments, weights, all or half as precise, and `metadata` (JSON), atomically."""
         tensors = {}
         for name, tensor in self.state_dict().items():
             tensor = tensor.detach().cpu().contiguous()
@@ -68,19 +58,13 @@ class BaseModule(nn.Module):
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
         """Rebuilds the network a file holds: class, sizes, weights (float32, in eval mode) and `metadata`.
 
-        `BaseModule.load` takes any class of this project, `Poet.load` a Poet only. Raises UserError for a missing,
-        truncated or foreign file, another class, or weights that do not fit.
+        Raises UserError for a missing, truncated or foreign file, a class that is no `cls`, or weights that do not fit.
         """
         if not _is_safetensors(path):
-            raise UserError(
-                f"{path} is not a model file of this project, or was cut short: give a .safetensors that it has written"
-            )
+            raise UserError(f"{path} is not a model file of this project, or cut short: give a .safetensors of its own")
         header, tensors = _read_safetensors(path)
         if header.get("format") != FORMAT:
-            raise UserError(
-                f"{path} is a bare state dict (no {FORMAT} header): build the network and call load_weights, "
-                f"or give a file written by save"
-            )
+            raise UserError(f"{path} is a bare state dict (no {FORMAT} header): give a file that `save` has written")
         name = header.get("class")
         found = cls.registry.get(name, BaseModule)
         try:
@@ -104,9 +88,8 @@ class BaseModule(nn.Module):
     ) -> list[str]:
         """Copies weights in from a file (.safetensors, .pt, .pth, .model …) or a state dict, also a foreign one.
 
-        Understands what `unwrap` does, and the running statistics that InstanceNorm wrote before PyTorch 0.4 (left
-        out). `.pt` files are read with `weights_only=True`. With `strict=False` (part of a pretrained network) the
-        names that were not loaded, on either side, are returned; otherwise they are a UserError.
+        Understands what `unwrap` does; InstanceNorm's running statistics of old files are left out. With `strict=False`
+        the names that were not loaded, on either side, are returned; otherwise they are a UserError.
         """
         if isinstance(source_or_tensors, Mapping):
             tensors, source = source_or_tensors, source or "the state dict"
@@ -129,23 +112,28 @@ class BaseModule(nn.Module):
         return sorted(set(extra + missing + misfit))
 
 
-def average(paths: Sequence[str | Path], weights: Sequence[float]) -> BaseModule:
+def average(paths: Sequence[str | Path], weights: Sequence[float] = ()) -> BaseModule:
     """The network whose weights are the weighted mean of those of several files of the same network.
 
-    Networks that were trained from the same weights on often lie in one valley, and their mean is better than each of
-    them (Wortsman et al. 2022). Buffers of whole numbers and the metadata are those of the last file. Raises UserError
-    if the files hold different networks.
+    Networks trained from the same weights on often lie in one valley (Wortsman et al. 2022). Buffers of whole numbers
+    and the metadata, besides "average", are those of the last file. No `weights`: equal ones. Raises UserError if the
+    files hold different networks, or the weights are not one for each.
     """
+    weights = weights or [1.0] * len(paths)
+    total = sum(weights)
+    if len(weights) != len(paths) or not total:
+        raise UserError(f"expected a number for each of the {len(paths)} files, as in 0.3,0.7", shares=None)
     models = [BaseModule.load(path) for path in paths]
     result = models[-1]
     for path, model in zip(paths, models, strict=True):
         if (type(model), model.arguments) != (type(result), result.arguments):
             raise UserError(f"{path} and {paths[-1]} hold different networks: only equal ones can be averaged")
-    total = sum(weights)
     states = [model.state_dict() for model in models]
     for name, tensor in result.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(sum(weight / total * state[name] for weight, state in zip(weights, states, strict=True)))
+    names = [f"{weight:g} x {Path(path).name}" for weight, path in zip(weights, paths, strict=True)]
+    result.metadata["average"] = " + ".join(names)
     return result
 
 
@@ -160,12 +148,8 @@ def check_shape(tensor: Tensor, shape: Sequence[int | None], name: str) -> None:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What a model file carries besides the network, without reading the network."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get("metadata", "{}"))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    """What a model file carries besides the network, without reading the network; nothing of another file."""
+    return json.loads(metadata_of(path).get("metadata", "{}"))
 
 
 def read_state_dict(path: str | Path) -> Mapping[str, Any]:
@@ -179,15 +163,14 @@ def read_state_dict(path: str | Path) -> Mapping[str, Any]:
         with _opened(path) as file:
             pickled = file.read(2).startswith((b"PK", b"\x80"))  # as torch.save writes it now, and as it did before 1.6
         if pickled and type(error).__name__ == "UnpicklingError":
-            raise UserError(
-                f"{path} holds a whole Python object, not weights alone: save model.state_dict() with torch.save"
-            ) from error
+            what = "holds a whole Python object, not weights alone: save model.state_dict() with torch.save"
+            raise UserError(f"{path} {what}") from error
         raise UserError(f"{path} is not a readable weight file, or was cut short") from error
 
 
 def is_own(path: str | Path) -> bool:
     """Whether a file is one that `BaseModule.save` has written, of whatever class."""
-    return _is_safetensors(path) and _read_safetensors(path)[0].get("format") == FORMAT
+    return metadata_of(path).get("format") == FORMAT
 
 
 def _opened(path: str | Path):

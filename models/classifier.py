@@ -1,8 +1,7 @@
 """What all classifiers here have in common: a body that makes maps of features, a head that makes logits of them.
 
-It knows no particular network; weights trained on ImageNet, in torchvision's names, are read or downloaded here.
-
-Shapes: B pictures, C channels, H x W pixels, h x w places of the maps, K classes.
+Weights trained on ImageNet, in torchvision's names, are read or downloaded here. Shapes: B pictures, C channels, H x W
+pixels, h x w places of the maps, K classes.
 """
 
 import http.client
@@ -11,23 +10,18 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.basemodule import BaseModule, check_shape, read_state_dict, unwrap
 from utils.errors import UserError
+from utils.files import metadata_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Classifier(BaseModule):
-    """Base of the classifiers. A subclass builds its layers, and says what `feature_maps` and `classify` do.
-
-    Args:
-        classes: the names of the classes, in the order of the logits.
-        arguments: the other arguments of the subclass's constructor.
-    """
+    """Base of the classifiers, for K names of `classes`; `arguments` are the others of the subclass's constructor."""
 
     head: str  # what the names of the last layer's parameters begin with
     imagenet: str = ""  # torchvision's name of the weights that it offers for this network
@@ -49,10 +43,7 @@ class Classifier(BaseModule):
         raise NotImplementedError
 
     def pool(self, maps: Tensor) -> Tensor:
-        """All that `classify` needs of the maps (B, C, h, w): (B, C, 1, 1), their means. Pooling twice is pooling once.
-
-        Of a frozen body only this need be kept.
-        """
+        """What `classify` needs of the maps (B, C, h, w): (B, C, 1, 1), their means. Pooling twice is pooling once."""
         return nn.functional.adaptive_avg_pool2d(maps, 1)
 
     def classify(self, maps: Tensor) -> Tensor:
@@ -64,10 +55,7 @@ class Classifier(BaseModule):
         return {"logits": self.classify(self.feature_maps(image) if maps is None else maps)}
 
     def initialise(self) -> None:
-        """Random weights by type of layer, so that no signal fades on its way (He et al. 2015, section 2.2).
-
-        The last layer's are small: all classes are about as likely before anything is learnt.
-        """
+        """Random weights by type of layer (He et al. 2015, section 2.2), small ones in the last layer."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -83,14 +71,10 @@ class Classifier(BaseModule):
                 nn.init.zeros_(module.bias)
 
     def load_pretrained(self, path: str = "") -> None:
-        """Takes over weights of the same network: torchvision's names, or a file that `save` wrote.
+        """Takes over weights of torchvision's names, or of a file that `save` wrote; path empty: its download.
 
-        Args:
-            path: a .safetensors (float16, too) or .pth file; empty: torchvision's download, trained on ImageNet.
-
-        The last layer's weights are taken over if they are for the same classes (of a file without names of classes: as
-        many), else the random ones stay. All the others must be there, BatchNorm's statistics too. Raises UserError for
-        a file that does not fit, and if there is no download.
+        The last layer's are taken over if they are for the same classes (of a file without their names: as many).
+        Raises UserError for a file that does not fit otherwise, and if there is no download.
         """
         name = type(self).__name__
         if not path and not self.imagenet:
@@ -98,7 +82,7 @@ class Classifier(BaseModule):
         path = path or str(download(name, self.imagenet, "pretrained"))
         tensors, own = unwrap(read_state_dict(path), path), self.state_dict()
         head = {k: v for k, v in own.items() if k.startswith(self.head)}
-        classes = _classes_in(path)
+        classes = json.loads(metadata_of(path).get("arguments", "{}")).get("classes")
         fits = all(k in tensors and tensors[k].shape == v.shape for k, v in head.items())
         if not fits or (classes is not None and classes != self.classes):
             tensors = {k: v for k, v in tensors.items() if k not in head} | head
@@ -111,25 +95,15 @@ class Classifier(BaseModule):
 
 
 def fold_batchnorm(model: nn.Module) -> None:
-    """Makes every convolution do the work of the BatchNorm after it, in place; the model must be in eval mode.
+    """Makes convolutions do the work of the BatchNorm after them, in place, in eval mode: answers a third faster.
 
-    The answers stay the same, and come a third sooner. It can neither be trained any more, nor saved. What is
-    registered after a convolution is taken to be what follows it, as in all networks here.
+    The model can neither be trained any more, nor saved.
     """
     for parent in list(model.modules()):
         for (name, conv), (after, norm) in itertools.pairwise(parent.named_children()):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(parent, name, nn.utils.fuse_conv_bn_eval(conv, norm))
                 setattr(parent, after, nn.Identity())
-
-
-def _classes_in(path: str) -> list[str] | None:
-    """The names of the classes in a file that `save` wrote; None in any other file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})["arguments"])["classes"]
-    except (SafetensorError, KeyError, ValueError, TypeError):
-        return None
 
 
 def cached_weights_path(weights: str) -> tuple[str, Path]:
@@ -141,14 +115,9 @@ def cached_weights_path(weights: str) -> tuple[str, Path]:
 
 
 def download(name: str, weights: str, argument: str) -> Path:
-    """Where torchvision keeps weights; downloaded, and their hash checked, if they are not there yet.
+    """Where torchvision keeps weights, such as VGG16_Weights; downloaded, with their hash checked, if missing.
 
-    Args:
-        name: of the network, for the message.
-        weights: torchvision's name of them, such as VGG16_Weights.
-        argument: what a file can be given by instead, such as vgg.
-
-    Raises UserError if they cannot be downloaded.
+    `argument` is what a file can be given by instead. Raises UserError if they cannot be downloaded.
     """
     url, kept = cached_weights_path(weights)
     if kept.exists():
@@ -157,8 +126,6 @@ def download(name: str, weights: str, argument: str) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(kept), hash_prefix=kept.stem.split("-")[-1])
     except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise UserError(
-            f"cannot download {name} from {url} ({error}): give a weight file by {argument}=FILE, "
-            f"or put the download at {kept}"
-        ) from error
+        instead = f"give a weight file by {argument}=FILE, or put the download at {kept}"
+        raise UserError(f"cannot download {name} from {url} ({error}): {instead}") from error
     return kept

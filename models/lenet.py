@@ -1,10 +1,7 @@
 """LeNet: the smallest classifier here, and the one to read first. It has no pretrained weights.
 
-A picture goes through two convolutions, each followed by ReLU and pooling, then through three linear layers. This is
 LeNet-5 (LeCun et al. 1998, figure 2) for coloured pictures of any size, with ReLU and maximum pooling instead of the
-sigmoids and means of its time.
-
-Shapes: B pictures, H x W pixels, K classes.
+sigmoids and means of its time. Shapes: B pictures, H x W pixels, K classes.
 """
 
 from torch import Tensor, nn

@@ -1,10 +1,7 @@
-"""Loss networks: frozen, pretrained features by layer name. They judge pictures; nothing here is trained.
+"""Loss networks: frozen, pretrained features by layer name. They compare pictures; nothing here is trained.
 
-VGG-16 and VGG-19 (Simonyan & Zisserman 2015) and SqueezeNet 1.1 (Iandola et al. 2016), in torchvision's key names, from
-torchvision's download or a local file, and `classifier`: MobileNetV2 (Sandler et al. 2018), such as the classifier that
-comes with the project, where there is neither. Which layers a loss looks at is the task's business.
-
-Shapes: B pictures, C channels, H x W pixels.
+VGG-16 and VGG-19 (Simonyan & Zisserman 2015) and SqueezeNet 1.1 (Iandola et al. 2016), in torchvision's names, and
+`classifier`: MobileNetV2 (Sandler et al. 2018), such as the shipped one. Shapes: B pictures, C channels, H x W pixels.
 """
 
 from collections.abc import Sequence
@@ -14,15 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from models.basemodule import check_shape, read_state_dict, unwrap
-from models.classifier import IMAGENET_MEAN, IMAGENET_STD, cached_weights_path, download
+from models.classifier import IMAGENET_MEAN, IMAGENET_STD, cached_weights_path, download, fold_batchnorm
 from utils.errors import UserError, did_you_mean
 from utils.hardware import nnpack_is_faster
 
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # in each block
-CHANNELS = (64, 128, 256, 512, 512)
 NETWORKS = (*CONVOLUTIONS, "squeezenet", "classifier")
 DOWNLOADS = {
     "vgg16": "VGG16_Weights",
@@ -37,11 +32,8 @@ SMALLEST = 17  # pixels: of a shorter side the pooling leaves nothing
 def choose_network(wanted: str, path: str, classifier: str) -> tuple[str, str, str]:
     """(network, its weight file, why this one).
 
-    Args:
-        wanted: one of NETWORKS, or auto: vgg16 if `path` is given or torchvision's download is there already, else the
-            classifier, which needs no download.
-        path: a weight file; empty: none given.
-        classifier: the classifier's file if there is one; it need not exist.
+    `wanted` is one of NETWORKS, or auto: vgg16 if `path` is given or torchvision's download is there already, else the
+    `classifier` in its file, which needs no download and need not exist.
     """
     at_hand = Path(classifier).is_file()
     if wanted != "auto":
@@ -76,13 +68,8 @@ def layer_names(network: str) -> dict[str, int]:
 class FeatureNetwork(nn.Module):
     """The first layers of a pretrained network, as far as `layers` needs them; frozen, always in eval mode.
 
-    Args:
-        network: one of NETWORKS.
-        layers: names from layer_names.
-        path: a weight file with torchvision's key names (.safetensors or .pth, float16 too); empty: torchvision's
-            download.
-
-    Raises UserError for an unknown layer, a file that does not fit, or weights that cannot be had.
+    `path` is a weight file with torchvision's names; empty: its download. Raises UserError for an unknown layer, a file
+    that does not fit, or weights that cannot be had.
     """
 
     def __init__(self, network: str, layers: Sequence[str], path: str = ""):
@@ -90,9 +77,8 @@ class FeatureNetwork(nn.Module):
         names = layer_names(network)
         for layer in layers:
             if layer not in names:
-                raise UserError(
-                    f"{network} has no layer {layer}: it has {', '.join(names)}{did_you_mean(layer, names)}"
-                )
+                known = f"{', '.join(names)}{did_you_mean(layer, names)}"
+                raise UserError(f"{network} has no layer {layer}: it has {known}")
         self.taps = {names[layer]: layer for layer in layers}
         with torch.device("meta"):  # the weights come from the file: no time for random ones
             self.features = _features(network)[: max(self.taps) + 1]
@@ -101,7 +87,7 @@ class FeatureNetwork(nn.Module):
         if self.classifier:
             self.expansions = nn.ModuleDict({name: _expansion(self.features[i]) for i, name in self.taps.items()})
             self.features[-1] = nn.Identity()  # of the last block only the expansion is looked at
-            _fold(self.features)
+            fold_batchnorm(self.features.eval())
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
@@ -118,10 +104,8 @@ class FeatureNetwork(nn.Module):
         found = {k: tensors[f"features.{k}"].float() for k in own if f"features.{k}" in tensors}
         wrong = [k for k, v in own.items() if k not in found or found[k].shape != v.shape]
         if wrong:
-            raise UserError(
-                f"{path} does not hold {network} up to {self.taps[max(self.taps)]}: features.{wrong[0]} is missing or "
-                f"of another shape; give the name of the network that it holds as loss_network"
-            )
+            what = f"features.{wrong[0]} is missing or of another shape; give its network's name as loss_network"
+            raise UserError(f"{path} does not hold {network} up to {self.taps[max(self.taps)]}: {what}")
         self.features.load_state_dict(found, strict=False, assign=True)
 
     def train(self, mode: bool = True) -> "FeatureNetwork":
@@ -198,19 +182,10 @@ def _by_nnpack(layer: nn.Module) -> nn.Module:
 
 
 def _features(network: str) -> nn.Sequential:
-    if network in ("squeezenet", "classifier"):
-        import torchvision  # takes a second: only if it is needed
+    import torchvision  # takes a second: only if it is needed
 
-        builders = {"squeezenet": torchvision.models.squeezenet1_1, "classifier": torchvision.models.mobilenet_v2}
-        return builders[network](weights=None).features
-    layers, inputs = [], 3
-    for outputs, count in zip(CHANNELS, CONVOLUTIONS[network], strict=True):
-        for _ in range(count):
-            # In place: the convolution's own output is needed by nobody.
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
-            inputs = outputs
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers)
+    name = {"squeezenet": "squeezenet1_1", "classifier": "mobilenet_v2"}.get(network, network)
+    return getattr(torchvision.models, name)(weights=None).features
 
 
 def _expansion(block: nn.Module) -> nn.Sequential:
@@ -220,27 +195,7 @@ def _expansion(block: nn.Module) -> nn.Sequential:
     The block's own, scaled and shifted and cut off at 6, have large means, and pictures of equal means little of the
     style. Nor do the narrow layers between blocks, which have no ReLU, serve (docs/decisions.md).
     """
-    first = block.conv[0] if hasattr(block, "conv") else block  # convolution, BatchNorm, ReLU6
-    return nn.Sequential(_folded(first[0], first[1], affine=False), nn.ReLU(inplace=True))
-
-
-def _fold(features: nn.Sequential) -> None:
-    """Makes one convolution of each convolution and the BatchNorm behind it: the same function, in less time."""
-    for sequence in [module for module in features.modules() if isinstance(module, nn.Sequential)]:
-        for i in range(len(sequence) - 1):
-            if isinstance(sequence[i], nn.Conv2d) and isinstance(sequence[i + 1], nn.BatchNorm2d):
-                sequence[i], sequence[i + 1] = _folded(sequence[i], sequence[i + 1]), nn.Identity()
-
-
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, affine: bool = True) -> nn.Conv2d:
-    """conv and norm as one, in eval mode; without `affine` the norm's own scale and shift are left out."""
-    scale, shift = (norm.weight, norm.bias) if affine else (None, None)
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, scale, shift
-    )
-    result = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups,
-        device="meta",
-    )  # fmt: skip
-    result.weight, result.bias = weight, bias
-    return result
+    conv, norm, _ = block.conv[0] if hasattr(block, "conv") else block  # and ReLU6
+    plain = nn.BatchNorm2d(norm.num_features, norm.eps, affine=False).eval()
+    plain.running_mean, plain.running_var = norm.running_mean, norm.running_var
+    return nn.Sequential(nn.utils.fuse_conv_bn_eval(conv.eval(), plain), nn.ReLU(inplace=True))

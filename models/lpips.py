@@ -1,7 +1,4 @@
-"""LPIPS: how different two pictures look, by the features of a frozen SqueezeNet (Zhang et al. 2018), version 0.1.
-
-It judges pictures; nothing here is trained, and no loss uses it. Shapes: B pictures, C channels, H x W pixels.
-"""
+"""LPIPS 0.1: how different two pictures look, by the features of a frozen SqueezeNet (Zhang et al. 2018)."""
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +13,10 @@ CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 
 
 class LPIPS(nn.Module):
-    """The learned perceptual image patch similarity, with SqueezeNet 1.1.
+    """The learned perceptual image patch similarity, with SqueezeNet 1.1 (a file; empty: torchvision's download).
 
-    Args:
-        linear: file with the weights of the channels: lin0.weight … lin6.weight, each (1, C, 1, 1), or the authors'
-            own squeeze.pth.
-        squeezenet: file with the weights of SqueezeNet 1.1; empty: torchvision's download.
-
-    Raises UserError for a file that does not fit.
+    `linear` has the weights of the channels: lin0.weight … lin6.weight, each (1, C, 1, 1), or is the authors'
+    squeeze.pth. Raises UserError for a file that does not fit.
     """
 
     def __init__(self, linear: str, squeezenet: str = ""):
@@ -33,17 +26,14 @@ class LPIPS(nn.Module):
         for i, channels in enumerate(CHANNELS):
             weight = tensors.get(f"lin{i}.weight", tensors.get(f"lin{i}.model.1.weight"))  # (1, C, 1, 1)
             if weight is None or weight.shape != (1, channels, 1, 1):
-                raise UserError(
-                    f"{linear} does not hold LPIPS's weights for SqueezeNet: lin{i}.weight is not as expected"
-                )
+                raise UserError(f"{linear} does not hold LPIPS's weights for SqueezeNet: lin{i}.weight is unlike them")
             self.register_buffer(f"lin{i}", weight.float())
 
     @torch.no_grad()
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         """Two times (B, 3, H, W) in 0..1 -> (B): 0 for equal pictures, about 1 for unlike ones.
 
-        Equation 1 of the paper: features of unit length in each pixel, squared differences weighted by channel, the
-        mean over the pixels, the sum over the layers. The authors' own scaling of the input is that of ImageNet.
+        Equation 1 of the paper: features of unit length in each pixel, squared differences weighted by channel.
         """
         check_shape(other, one.shape, "other")
         distance = torch.zeros(len(one), device=one.device)  # (B)

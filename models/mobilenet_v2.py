@@ -1,8 +1,7 @@
 """MobileNetV2: torchvision's network as a Classifier. The default: small, fast, and its features are good.
 
-Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks".
-
-Shapes: B pictures, H x W pixels, K classes.
+Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". Shapes: B pictures, H x W pixels, K
+classes.
 """
 
 import torch
@@ -12,11 +11,7 @@ from models.classifier import Classifier
 
 
 class StridedDepthwise(nn.Conv2d):
-    """A depthwise convolution with a stride, with the parameters of `like`.
-
-    In training on a CPU it computes in fp32 under autocast, too: the gradient of its input takes ten to a hundred times
-    as long in bf16, so that these four layers would take two fifths of a step.
-    """
+    """A strided depthwise convolution with the parameters of `like`, on a CPU in fp32: its gradient crawls in bf16."""
 
     def __init__(self, like: nn.Conv2d):
         sizes = (like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding)

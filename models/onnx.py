@@ -1,8 +1,4 @@
-"""Writing a painter as an ONNX file, for programs without PyTorch. Nothing is painted here.
-
-The network in the file is the function that TransformerNet.forward is, for pictures of any size. Reading pictures, and
-painting large ones in bounded memory, is the other program's business.
-"""
+"""Writing a painter as an ONNX file, for programs without PyTorch: what TransformerNet.forward computes."""
 
 import copy
 import warnings
@@ -18,11 +14,10 @@ SMALLEST = 5  # pixels: a shorter side is too short for the first convolution's 
 
 
 def export_onnx(model: TransformerNet, path: str | Path, style: str) -> None:
-    """Writes the network to `path`, in float32.
+    """Writes the network to `path`, in float32, its style as metadata.
 
-    Input: `image` (batch, 3, height, width) in 0..1, sides of at least SMALLEST. Output: `painting` (batch, 3, height,
-    width), clamped to 0..1. Batch, height and width are free. Metadata: `style`, its name. Raises UserError if the
-    place cannot be written.
+    `image` (batch, 3, height, width) in 0..1, sides of at least SMALLEST -> `painting`, of that shape, clamped to 0..1.
+    Raises UserError if the place cannot be written.
     """
     painter = copy.deepcopy(model).float().cpu().eval()
     # Nothing is computed with it; but equal sizes, and a size of 1, would be taken for constants.

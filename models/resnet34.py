@@ -1,7 +1,6 @@
 """ResNet-34: 34 layers that can be trained because each block only has to learn what to add to its input.
 
 He et al. 2016, "Deep Residual Learning for Image Recognition", table 1, with torchvision's names of the parameters.
-
 Shapes: B pictures, C channels, H x W pixels, K classes.
 """
 

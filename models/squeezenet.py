@@ -1,8 +1,6 @@
 """SqueezeNet 1.1: torchvision's network as a Classifier, a third of MobileNetV2's parameters.
 
-Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", in the authors' version 1.1.
-
-Shapes: B pictures, H x W pixels, K classes.
+Iandola et al. 2016, in the authors' version 1.1. Shapes: B pictures, H x W pixels, K classes.
 """
 
 from torch import Tensor

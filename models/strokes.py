@@ -1,7 +1,5 @@
 """What the eye sees in a painting, as numbers: strokes, likeness, a hatch that styles share, flicker, spots.
 
-Losses do not tell: pictures with half the loss looked no more painted. Nothing here is trained or used in training.
-
 Shapes: B pictures, C channels, H x W pixels; pictures are in 0..1. A band a-b holds what blurring by a Gaussian of a
 pixels leaves and one of b pixels takes away.
 """

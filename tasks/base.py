@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from config import DefaultConfig
+from data.loading import chunks
 from models.basemodule import BaseModule
 from training.devices import to_device
 from training.metrics import Metrics
@@ -65,8 +66,7 @@ class Task:
     def step(self, model: BaseModule, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One forward pass: {"objective": scalar to minimise, "count": weight of the metrics, and metrics: scalars}.
 
-        The objective must be a mean over the samples of the batch, so that the trainer can make the mean over a step's
-        samples from parts of them. The metrics are means over `count`, whatever the task counts. "samples", a dict of
+        The objective must be a mean over the samples of the batch, the metrics means over `count`. "samples", a dict of
         tensors (B, …) about each sample, is collected in validation, for `compute_metrics`.
         """
         raise NotImplementedError
@@ -97,8 +97,8 @@ class Task:
     def collate(samples: list[Any]) -> dict[str, Any] | None:
         """Turns samples into a batch, a dict with named keys.
 
-        Of samples that may be None, the batch holds the others, and has their "index" (B); it is None if nothing is
-        left. Or the dataset has replaced a broken sample by another one: "broken" lists the messages.
+        Without the samples that are None, and then with the "index" (B) of the others; None if nothing is left. Or
+        "broken" lists messages about samples that the dataset has replaced.
         """
         return default_collate(samples)
 
@@ -127,10 +127,7 @@ class Task:
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, Any]:
-        """All metrics of the model on a split, for the commands val and test, as in validation.
-
-        Raises UserError if no sample can be read.
-        """
+        """All metrics on a split, for the commands val and test. Raises UserError if no sample can be read."""
         dataset = self.val_set if split == "val" else self.make_dataset(split)
         metrics, skipped = Metrics(), []
         indices = self.subset(list(range(len(dataset))))
@@ -188,8 +185,3 @@ class Task:
     def model_metadata(self) -> dict[str, Any]:
         """What the model file should carry besides the network, as JSON values."""
         return {}
-
-
-def chunks(indices: list[int], size: int) -> list[list[int]]:
-    """The indices in batches of this size; the last one may be smaller."""
-    return [indices[i : i + size] for i in range(0, len(indices), size)]

@@ -1,7 +1,6 @@
-"""The classifier's task: which class a picture is of, judged by log loss and accuracy; two classes or twenty."""
+"""The classifier's task: which class a picture is of, measured by log loss and accuracy; two classes or twenty."""
 
 import math
-import sys
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +17,9 @@ from tqdm import tqdm
 from config import DogCatConfig
 from data.dogcat import CachedFeatures, DogCatDataset, collate
 from data.labels import Sample, choose_split, class_names, list_samples, write_submission
+from data.loading import chunks
 from data.photos import choose_split as choose_photos
-from data.photos import list_pictures
+from data.photos import list_pictures, read_source
 from data.views import Augmentation, as_input, mixup
 from infer.photo import classify, metrics, report
 from infer.photo.explain import explain_prediction
@@ -31,6 +31,7 @@ from training.recorder import Recorder
 from utils.errors import UserError
 from utils.files import is_inside, refuse_overwriting
 from utils.images import grid, save_image
+from utils.text import say
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
@@ -135,8 +136,7 @@ class DogCatTask(Task):
 
     def val_batches(self) -> tuple[Dataset, list[list[int]]]:
         dataset = self._features(self.val_pictures, -1) if self.body_frozen else self.val_pictures
-        order = list(range(len(dataset)))
-        return dataset, [order[i : i + VAL_BATCH] for i in range(0, len(order), VAL_BATCH)]
+        return dataset, chunks(list(range(len(dataset))), VAL_BATCH)
 
     def _features(self, pictures: DogCatDataset, view: int) -> CachedFeatures:
         """The features of all these pictures, computed when they are asked for first."""
@@ -153,8 +153,7 @@ class DogCatTask(Task):
     def step(self, model: BaseModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross entropy to the target distribution; log loss and accuracy of the pictures whose class is known.
 
-        The target of a picture of none of the classes is the same probability for each of them (outlier exposure,
-        Hendrycks et al. 2019, section 4.3).
+        The target of a picture of none of the classes is uniform (Hendrycks et al. 2019, section 4.3).
         """
         cfg, label = self.cfg, batch["label"]
         check_shape(label, (None,), "label")
@@ -194,10 +193,7 @@ class DogCatTask(Task):
         return found
 
     def show(self, recorder: Recorder, step: int, epoch: int) -> None:
-        """Confusion matrix, precision-recall and ROC curve, the validation pictures of the largest and smallest losses.
-
-        The curves are those of the last of two classes, or of each class against the rest.
-        """
+        """Confusion matrix, precision-recall and ROC curves, validation pictures of the largest and smallest loss."""
         classes, known = self.model.classes, (self.validated["label"] >= 0).nonzero().flatten()
         label, logits = self.validated["label"][known], self.validated["logits"][known]
         matrix = confusion_matrix(label, logits.argmax(1), labels=range(len(classes)))
@@ -243,10 +239,7 @@ class DogCatTask(Task):
             recorder.text(step, epoch, name, f"loss {loss:.4f}: {names}")
 
     def finish(self, path: Path, batches: int | None = None) -> None:
-        """Calibrates the best model for all numbers of views that answers are made of, and as these are made.
-
-        Until then its file has what validation has found, with one view.
-        """
+        """Calibrates the best model for all numbers of views; validation has done so for one view."""
         known = [i for i, number in enumerate(self.val_pictures.labels) if number >= 0]
         known = known[: None if batches is None else batches * VAL_BATCH]
         sources = [self.val_pictures.samples[i].source for i in known]
@@ -258,11 +251,10 @@ class DogCatTask(Task):
             Classifier.load(path).save(path, calibration=found)
 
     def evaluate(self, split: str) -> dict[str, Any]:
-        """Writes a report on a split into cfg.out, from cfg.tta views of each picture.
+        """Writes a report on a split into cfg.out, from cfg.tta views of each picture; of the test also Kaggle's file.
 
-        Of the split test, a file for Kaggle is written as well if there are pictures whose names do not tell the class.
-        Returns the metrics of infer/photo/metrics.py, and where the report is. Computed in float32, so that they can be
-        compared between machines; the model cannot be trained any more afterwards.
+        Returns the metrics of infer/photo/metrics.py, and where the report is. Computed in float32; the model cannot be
+        trained any more afterwards.
         """
         cfg, model = self.cfg, self.model.eval()
         fold_batchnorm(model)
@@ -276,10 +268,10 @@ class DogCatTask(Task):
         label = np.array([numbers[index] for index in found])  # (N)
         unknown = int((label < 0).sum())
         if 0 < unknown < len(label):
-            _say(f"{unknown} of {len(label)} pictures have no label: the metrics are those of the others")
+            say(f"{unknown} of {len(label)} pictures have no label: the metrics are those of the others")
 
         def read(number: int) -> np.ndarray:
-            return classify.read_picture(readable[number].source, size).rgb
+            return read_source(readable[number].source, size).on("white")
 
         pictures = report.Pictures(read, lambda number, target: explain_prediction(model, read(number), target))
         results = report.Results([sample.source.name for sample in readable], label, probs, model.classes)
@@ -307,7 +299,7 @@ class DogCatTask(Task):
             labels = labels or str(EMBEDDED / "test_labels.csv")
         samples = self.subset(choose_split(list_samples(root, labels), split))
         if split == "test" and not any(s.split == "test" or s.label is None or s.listed for s in samples):
-            _say("nothing here is for the test alone: all pictures are judged, those of a training, too")
+            say("nothing here is for the test alone: all pictures are evaluated, those of a training, too")
         return samples
 
     def _predict(self, samples: list[Sample], size: int) -> tuple[dict[int, np.ndarray], int]:
@@ -315,13 +307,13 @@ class DogCatTask(Task):
         pictures = classify.Pictures([sample.source for sample in samples], size, self.cfg.tta)
         found, errors = {}, []
         answers = classify.predict(self.model, pictures, workers=self.cfg.num_workers)
-        for index, logits, remark in tqdm(answers, "judging", len(samples), unit="picture", leave=False):
+        for index, logits, remark in tqdm(answers, "evaluating", len(samples), unit="picture", leave=False):
             if logits is None:
                 errors.append(remark)
             else:
                 found[index] = classify.probabilities(self.model, logits).numpy()
         for error in errors:
-            _say(f"left out: {error}")
+            say(f"left out: {error}")
         if not found:
             raise UserError(f"none of the {len(samples)} pictures can be read; the first: {errors[0]}")
         return found, len(errors)
@@ -339,7 +331,3 @@ class DogCatTask(Task):
 
     def model_metadata(self) -> dict[str, Any]:
         return {"image_size": self.cfg.image_size, **self.calibration}
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)  # above the progress bar, if there is one

@@ -41,8 +41,10 @@ class PoetTask(Task):
 
     def __init__(self, cfg: PoetConfig, arguments: dict[str, Any] | None = None):
         super().__init__(cfg, arguments)
-        if cfg.load and not arguments:
-            _refuse_other_sizes(cfg, self.model)
+        for name in cfg.changed() if cfg.load and not arguments else ():
+            if name in SIZES and getattr(cfg, name) != self.model.arguments[name]:
+                own = f"{cfg.load} has {name}={self.model.arguments[name]}"
+                raise UserError(f"{own}; leave it out", **{name: getattr(cfg, name)})
         self.vocabulary = Vocabulary(self.model.vocab)
         self.forms = [form for form in FORMS if any(p.form == form for p in self.poems)]
         self.rhymes = self._rhymes()
@@ -103,7 +105,7 @@ class PoetTask(Task):
         """Nats per character, bits per character, and the objective.
 
         The objective divides by the number of sequences times their MEAN length, not by the characters of this batch:
-        so it is a mean over sequences, and processes that share a batch can average their gradients.
+        processes that share a batch can then average their gradients.
         """
         output = model(batch["ids"], targets=batch["targets"], poem=batch["poem"])
         bits, _ = bits_of_batch(output["nll"].detach(), batch["targets"], self.vocabulary)
@@ -136,11 +138,7 @@ class PoetTask(Task):
         recorder.text(step, epoch, name, f"loss {loss:.4f}\n" + "\n".join(rows))
 
     def evaluate(self, split: str) -> dict[str, Any]:
-        """Bits per character of a split: the text alone, and with title, author and form given.
-
-        The negative log2-likelihood of body characters, punctuation and end mark, divided by their number. A character
-        outside the vocabulary costs the unknown token and then the choice among all the other Chinese characters.
-        """
+        """Bits per character (body, punctuation, end token): the text alone, and with title, author and form given."""
         poems = self.subset(choose_split(self.poems, split))
         source = self.cfg.data_root or "the embedded sample"
         result: dict[str, Any] = {"data": source, "split": split, "poems": len(poems)}
@@ -167,20 +165,11 @@ class PoetTask(Task):
         return {"forms": self.forms, **self.rhymes}
 
 
-def _refuse_other_sizes(cfg: PoetConfig, model: Poet) -> None:
-    for name, value in cfg.changed().items():
-        if name in SIZES and value != model.arguments[name]:
-            raise UserError(f"{cfg.load} has {name}={model.arguments[name]}; leave it out", **{name: value})
-
-
 CHINESE_CHARACTERS = 20_992  # the CJK Unified Ideographs of Unicode 4E00-9FFF
 
 
 def bits_of_batch(nll: Tensor, targets: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """(bits, unknown characters among the targets): `nll`, in nats, and what the unknown characters cost besides.
-
-    Each of them is one of those that the vocabulary lacks: log2 of their number.
-    """
+    """(bits, unknown characters among the targets); each of them costs log2 of the number that the vocabulary lacks."""
     unknown = (targets == vocabulary.unknown).sum()
     return nll / math.log(2) + unknown * math.log2(max(2, CHINESE_CHARACTERS - len(vocabulary))), unknown
 

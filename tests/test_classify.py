@@ -9,9 +9,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 import infer.photo.explain
-from data.photos import Source
+from data.photos import Source, read_source
 from data.views import centre_view
-from infer.photo.classify import Settings, calibrate, classify, crops, open_model, read_picture
+from infer.photo.classify import Settings, calibrate, classify, crops, open_model
 from infer.photo.explain import explain_prediction
 from tests.pictures import save_lenet, write_picture
 
@@ -66,10 +66,10 @@ def test_transparent_parts_are_white_and_large_pictures_reduced(tmp_path):
     rgba = np.zeros((100, 300, 4), np.uint8)
     rgba[..., 0], rgba[:, 150:, 3], rgba[:, 100:150, 3] = 200, 255, 51
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    rgb = read_picture(Source("a.png", tmp_path / "a.png"), 1000).rgb
+    rgb = read_source(Source("a.png", tmp_path / "a.png"), 1000).on("white")
     assert rgb.shape == (100, 300, 3)
     assert rgb[5, [5, 200, 120]].tolist() == [[255] * 3, [200, 0, 0], [244, 204, 204]]
-    assert read_picture(Source("a.png", tmp_path / "a.png"), 50).rgb.shape == (50, 150, 3)
+    assert read_source(Source("a.png", tmp_path / "a.png"), 50).rgb.shape == (50, 150, 3)
 
 
 # ------------------------------------------------------------------------------------------------------- predict
@@ -127,13 +127,13 @@ def test_calibration_where_there_is_little_to_learn_from():
 def test_unsure_is_neither(tmp_path, model_file):
     model = open_model(model_file)
     sources = [Source(str(i), write_picture(tmp_path / f"{i}.png", i)) for i in range(8)]
-    best = [max(a.probabilities.values()) for a in classify(model, sources)]
+    best = [max(a.probabilities.values()) for a in classify(model, sources, Settings(2, "fp32", -1))]
     middle = float(np.median(best))
     model.metadata["threshold"] = middle
-    labels = [a.label for a in classify(model, sources)]
+    labels = [a.label for a in classify(model, sources, Settings(2, "fp32", -1))]
     assert [label == "neither" for label in labels] == [p < middle for p in best] and 0 < labels.count("neither") < 8
-    assert "neither" not in [a.label for a in classify(model, sources, Settings(threshold=0))]
-    assert {a.label for a in classify(model, sources, Settings(threshold=1))} == {"neither"}
+    assert "neither" not in [a.label for a in classify(model, sources, Settings(2, "fp32", 0))]
+    assert {a.label for a in classify(model, sources, Settings(2, "fp32", 1))} == {"neither"}
 
 
 @pytest.mark.parametrize("size, seen", [((30, 60), (37, 73)), ((60, 30), (73, 37)), ((2, 30_000), (37, 146))])

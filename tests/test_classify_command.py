@@ -233,7 +233,7 @@ def test_processes_do_not_judge_each_others_explanations(tmp_path, model_file, c
 @pytest.mark.parametrize(
     "words, more, line",
     [
-        ([], {}, "classify needs pictures"),
+        ([], {}, "classify needs a picture, or a folder of pictures"),
         (["EMPTY"], {}, "error: EMPTY: no pictures in it"),
         (["text.tar"], {}, "error: text.tar: expected a folder of pictures or a whole, uncompressed .tar"),
         (["a.png"], {"load": "a.png"}, "a.png is not a model file"),

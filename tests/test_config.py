@@ -74,17 +74,16 @@ def test_a_slip_is_answered_in_one_line_with_what_would_be_right(overrides, word
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), str(error.value)
 
 
-@pytest.mark.parametrize("name", ["poe", True, "", "stlye"])
+@pytest.mark.parametrize("name", ["poe", "", "stlye"])
 def test_an_unknown_task_names_the_tasks(name):
-    with pytest.raises(UserError, match="--task=.*choose one of poet"):
+    with pytest.raises(UserError, match="^task=.*choose one of poet"):
         task_config({"task": name})
 
 
 def test_the_task_chooses_the_options():
     assert type(task_config({})) is PoetConfig
     assert task_config({"task": "poet", "hidden": "8"}).hidden == 8
-    meaning = next(f for f in dataclasses.fields(DefaultConfig) if f.name == "task").metadata["help"]
-    assert all(name in meaning for name in config.TASKS)
+    assert DefaultConfig.__dataclass_fields__["task"].metadata["choices"] == tuple(config.TASKS)
 
 
 @pytest.mark.parametrize("cls, field", OPTIONS, ids=lambda x: getattr(x, "name", None) or x.__name__)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from data.labels import choose_split, list_samples, write_submission
-from infer.photo.classify import Pictures, calibrate, calibration, classify, open_model, predict
+from infer.photo.classify import Pictures, Settings, calibrate, calibration, classify, open_model, predict
 from models import Classifier
 from models.poet import Poet
 from tasks import dogcat
@@ -137,7 +137,7 @@ def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(har
         found[views] = calibrate(logits, label)
         assert calibration(model, views) == pytest.approx(found[views], rel=1e-3)
     assert len({temperature for temperature, _ in found.values()}) == 4
-    (answer,) = classify(model, [samples[0].source])
+    (answer,) = classify(model, [samples[0].source], Settings(2, "fp32", -1))
     chances = (next(predict(model, Pictures([samples[0].source], 32, 2)))[1].mean(0) / found[2][0]).softmax(0)
     assert list(answer.probabilities.values()) == pytest.approx(chances.tolist(), abs=1e-4)
 
@@ -153,7 +153,7 @@ def test_labelled_by_name_there_is_nothing_to_submit(tmp_path, capfd, monkeypatc
     out, err = cli(capfd, "test", **given, json=True, use_gpu=False)
     figures = json.loads(out)
     assert figures["pictures"] == 6 and "submission" not in figures and not (tmp_path / "report").exists()
-    assert "nothing here is for the test alone: all pictures are judged" in err
+    assert "nothing here is for the test alone: all pictures are evaluated" in err
 
 
 def test_three_classes_have_a_column_each(tmp_path):

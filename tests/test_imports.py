@@ -19,7 +19,7 @@ SETTINGS = {"config", "options"}
 ARROWS = {
     "main": {"cli", "shihua", "demo", "trainer", "prepare", "tasks", "training", "board", "infer", "data", "models"},
     "demo": {"shihua", "board", "training", "data"},
-    "cli": {"data"},
+    "cli": {"data", "training"},
     "shihua": {"infer", "data", "models"},
     "trainer": {"prepare", "tasks", "training"},
     "prepare": {"tasks", "training", "board"},
@@ -30,12 +30,11 @@ ARROWS = {
     "data": {"models"},
     "models": set(),
     "utils": set(),
-    "config": set(),
+    "config": {"infer"},  # the settings of a poem, where their defaults stand
     "options": set(),
 }
 CRAFTS = ("infer/verse", "infer/painting", "infer/photo", "infer/postcard")
 KNOW_NO_OPTIONS = ("models", "data", "infer", "training", "utils")
-LONG_FILES = {"config.py"}
 LONG_FUNCTIONS = {
     "infer/painting/files.py: plan",
     "infer/painting/optimize.py: optimize",
@@ -47,7 +46,6 @@ LONG_PARAMETER_LISTS = {
     "infer/painting/video.py: paint_video",
     "models/poet.py: __init__",
 }
-OTHER_ARROWS = {"config.py -> infer/verse/settings", "demo/parts.py -> infer/painting/names"}
 
 
 def room(path: str) -> str:
@@ -111,8 +109,8 @@ def long_parameter_lists() -> set[str]:
 @pytest.mark.parametrize(
     "found, exceptions",
     [
-        (wrong_arrows, OTHER_ARROWS),
-        (long_files, LONG_FILES),
+        (wrong_arrows, set()),
+        (long_files, set()),
         (long_functions, LONG_FUNCTIONS),
         (long_parameter_lists, LONG_PARAMETER_LISTS),
     ],

@@ -155,7 +155,7 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("generate --poem=床前明月光，疑是地上霜。 --lock=3", ["--lock=3: expected numbers of verses from 1 to 2"]),
     ("check", ["check needs one poem"]),
     ("check spring", ["no Chinese verse in 'spring'"]),
-    ("stylize", ["stylize needs something to paint", "photo.jpg"]),
+    ("stylize", ["stylize needs a picture", "photo.jpg"]),
     ("stylize a.jpg --stlye=b", ["unknown option --stlye", "did you mean --style?"]),
     ("visdom a b", ["visdom: unexpected 'b'"]),
     ("visdom --port=99999", ["at most 65535"]),

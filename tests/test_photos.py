@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data.photos import PhotoDataset, Source, choose_split, collate, list_pictures
+from data.photos import PhotoDataset, Source, choose_split, collate, list_pictures, read_source
 from tests.pictures import noise, pack, png, ramp
 from utils.errors import UserError
 
@@ -258,7 +258,7 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
     large = Image.fromarray(ramp(1600, 1200))
     large.save(tmp_path / "large.jpg", quality=95)
     photos = dataset(tmp_path, size=64, seed=None)
-    assert photos._read(photos.sources[0]).shape == (128, 171, 3)
+    assert read_source(photos.sources[0], 128).rgb.shape == (128, 171, 3)
     expected = large.resize((64, 64), Image.Resampling.BICUBIC, box=(200, 0, 1400, 1200))
     difference = photos[0]["image"].permute(1, 2, 0).int() - torch.from_numpy(np.array(expected)).int()
     assert difference.abs().max() <= 4

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFont
 
 import main
-from infer.postcard.card import Postcard, destination, on_paper, postcard, save_postcard
+from infer.postcard.card import Postcard, destination, postcard, save_postcard
 from infer.postcard.fonts import Face
 from infer.postcard.ink import DARK, LIGHT, PAPER
 from infer.postcard.text import Inscription
@@ -329,7 +329,7 @@ def test_where_the_card_goes(tmp_path):
 @pytest.mark.parametrize("size", [(300, 400), (500, 250)])
 def test_a_pdf_is_a_page_as_large_as_a_postcard(tmp_path, size):
     photo = blobs(*size)
-    save_postcard(tmp_path / "a.pdf", photo)
+    save_postcard(tmp_path / "a.pdf", photo, 95)
     data = (tmp_path / "a.pdf").read_bytes()
     assert data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF") and data.count(b"/Type /Page\n") == 1
     box = [float(v) for v in re.search(rb"/MediaBox \[([^\]]*)\]", data)[1].split()]
@@ -343,9 +343,9 @@ def test_a_pdf_is_a_page_as_large_as_a_postcard(tmp_path, size):
 def test_transparent_places_become_paper():
     rgb, alpha = plain(4, 4, 0), np.zeros((4, 4), np.uint8)
     alpha[0] = 255
-    laid = on_paper(Picture(rgb, alpha))
+    laid = Picture(rgb, alpha).on(PAPER)
     assert (laid[0] == 0).all() and (laid[1:] == PAPER).all()
-    assert on_paper(Picture(rgb)) is rgb
+    assert Picture(rgb).on(PAPER) is rgb
 
 
 # -------------------------------------------------------------------------------------------------- the command

@@ -15,11 +15,20 @@ import pytest
 import torch
 
 import trainer
-from benchmarks.kill import killed
 from config import PoetConfig
 from models.poet import Poet
 from options import parse
-from tests.training import Process, arguments, assert_same_run, log_of, options, run, steps_done, write_corpus
+from tests.training import (
+    Process,
+    arguments,
+    assert_same_run,
+    kill_at_random,
+    log_of,
+    options,
+    run,
+    steps_done,
+    write_corpus,
+)
 from training.state import read_state, resumed_options
 from utils.errors import UserError
 
@@ -74,9 +83,7 @@ def test_stopped_by_a_signal(folder, number, more):
 )
 @pytest.mark.processor
 def test_killed_at_random_times(folder, more):
-    """It saves at each step; of every kill the files are whole, in the end the run is the same."""
-    found = killed(folder, options(folder, **more), kills=6)
-    assert found.kills > 1 and not found.lost and found.same
+    kill_at_random(folder, 6, **options(folder, **more))
     files = {path.name for path in (folder / "killed").iterdir()}
     assert files == {"last.pt", "best.safetensors", "log.jsonl", ".lock"}  # nothing that the killed ones left
 

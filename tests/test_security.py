@@ -192,7 +192,7 @@ def test_names_in_an_archive_lead_nowhere(tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = BACKBONES["lenet"](["cat", "dog"]).eval()
     model.metadata = {"image_size": 32}
-    answers = list(classify(model, find_pictures(["evil.tar"]), Settings(explain=True, out="out")))
+    answers = list(classify(model, find_pictures(["evil.tar"]), Settings(2, "fp32", -1, explain=True, out="out")))
     assert len(answers) == 1 and not answers[0].error
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")}
     assert made == {"deep/er/out/absolute_explained.png"}

@@ -260,7 +260,7 @@ def test_the_classifier_is_small_and_knows_itself():
 def test_a_cat_is_a_cat_and_coffee_is_neither(tmp_path):
     for name in ("chelsea", "coffee"):
         save_image(tmp_path / f"{name}.png", getattr(skimage.data, name)())
-    cat, coffee = classify(open_model(DOGCAT), find_pictures([str(tmp_path)]))
+    cat, coffee = classify(open_model(DOGCAT), find_pictures([str(tmp_path)]), Settings(2, "fp32", -1))
     assert cat.label == "cat" and cat.probabilities["cat"] > 0.95
     assert coffee.label == "neither"
 
@@ -271,7 +271,7 @@ def test_the_card_tells_the_truth_about_the_classifier():
     samples = list_samples(PETS / "test.tar", PETS / "test_labels.csv")
     samples = sorted(samples, key=lambda sample: int(sample.id))[:120]
     model = open_model(DOGCAT)
-    answers = list(classify(model, [sample.source for sample in samples], Settings(threshold=0)))
+    answers = list(classify(model, [sample.source for sample in samples], Settings(2, "fp32", 0)))
     right = [answer.label == sample.label for answer, sample in zip(answers, samples, strict=True)]
     losses = [-np.log(a.probabilities[s.label]) for a, s in zip(answers, samples, strict=True)]
     assert np.mean(right) >= 0.97 and np.mean(losses) < 0.08

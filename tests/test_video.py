@@ -15,7 +15,7 @@ from infer.painting.animation import to_palette
 from infer.painting.video import paint_video
 from infer.painting.video_reader import VideoInfo, video_info
 from utils.errors import UserError
-from utils.images import on_white
+from utils.images import laid_on
 
 RATE = 25
 
@@ -446,7 +446,7 @@ def test_an_animation_becomes_a_video_on_white(tmp_path):
     after, times = read(tmp_path / "b.mp4")
     assert times == pytest.approx([0, 0.1, 0.15, 0.35, 0.38])
     for before, painting in zip(frames, after, strict=True):
-        expected = on_white(255 - before[..., :3], before[..., 3])
+        expected = laid_on(255 - before[..., :3], before[..., 3], "white")
         assert np.abs(painting[:31, :45].astype(int) - expected).mean() < 12  # the colours of pixels are halved
     with av.open(str(tmp_path / "b.mp4")) as file:
         assert float(file.streams.video[0].duration * file.streams.video[0].time_base) == pytest.approx(1.15)

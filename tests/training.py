@@ -22,7 +22,7 @@ from torch.utils.data import default_collate
 from config import is_for
 from models.basemodule import BaseModule
 from tasks.base import Task, chunks
-from training.recorder import read_log
+from training.recorder import parse_lines, read_log
 from training.state import read_state
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -190,6 +190,36 @@ def run(folder: Path, command: str = "train", code: int = 0, **given: Any) -> st
     assert process.wait() == code, out.read_text()
     assert "Traceback" not in out.read_text()
     return out.read_text()
+
+
+def kill_at_random(folder: Path, kills: int, **given: Any) -> None:
+    """Trains in folder/whole, and in folder/killed, which saves at each step and is killed so many times.
+
+    Each fourth kill comes while it starts. After each of them all files can be read, and in the end the two runs are
+    the same: weights, optimizer, random numbers, log, pictures, bit for bit.
+    """
+    one, other, draw = folder / "whole", folder / "killed", random.Random(kills)
+    run(folder, **given, run="whole")
+    whole = steps_done(one)
+    for kill in range(kills):
+        again = {"resume": other} if (other / "last.pt").exists() else {"run": "killed"}
+        process = Process(arguments(**given, **again), folder / f"killed{kill}")
+        if kill % 4:
+            goal = (kill + 1) * whole // (kills + 2)
+            process.wait_for(lambda goal=goal: steps_done(other) >= goal)
+        time.sleep(draw.uniform(0, 0.03 if kill % 4 else 0.3))
+        process.kill()
+        for name, read in (("last.pt", read_state), ("best.safetensors", BaseModule.load)):
+            _ = read(other / name) if (other / name).exists() else None
+        if (other / "log.jsonl").exists():
+            lines = (other / "log.jsonl").read_bytes().split(b"\n")[:-1]  # what follows the last line's end is torn
+            assert len(parse_lines(b"\n".join(lines))) == len(lines)
+    run(folder, **given, resume=other)
+    assert_same_run(one, other)
+    best = [BaseModule.load(run / "best.safetensors") for run in (one, other)]
+    assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in best), strict=True))
+    pictures = [{path.name: path.read_bytes() for path in run.glob("pictures/*")} for run in (one, other)]
+    assert pictures[0] == pictures[1]
 
 
 def steps_done(run_folder: Path) -> int:

@@ -1,15 +1,15 @@
 """Where a run computes: its devices and processes, the precision they can do, and whether a batch fits their memory.
 
-Precision and memory are found out by one tiny step of the task's own network.
+Precision and memory are found out by one tiny step of the task's own network (a tasks.base.Task).
 """
 
 import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.parameters import train_mode
 from utils.errors import UserError
@@ -24,14 +24,7 @@ STATES = 4  # numbers for each parameter: itself, its gradient, and two that Ada
 
 @dataclass(frozen=True)
 class Devices:
-    """What a run computes on.
-
-    Attributes:
-        kind: "cuda" or "cpu".
-        numbers: of the devices of this machine, as torch counts them.
-        by_number: whether the user named them.
-        nodes: machines.
-    """
+    """What a run computes on: "cuda" or "cpu", the numbers of the devices, if the user named them, and machines."""
 
     kind: str
     numbers: list[int]
@@ -45,10 +38,7 @@ class Devices:
 
 
 def find_devices(use_gpu: bool, devices: str, nodes: int = 1, workers: int = 0, sync_bn: bool = False) -> Devices:
-    """The devices that are asked for: so many of them (`devices` "2"), or GPUs by number ("0,2").
-
-    Raises UserError for devices that are not there, and for more processes than this machine has a use for.
-    """
+    """The devices that are asked for: so many ("2"), or GPUs by number ("0,2"). Raises UserError if they are absent."""
     kind = pick_device(use_gpu)
     if kind == "cpu":
         tune_malloc(keep_all=True)
@@ -93,9 +83,6 @@ def make_fabric(devices: Devices, precision: str) -> tuple["Fabric", str]:
     return fabric, f"{count} x {name}"
 
 
-# ------------------------------------------------------------------------------------------ what the processes exchange
-
-
 def largest(fabric: "Fabric", number: float) -> float:
     """The largest of the numbers that the processes give."""
     if fabric.world_size == 1:
@@ -117,24 +104,6 @@ def to_device(batch: dict[str, Any], device: str | torch.device) -> dict[str, An
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
-# ------------------------------------------------------------------------------------------------------- the tiny step
-
-
-class Trainable(Protocol):
-    """What of a task the tiny step needs (tasks/base.py)."""
-
-    model: nn.Module
-    size_option: str
-    train_size: int
-    sample_size: int
-
-    def trial_batch(self, size: int) -> dict[str, Any] | None: ...
-
-    def step(self, model: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]: ...
-
-    def to(self, device: str) -> None: ...
-
-
 @dataclass(frozen=True)
 class Trial:
     """What one step has shown: the bytes kept between its forward and its backward pass, the names of its metrics."""
@@ -143,7 +112,7 @@ class Trial:
     metrics: tuple[str, ...] = ()
 
 
-def try_step(task: Trainable, wanted: str, devices: Devices) -> tuple[str, str, Trial]:
+def try_step(task: Any, wanted: str, devices: Devices) -> tuple[str, str, Trial]:
     """(precision, why this one, what a step of `task` in it has shown); moves the task to its device.
 
     Raises UserError if the precision `wanted` is not "auto" and the network cannot be computed in it here.
@@ -160,11 +129,8 @@ def try_step(task: Trainable, wanted: str, devices: Devices) -> tuple[str, str, 
     return precision, why, trials[precision]
 
 
-def trial_step(task: Trainable, precision: str, device: str, size: int = SMALL) -> Trial:
-    """One forward and backward pass of a sample of this size. Network and random numbers are afterwards as before.
-
-    torch raises a RuntimeError where it cannot do it here.
-    """
+def trial_step(task: Any, precision: str, device: str, size: int = SMALL) -> Trial:
+    """One forward and backward pass of a sample of this size, or torch's RuntimeError; the network stays as it was."""
     kind = torch.device(device).type
     with torch.random.fork_rng(devices=[device] if kind == "cuda" else []):
         batch = task.trial_batch(size)
@@ -193,11 +159,8 @@ def trial_step(task: Trainable, precision: str, device: str, size: int = SMALL) 
     return Trial(sum(storage.nbytes() for storage in kept.values()), tuple(output))
 
 
-def sample_memory(task: Trainable, size: int, precision: str, small: int) -> float:
-    """Bytes that a sample of this size keeps until the backward pass, if one of size SMALL keeps `small`.
-
-    They grow with its side, or its length, as a s + b s^2; another small step tells a and b.
-    """
+def sample_memory(task: Any, size: int, precision: str, small: int) -> float:
+    """Bytes that a sample keeps until the backward pass, a s + b s^2 of its size s; one of size SMALL keeps `small`."""
     if not size:  # all samples are alike
         return small
     large = trial_step(task, precision, "cpu", LARGE).memory / LARGE
@@ -205,11 +168,8 @@ def sample_memory(task: Trainable, size: int, precision: str, small: int) -> flo
     return size * (large - b * LARGE + b * size)
 
 
-def check_batch(task: Trainable, batch_size: int, devices: Devices, precision: str, trial: Trial) -> None:
-    """Raises UserError if a batch, shared by the processes of this machine, cannot fit the memory of a CPU.
-
-    Counted is the least that a step needs: what is refused could not be; what is let through may still be too much.
-    """
+def check_batch(task: Any, batch_size: int, devices: Devices, precision: str, trial: Trial) -> None:
+    """Raises UserError if the least that a batch needs cannot fit the memory of a CPU."""
     if devices.kind != "cpu":
         return
     size = task.sample_size

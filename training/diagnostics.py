@@ -39,9 +39,8 @@ def first_bad_tensor(
 ) -> str:
     """Names the first tensor with NaN or infinity: in batch, parameters, a layer's output, the loss, a gradient.
 
-    `forward` repeats the step's forward pass and gives its "objective"; each layer's output is looked at in the order
-    of computation. With `backward`, where the loss was good, so is each gradient, in the order of the backward pass.
-    What is not bad this time (an earlier batch of the step was) is named by the parameter whose gradient is.
+    `forward` repeats the step's forward pass and gives its "objective". With `backward` the gradients are looked at,
+    too. What is not bad this time (an earlier batch of the step was) is named by the parameter whose gradient is.
     """
     for name, tensor in named_tensors(batch, "batch"):
         if _is_bad(tensor):
@@ -98,10 +97,7 @@ class _Probe:
 
 
 def check_finite(fabric: Fabric, value: Tensor, find: Callable[[], str], where: str, advice: str) -> None:
-    """Ends the run if this loss, or norm of the gradient, is not finite in any of the processes.
-
-    `find` names the first bad tensor. The first process raises UserError, the others end quietly.
-    """
+    """Ends the run, with the tensor that `find` names, if a loss or norm is not finite in any of the processes."""
     culprit = int(largest(fabric, -1 if torch.isfinite(value) else fabric.global_rank))
     if culprit < 0:
         return
@@ -148,13 +144,7 @@ def track_best_worst_batch(extremes: dict[str, list[float]], loss: float | None,
 
 
 class DebugMode:
-    """On while `file` exists: anomaly detection, and `look` after each backward pass.
-
-    Args:
-        file: the switch.
-        folder: the run's.
-        say: is told when it is switched.
-    """
+    """On while `file` exists: anomaly detection, and `look` after each backward pass."""
 
     def __init__(self, file: str, folder: Path, say: Callable[[str], None]):
         self.file, self.folder, self.say = Path(file), folder, say
@@ -178,10 +168,9 @@ class DebugMode:
 
 
 class StepProfiler:
-    """Measures `steps` steps after the first few. Call `step` at the end of each, `close` at the end of the training.
+    """Measures `steps` steps after the first few: profile.txt (operators by their own time) and trace.json in `folder`.
 
-    Leaves profile.txt (operators by their own time) and trace.json (for chrome://tracing or ui.perfetto.dev) in
-    `folder`, and says so.
+    Call `step` at the end of each, `close` at the end of the training.
     """
 
     def __init__(self, folder: Path, steps: int, say: Callable[[str], None]):

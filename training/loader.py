@@ -17,12 +17,8 @@ from utils.errors import UserError
 class Loader:
     """Yields batches on the device, with weights; several processes divide each batch.
 
-    Args:
-        fabric: the processes and their devices.
-        collate: makes a batch of samples, or None if none of them can be read.
-        skipped: (dataset, indices, batch) -> a line for each of these samples that is not in the batch.
-        workers: processes that read data; 0: this one.
-        report: is called with each of those lines, once.
+    `collate` makes a batch of samples, or None if none can be read; `skipped(dataset, indices, batch)` gives a line for
+    each sample that is not in it, with which `report` is called, once.
     """
 
     def __init__(
@@ -43,9 +39,8 @@ class Loader:
         """(batch, weight) for this process's share of the batches of indices after the first `skip`.
 
         The weights make the objectives of a step add up to the mean over all its samples, however these were divided
-        among processes and among the `accumulate` batches of the step. Of a batch with broken samples the others count
-        for them. Where none can be read, another sample takes their place with weight 0: the other processes wait for
-        this one.
+        among processes and the `accumulate` batches of the step. Where no sample can be read, another one takes their
+        place with weight 0: the other processes wait for this one.
         """
         rank, world = self.fabric.global_rank, self.fabric.world_size
         shares, weights = [], []

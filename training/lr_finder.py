@@ -14,7 +14,7 @@ from training.parameters import train_mode
 from utils.errors import UserError
 
 LOWEST, HIGHEST = 1e-6, 1.0
-SMOOTHING = 0.9  # share of the running mean that a step keeps
+SMOOTHING = 0.9  # fraction of the running mean that a step keeps
 EXPLODED = 1.5, 4.0  # times the loss of the beginning, and times the lowest: what is above either has exploded
 
 
@@ -28,10 +28,6 @@ def find_lr(
     grad_clip: float,
 ) -> dict[str, Any]:
     """Trains for `steps` steps, the learning rate rising evenly on a log scale. Nothing of the training is kept.
-
-    Args:
-        optimizer: as torch made it; its groups have an "lr_scale".
-        step: (model, batch) -> {"objective", "loss", …}, as of a task.
 
     Returns {"lr": [...], "loss": [...] (smoothed), "suggestion": see `steepest`}. Raises UserError if the loss never
     falls.
@@ -69,11 +65,7 @@ def _exploded(losses: list[float], steps: int) -> bool:
 
 
 def steepest(rates: list[float], losses: list[float]) -> float:
-    """The rate at which the loss falls fastest over the logarithm of the rate, before its minimum.
-
-    Seen over a fifth of all rates, or over all up to the minimum if these are less; the minimum is that before the loss
-    explodes. Raises UserError if the loss never falls.
-    """
+    """The rate at which the loss falls fastest, before its minimum. Raises UserError if it never falls."""
     ends = [i for i in range(1, len(losses)) if _exploded(losses[: i + 1], len(losses))]
     before = losses[: ends[0]] if ends else losses
     lowest = before.index(min(before)) if before else 0

@@ -16,12 +16,7 @@ NOT_METRICS = ("objective", "count", "samples")
 
 
 class Metrics:
-    """Means of metrics, weighted by each batch's count.
-
-    Args:
-        fabric: whose processes add up; None: this process alone.
-        values: of an earlier `state_dict`, to go on from.
-    """
+    """Means of metrics, weighted by each batch's count, over all processes of `fabric`, from `values` on."""
 
     def __init__(self, fabric: "Fabric | None" = None, values: dict[str, dict[str, float]] | None = None):
         self.fabric = fabric
@@ -32,10 +27,7 @@ class Metrics:
             vars(self.meters[name]).update(numbers)
 
     def update(self, output: dict[str, Tensor], weight: float = 1.0, keep_samples: bool = False) -> dict[str, float]:
-        """Adds the metrics of a step and returns them as numbers, over all processes.
-
-        A batch of weight 0 (of a process that had no sample of its own) does not count.
-        """
+        """Adds the metrics of a step, unless its weight is 0, and returns them as numbers, over all processes."""
         if keep_samples and weight and "samples" in output:
             self._samples.append({name: tensor.cpu() for name, tensor in output["samples"].items()})
         names = [name for name in output if name not in NOT_METRICS]

@@ -4,17 +4,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from training.parameters import decaying
+from training.state import Progress
 from utils.errors import UserError
 
-COSINE_FLOOR = 0.02  # share of the learning rate that is left at the end of the cosine
-ONE_CYCLE_RISE = 0.3  # share of the steps in which the one-cycle schedule rises
+COSINE_FLOOR = 0.02  # fraction of the learning rate that is left at the end of the cosine
+ONE_CYCLE_RISE = 0.3  # fraction of the steps in which the one-cycle schedule rises
 ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1 / 250_000  # of the learning rate: as in torch.optim.lr_scheduler.OneCycleLR
 
 ADAM: dict[str, Any] = {"betas": (0.9, 0.99)}  # 0.99 forgets sooner than the usual 0.999: short trainings like it
@@ -32,39 +33,20 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 def make_optimizer(
     name: str, groups: list[dict[str, Any]], lr: float, momentum: float, fused: bool = True
 ) -> Optimizer:
-    """The optimizer of that name; `momentum` is for sgd and rmsprop, where 0 is plain descent.
-
-    `fused`: all parameters in one kernel where there is one; not with fp16, whose gradients are unscaled before.
-    """
+    """The optimizer of that name; `momentum` is for sgd and rmsprop, `fused` (one kernel) not with fp16."""
     more: dict[str, Any] = {"momentum": momentum} if name in ("sgd", "rmsprop") else {}
     if name in ("adamw", "adam"):
         more["fused"] = fused
     return OPTIMIZERS[name](groups, lr=lr, **more)
 
 
-class Standing(Protocol):
-    """Where a run stands, as far as its learning rate depends on it (training/state.py: Progress)."""
-
-    step: int
-    epoch: int
-    lr_factor: float  # what the plateau schedule has come to
-
-
 @dataclass(frozen=True)
 class Schedule:
     """The learning rate over a training: a function of where the run stands, so nothing else has to be saved.
 
-    Formulas: cosine, Loshchilov & Hutter 2017 (down to COSINE_FLOOR); one_cycle, Smith 2018, with two cosines. The
-    warm-up multiplies any of them.
-
-    Attributes:
-        lr: the rate that is multiplied by all factors.
-        epochs: "10" for step: every ten epochs; "10,15" for multistep: after these.
-        decay: factor of plateau, step and multistep.
-        warmup: steps in which the rate rises from zero.
-        max_epoch: epochs of the training.
-
-    Raises UserError for epochs that the schedule cannot use.
+    cosine: Loshchilov & Hutter 2017 (down to COSINE_FLOOR); one_cycle: Smith 2018, with two cosines. `epochs`: "10" for
+    step, "10,15" for multistep; `decay`: of plateau, step and multistep; `warmup`: steps in which the rate rises from
+    zero. Raises UserError for epochs that the schedule cannot use.
     """
 
     name: str
@@ -78,7 +60,7 @@ class Schedule:
         if self.name in ("step", "multistep"):
             self._epochs()
 
-    def rate(self, progress: Standing, epoch_steps: int) -> float:
+    def rate(self, progress: Progress, epoch_steps: int) -> float:
         """The learning rate of the next step, if an epoch has so many."""
         warm = min(1.0, (progress.step + 1) / max(1, self.warmup))
         share = min(1.0, progress.step / max(1, self.max_epoch * epoch_steps))
@@ -132,10 +114,7 @@ def clip_gradients(parameters: list[nn.Parameter], value: float, norm: float, fo
 
 @torch.no_grad()
 def add_l1_gradient(model: nn.Module, weight: float) -> None:
-    """Adds to the gradients that of weight * sum |p|, over the weights of all layers (not biases, not normalisations).
-
-    Added once a step rather than to each loss: accumulation and several processes then need no thought.
-    """
+    """Adds to the gradients of a step that of weight * sum |p|, over the weights of all layers but normalisations."""
     for parameter in decaying(model):
         if parameter.grad is not None:
             parameter.grad.add_(parameter.sign(), alpha=weight)

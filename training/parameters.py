@@ -1,7 +1,6 @@
 """Which parameters are trained, and how fast: freezing, learning rates by name, weight decay, the moving average.
 
-Patterns are those of file names: `features.*`, `*.bias`; several are separated by commas. A pattern that matches no
-parameter is a UserError.
+Patterns are those of file names: `features.*,*.bias`. One that matches no parameter is a UserError.
 """
 
 from collections.abc import Iterator
@@ -42,9 +41,8 @@ def train_mode(model: nn.Module) -> None:
 def parameter_groups(model: nn.Module, weight_decay: float, lr_scale: str = "") -> list[dict[str, Any]]:
     """The groups for an optimizer: {"params", "weight_decay", "lr_scale"}.
 
-    Biases and the weights of normalisations are not decayed (see `decaying`). `lr_scale` is such as
-    `features.*:0.1,classifier.*:1`: the learning rate of the first pattern that fits is multiplied by its factor, that
-    of the others by 1. Raises UserError if it cannot be read, or fits no parameter.
+    `lr_scale` is such as `features.*:0.1,classifier.*:1`, the first pattern that fits counts; the others have 1. Raises
+    UserError if it cannot be read, or fits no parameter.
     """
     scales: dict[str, float] = {}
     for pattern, value in parse_named_numbers(lr_scale, "lr_scale", "features.*:0.1"):
@@ -67,8 +65,8 @@ def decaying(model: nn.Module) -> set[nn.Parameter]:
 def checkpoint_layers(model: nn.Module, patterns: str) -> None:
     """Lets the layers that `patterns` name forget what is inside them and compute it again in the backward pass.
 
-    Activation checkpointing (Chen et al. 2016): less memory for a third more time. A BatchNorm in such a layer counts
-    each batch twice. Raises UserError for a pattern that fits no layer.
+    Activation checkpointing (Chen et al. 2016); a BatchNorm in such a layer counts each batch twice. Raises UserError
+    for a pattern that fits no layer.
     """
     layers = {name: module for name, module in model.named_modules() if name}
     for name in _fitting(list(layers), patterns, "checkpoint_layers", "layer"):
@@ -91,14 +89,10 @@ def _fitting(names: list[str], patterns: str, option: str, kind: str) -> set[str
 
 
 class MovingAverage:
-    """An exponential moving average of a model's weights and buffers; it often judges better than the last step does.
+    """An exponential moving average of a model's weights and buffers, often better than the last step's.
 
     After each step: average <- d * average + (1 - d) * weights, with d = min(decay, (1 + step) / (10 + step)), so that
     the first steps do not weigh for ever.
-
-    Args:
-        model: its state is the first average.
-        decay: share of the old average that a step keeps.
     """
 
     def __init__(self, model: nn.Module, decay: float):

@@ -1,8 +1,7 @@
 """The log of a run: <folder>/log.jsonl, one JSON object a line, always written; watchers (visdom) get each record.
 
-It draws nothing and knows no task. A watcher that fails is dropped, a log that cannot be written is reported once;
-training goes on in both cases. JSON has no NaN and no infinity: they stand in the log as the strings "nan", "inf" and
-"-inf", which `float()` reads.
+A watcher that fails is dropped, a log that cannot be written is reported once; training goes on. NaN and infinities
+stand in the log as the strings "nan", "inf" and "-inf", which `float()` reads.
 """
 
 import errno
@@ -34,15 +33,11 @@ class Sink(Protocol):
 
 
 class Recorder:
-    """Writes <folder>/log.jsonl and hands every record to the sinks.
+    """Writes <folder>/log.jsonl and hands every record to the sinks; without a folder it records nothing.
 
-    Args:
-        folder: the run's folder; None (a process of a distributed run that is not the first) records nothing.
-        sinks: whoever watches.
-        resume_size: the run is resumed where its log had this `size`: what was written later, a line that a killed
-            process left half-written among it, is cut off and will come again. 0: a new run, an old log is replaced.
-
-    Raises UserError if the log cannot be made. Every record has a "kind", all but the config a "step" and an "epoch".
+    `resume_size`: the run is resumed where its log had this `size`; what was written later is cut off and will come
+    again. Raises UserError if the log cannot be made. Every record has a "kind", all but the config a "step" and an
+    "epoch".
     """
 
     def __init__(self, folder: str | Path | None, sinks: Sequence[Sink] = (), resume_size: int = 0):
@@ -61,8 +56,6 @@ class Recorder:
     def size(self) -> int:
         """Bytes of the log so far; 0 where nothing is recorded."""
         return os.fstat(self._file.fileno()).st_size if self._file is not None else 0
-
-    # ------------------------------------------------------------------------------------------- kinds of records
 
     def config(self, config: Mapping[str, Any]) -> None:
         """The hyper-parameters. They are repeated in the final record."""
@@ -105,10 +98,7 @@ class Recorder:
         lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
         axes: tuple[str, str],
     ) -> None:
-        """Lines over something else than the step: legend -> (x, y), both from 0 to 1; `axes` names the two.
-
-        Such as precision over recall. The log keeps four digits of each number.
-        """
+        """Lines over something else than the step: legend -> (x, y), 0 to 1, in four digits; `axes` names the two."""
         rounded = {legend: [[float(f"{v:.4g}") for v in values] for values in line] for legend, line in lines.items()}
         self._record("curve", step=step, epoch=epoch, name=name, lines=rounded, axes=axes)
 
@@ -130,14 +120,12 @@ class Recorder:
             self._guarded(sink, sink.close)
         self._sinks = []
 
-    # --------------------------------------------------------------------------------------------------- writing
-
     def _record(self, kind: str, **content: Any) -> None:
         if self.folder is None:
             return
         record = {"kind": kind, **_plain(content)}
         try:
-            self._write(_line(record))
+            self._write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
         except OSError as error:
             self._warn(
                 f"cannot write {self.folder / LOG_NAME}: {error.strerror}; training goes on without these records"
@@ -179,10 +167,7 @@ class Recorder:
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first. A torn line (the last one of a killed run) is left out.
-
-    Raises UserError if the folder has no log.
-    """
+    """The records of a run, oldest first, without a torn line. Raises UserError if the folder has no log."""
     path = Path(folder) / LOG_NAME
     try:
         content = path.read_bytes()
@@ -213,10 +198,6 @@ def histogram(values: Any) -> tuple[list[int], list[float], int]:
     high = max(high, low + 1e-6 * max(abs(low), abs(high)), low + 1e-30)
     counts, edges = np.histogram(finite, bins=BINS, range=(low, high))
     return counts.tolist(), edges.tolist(), array.size - finite.size
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
 
 
 def _plain(value: Any) -> Any:

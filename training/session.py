@@ -21,8 +21,7 @@ class Stopped(Exception):
 class Session:
     """The signals of a run: the first one ends it after the current step, a second one at once.
 
-    Attributes:
-        resumable: whether everything is saved right now, by one process alone: then the first one ends it at once.
+    While `resumable` (everything is saved, there are no other processes) the first one ends it at once.
     """
 
     def __init__(self, fabric: Fabric, folder: Path, say: Callable[[str], None]):

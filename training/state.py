@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from training.recorder import LOG_NAME
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.files import atomic_save, refuse_overwriting, remove_temporaries
 
 if TYPE_CHECKING:  # torch is imported when it is needed: mistakes are reported at once
@@ -42,9 +42,6 @@ class Progress:
         return self.epoch - 1 - self.best_epoch
 
 
-# --------------------------------------------------------------------------------------------------- folders and locks
-
-
 def run_folder(save_path: str, name: str, inputs: Iterable[str]) -> Path:
     """The folder of a new run. Raises UserError if it holds one, or if a file of the run would overwrite an input."""
     folder = Path(save_path) / name
@@ -55,10 +52,7 @@ def run_folder(save_path: str, name: str, inputs: Iterable[str]) -> Path:
 
 
 def resumed_options(overrides: Mapping[str, Any], save_path: str) -> dict[str, Any]:
-    """The options of the run that `overrides["resume"]` names, changed by the others.
-
-    True means the latest run under `save_path` that is not finished, or, if all are, the latest.
-    """
+    """The options of the run that `overrides["resume"]` names, changed by the others; True: the latest unfinished."""
     name, save_path = os.path.expanduser(str(overrides["resume"])), Path(save_path).expanduser()
     if name.lower() == "true":
         found = sorted(save_path.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -98,14 +92,9 @@ def lock(folder: Path) -> Iterator[None]:
             # lockf, not flock: processes that read data would inherit that one, and outlive a killed training
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(
-                f"{folder} is being trained by another process: wait for it, or choose another name for the run"
-            ) from None
+            raise UserError(f"{folder} is being trained by another process: wait, or choose another name") from None
         remove_temporaries(folder)
         yield
-
-
-# ------------------------------------------------------------------------------------------------ saving and restoring
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -117,9 +106,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds here, all meaning the same
-        raise UserError(
-            f"{path} is not a training state, or is damaged: {str(error).split(chr(10))[0][:100]}"
-        ) from error
+        raise UserError(f"{path} is not a training state, or is damaged: {reason_of(error)[:100]}") from error
     version = state.get("version") if isinstance(state, dict) else None
     if version != STATE_VERSION:
         raise UserError(f"{path} is a training state of version {version}, this program reads {STATE_VERSION}")
@@ -128,12 +115,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 @dataclass
 class RunState:
-    """What of a run is saved in last.pt and restored from it.
-
-    Attributes:
-        optimizer: as torch made it, without Fabric around it.
-        precision: Fabric's plugin, which has the scale of fp16's losses.
-    """
+    """What of a run is saved in last.pt and restored from it; `precision` is Fabric's plugin (fp16's scale)."""
 
     model: "nn.Module"
     optimizer: "Optimizer"
@@ -179,10 +161,8 @@ class RunState:
         old, new = state["arguments"], self.model.arguments
         other = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         if other or state["model"].keys() != self.model.state_dict().keys():
-            raise UserError(
-                f"{folder} was trained with another {' and '.join(other) or 'network'}: a run goes on with the data "
-                f"and the network it began with; start a new one from its weights by load={folder / BEST}"
-            )
+            advice = f"start a new run from its weights by load={folder / BEST}"
+            raise UserError(f"{folder} was trained with another {' and '.join(other) or 'network'}: {advice}")
         self.model.load_state_dict(state["model"])
         groups = state["optimizer"]["param_groups"]
         if [len(group["params"]) for group in groups] != [len(g["params"]) for g in self.optimizer.param_groups]:
@@ -198,10 +178,7 @@ class RunState:
 
 
 def check_changes(old: dict[str, Any], new: dict[str, Any], within_epoch: bool) -> list[str]:
-    """What differs between a run's saved options and those of now, such as ["lr 0.002 -> 0.001"].
-
-    Raises UserError for what a run cannot change, or only between two epochs.
-    """
+    """What differs between saved options and those of now: ["lr 0.002 -> 0.001"]. Raises UserError if it must not."""
     changes = {k: f"{k} {old.get(k)} -> {v}" for k, v in new.items() if k != "resume" and old.get(k) != v}
     if "optimizer" in changes:
         begun = old["optimizer"]

@@ -19,6 +19,11 @@ class UserError(ValueError):
         super().__init__(f"{self.argument}{value}: {message}" if argument else message)
 
 
+def reason_of(error: BaseException) -> str:
+    """What an exception of a library says, in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """The nearest of `choices`, or the empty string if none is near."""
     return next(iter(difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)), "")

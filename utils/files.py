@@ -1,11 +1,14 @@
 """Files that are never half-written: whoever reads `path` sees the old content or the new one, nothing between."""
 
+import csv
+import io
 import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -17,9 +20,8 @@ MODEL_FORMAT = "shihua-1"  # in the header of our own model files
 def atomic_save(path: str | Path, write: Callable[[str], object]) -> None:
     """Lets `write(temporary_path)` make the file, then puts it in the place of `path` (fsync, os.replace).
 
-    The temporary file is in the same folder, so that the replacement is atomic. If anything fails (a full disk,
-    an unwritable folder), the file that stood at `path` is untouched, the temporary one is removed, and a UserError
-    says so.
+    If anything fails (a full disk, an unwritable folder), the file that stood at `path` is untouched, the temporary one
+    beside it is removed, and a UserError says so.
     """
     path = Path(path)
     try:
@@ -51,11 +53,17 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
     atomic_save(path, lambda temporary: Path(temporary).write_bytes(content))
 
 
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a table, whole or not at all. Raises UserError if the place cannot be written."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    atomic_write(path, text.getvalue())
+
+
 def refuse_overwriting(targets: Iterable[str | Path], inputs: Iterable[str | Path], option: str = "out") -> None:
     """Raises UserError if a file to write is one of the inputs, under whatever name: a link, x/../a, another case.
 
-    Every command that writes calls it before its work; `option` is what chooses another place. Of the inputs, what is
-    no file that exists (a style's name, a poem) is passed over.
+    `option` is what chooses another place. Inputs that are no files (a style's name, a poem) are passed over.
     """
     read = {identity: path for path in inputs if (identity := _identity(path))}
     for target in targets:
@@ -86,18 +94,15 @@ def remove_temporaries(folder: str | Path) -> None:
 def metadata_of(path: str | Path) -> dict[str, str]:
     """What stands in the header of a .safetensors file besides the tensors, none of which is read; else nothing."""
     try:
-        with open(path, "rb") as file:  # 8 bytes of the header's length, then JSON
-            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 10**8)))
-        return dict(header["__metadata__"])
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return dict(json.loads(file.read(length) if length < 10**8 else b"")["__metadata__"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
 def class_and_task(path: str | Path) -> tuple[str, str]:
-    """(class of the network, task that has trained it) of a model file of this project, without reading the network.
-
-    Both are empty if it is none; the task is, if the file does not say.
-    """
+    """(class of the network, task that has trained it) of a model file, without reading the network; or empty."""
     metadata = metadata_of(path)
     if metadata.get("format") != MODEL_FORMAT:
         return "", ""

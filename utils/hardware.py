@@ -29,10 +29,7 @@ def cpu_features() -> list[str]:
 
 @cache
 def bf16_speedup(size: int = 512) -> float:
-    """How many times faster a (size x size) product is in bf16 than in fp32 on this CPU, in a few milliseconds.
-
-    Measured, not looked up: with AMX or AVX512-BF16 units it is 3 to 7, without them often under 0.5.
-    """
+    """How many times faster a (size x size) product is in bf16 than in fp32 on this CPU; measured in milliseconds."""
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         a = torch.ones(size, size, dtype=dtype)
@@ -60,8 +57,8 @@ def pick_device(use_gpu: bool) -> str:
 def choose_precision(wanted: str, gpu: bool, attempt: Callable[[str], object] | None = None) -> tuple[str, str]:
     """(precision, why). `wanted` is "auto", which becomes "fp32" or "bf16", or the precision itself.
 
-    `attempt(precision)` computes something tiny with the network at hand. What torch cannot do here, auto never picks:
-    an LSTM in bf16, for one, on a CPU without AVX-512. Raises UserError if it was asked for.
+    `attempt(precision)` computes something tiny with the network: what torch cannot do here, auto never picks (an LSTM
+    in bf16 without AVX-512). Raises UserError if it was asked for.
     """
     precision, why = _fastest(gpu) if wanted == "auto" else (wanted, "asked for")
     if precision == "fp32" or attempt is None:
@@ -120,9 +117,8 @@ def check_memory(needed: float, what: str, advice: str, **argument: object) -> N
 def tune_malloc(keep_all: bool = False) -> None:
     """Lets the C library reuse freed blocks of up to 128 MiB, as long as no more than 512 MiB are free; or all of them.
 
-    By default glibc returns large blocks to the system, which has to find and clear every page of the next one: up to a
-    third of the time of a painting, a tenth of that of a training step (docs/decisions.md). A training needs the same
-    memory again in the next step and may keep it all. Does nothing where there is no glibc.
+    By default glibc returns large blocks to the system, up to a third of the time of a painting, a tenth of that of a
+    training step (docs/decisions.md). Does nothing where there is no glibc.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     block, free = (2**31 - 1, 2**31 - 1) if keep_all else (128 << 20, 512 << 20)
@@ -132,10 +128,9 @@ def tune_malloc(keep_all: bool = False) -> None:
 
 
 def rank_and_world() -> tuple[int, int]:
-    """(number of this process, number of all) from RANK and WORLD_SIZE, which torchrun sets; (0, 1) without them.
+    """(number of this process, number of all), which torchrun sets, else (0, 1); "cuda" is GPU LOCAL_RANK from now on.
 
-    For commands that share files: each process takes every n-th one, and they do not talk to each other. On a machine
-    with several GPUs "cuda" means GPU number LOCAL_RANK from now on. Raises UserError if the two make no sense.
+    Raises UserError if the two make no sense.
     """
     given = [
         os.environ.get(name, default) for name, default in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK"), "010", strict=True)

@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont
 from pillow_heif import register_heif_opener
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 from utils.files import atomic_save
 from utils.signatures import HEAD, RAW, RAW_SUFFIXES, recognize
 
@@ -69,13 +69,13 @@ class Picture:
     alpha: np.ndarray | None = None
     note: str = ""
 
+    def on(self, color: str | tuple[int, int, int]) -> np.ndarray:
+        """(H, W, 3) uint8, laid on a color where it is transparent."""
+        return self.rgb if self.alpha is None else laid_on(self.rgb, self.alpha, color)
+
 
 def open_image(file: BinaryIO, name: str, max_megapixels: float = 0) -> Image.Image:
-    """Pillow's image of an open file, its header read and its size checked, not decoded yet.
-
-    `name` is for messages, `max_megapixels` 0 means MAX_MEGAPIXELS. Raises UserError if the file is empty, no
-    picture, or larger than that.
-    """
+    """Pillow's image of an open file, not decoded yet. Raises UserError if it is empty, no picture, or too large."""
     head = file.read(HEAD)
     if not head:
         raise UserError(f"{name} is empty (0 bytes), not a picture")
@@ -93,10 +93,8 @@ def open_image(file: BinaryIO, name: str, max_megapixels: float = 0) -> Image.Im
     width, height = image.size
     limit = max_megapixels or MAX_MEGAPIXELS
     if width * height > limit * 1e6:
-        raise UserError(
-            f"{name} has {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, "
-            f"more than max_megapixels={limit:g}: raise that, or make the picture smaller"
-        )
+        size = f"{width} x {height} pixels, {width * height / 1e6:.1f} megapixels"
+        raise UserError(f"{name} has {size}, more than max_megapixels={limit:g}: raise that, or make it smaller")
     return image
 
 
@@ -104,15 +102,12 @@ def read_image(source: str | Path | BinaryIO, max_megapixels: float = 0, max_sid
     """Reads a picture: the first frame, upright, in sRGB; its `note` says so where there are more.
 
     Args:
-        source: a path, or a file opened to read bytes, at its beginning.
+        source: a path, or a file opened to read bytes; `name` is what messages call it.
         max_megapixels: larger ones are refused before they are decoded; 0: MAX_MEGAPIXELS.
-        max_side: a longer side is reduced to so many pixels, the other in proportion; 0: never. None is enlarged.
-        name: what messages call the picture; empty: its path.
+        max_side: a longer side is reduced to so many pixels; 0: never. None is enlarged.
 
-    A floating-point picture is taken to be white at 1, 255 or 65535, the first of them that its maximum does not
-    exceed; a profile that cannot be used, for sRGB. Needs memory for 2.4 copies of the result's RGB (the decoder's
-    pixels have 4 bytes). Raises UserError if there is no such file, or it is empty, no picture, broken, cut short or
-    too large.
+    Needs memory for 2.4 copies of the result's RGB. Raises UserError if there is no such file, or it is empty, no
+    picture, broken, cut short or too large.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "the picture")
     with opened(source, name) as file, open_image(file, name, max_megapixels) as image, errors_named(name):
@@ -133,10 +128,7 @@ def _has_more(image: Image.Image) -> bool:
 
 
 def decode(image: Image.Image, max_side: int = 0) -> Picture:
-    """The frame at which an open image is, upright, in sRGB, its longer side reduced to `max_side` pixels.
-
-    It raises whatever the decoders do: use `errors_named`.
-    """
+    """The frame at which an open image is, upright, in sRGB, its longer side reduced; raises whatever decoders do."""
     size = _reduced(image.size, max_side)
     if size != image.size:  # a JPEG can be decoded at 1/2, 1/4, 1/8; the last factor of 2 is left to the filter
         image.draft(None, (2 * size[0], 2 * size[1]))
@@ -160,10 +152,10 @@ def to_uint8(tensor: Tensor) -> np.ndarray:
     return pixels.float().mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
 
 
-def on_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8, laid on white where `alpha` (H, W) uint8 is less than 255."""
+def laid_on(rgb: np.ndarray, alpha: np.ndarray, color: str | tuple[int, int, int]) -> np.ndarray:
+    """(H, W, 3) uint8, laid on a color where `alpha` (H, W) uint8 is less than 255."""
     image = Image.fromarray(rgb)
-    return np.array(Image.composite(image, Image.new("RGB", image.size, "white"), Image.fromarray(alpha)))
+    return np.array(Image.composite(image, Image.new("RGB", image.size, color), Image.fromarray(alpha)))
 
 
 def format_of(path: str | Path) -> str:
@@ -177,15 +169,15 @@ def format_of(path: str | Path) -> str:
 def save_image(path: str | Path, rgb: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95) -> None:
     """Writes (H, W, 3) uint8 with `alpha` (H, W) to `path`, whole or not at all, in the format of its suffix.
 
-    JPEG and BMP have no alpha: the picture is laid on white. `quality` (1..100) is for JPEG and WebP. Raises UserError
-    for another suffix, for more pixels than the format can hold, and if the place cannot be written.
+    JPEG and BMP have no alpha: the picture is laid on white. Raises UserError for another suffix, for more pixels than
+    the format can hold, and if the place cannot be written.
     """
     name = format_of(path)
     height, width = rgb.shape[:2]
     if max(width, height) > LONGEST.get(name, 1 << 31):
         raise UserError(f"{path}: {name} holds {LONGEST[name]} pixels a side, not {width} x {height}; use .png")
     if alpha is not None and name in ("JPEG", "BMP"):
-        rgb, alpha = on_white(rgb, alpha), None
+        rgb, alpha = laid_on(rgb, alpha, "white"), None
     image = Image.fromarray(rgb)
     if alpha is not None:
         image.putalpha(Image.fromarray(alpha))
@@ -204,11 +196,7 @@ def grid(
     column_labels: Sequence[str] = (),
     gap: int = 4,
 ) -> np.ndarray:
-    """A contact sheet on white: (H, W, 3) uint8 from rows of (h, w, 3) uint8, `gap` pixels between them.
-
-    Every cell has the size of the largest picture. Labels (Latin letters; the font has no others) stand left of the
-    rows and above the columns.
-    """
+    """A contact sheet (H, W, 3) of rows of pictures (h, w, 3) uint8, on white, with Latin labels left and on top."""
     height = max(picture.shape[0] for row in rows for picture in row)
     width = max(picture.shape[1] for row in rows for picture in row)
     font = _font(column_labels, width, max(10, min(height, width) // 12))
@@ -267,8 +255,7 @@ def errors_named(name: str) -> Iterator[None]:
     except MemoryError:
         raise UserError(f"{name} needs more memory than there is: make the picture smaller") from None
     except Exception as error:  # a stranger's bytes make the decoders raise anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{name} is broken or cut short: {reason}") from error
+        raise UserError(f"{name} is broken or cut short: {reason_of(error)}") from error
 
 
 def _is_preview(image: Image.Image) -> bool:

@@ -17,16 +17,21 @@ def info() -> dict[str, str]:
     """{what: how it is here}, every value a short text."""
     gpu = torch.cuda.is_available()
     precision, why = choose_precision("auto", gpu)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    gpus = [f"{g.name}, {g.total_memory / 1e9:.0f} GB, compute capability {g.major}.{g.minor}" for g in gpus]
     facts = {"shihua": git_revision() or "no git checkout", "Python": platform.python_version()}
     facts |= {name: importlib.metadata.version(name) for name in PACKAGES} | {"torch": torch.__version__}
     facts |= {
         "CUDA of torch": torch.version.cuda or "none",
         "cuDNN": str(torch.backends.cudnn.version() or "none"),
         "system": platform.platform(),
-        "CPU": f"{_cpu_name()}, {os.cpu_count()} cores, {' '.join(cpu_features()) or 'features unknown'}",
+        "CPU": f"{cpu}, {os.cpu_count()} cores, {' '.join(cpu_features()) or 'features unknown'}",
         "threads of torch": str(torch.get_num_threads()),
         "memory": _memory(),
-        "GPUs": "; ".join(_gpu(number) for number in range(torch.cuda.device_count())) or "none",
+        "GPUs": "; ".join(f"{number}: {gpu}" for number, gpu in enumerate(gpus)) or "none",
         "precision": f"auto is {precision}: {why}",
     }
     return facts
@@ -41,20 +46,9 @@ def git_revision() -> str:
         return ""
 
 
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def _memory() -> str:
     pages = {"total": "SC_PHYS_PAGES", "free": "SC_AVPHYS_PAGES"}
     if not all(name in getattr(os, "sysconf_names", ()) for name in pages.values()):
         return "unknown"
     sizes = {k: os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") / 1e9 for k, name in pages.items()}
     return ", ".join(f"{size:.1f} GB {k}" for k, size in sizes.items())
-
-
-def _gpu(number: int) -> str:
-    facts = torch.cuda.get_device_properties(number)
-    return f"{number}: {facts.name}, {facts.total_memory / 1e9:.0f} GB, compute capability {facts.major}.{facts.minor}"

@@ -21,10 +21,7 @@ class Photo:
 
 
 def as_photo(given: Any) -> Photo:
-    """A Photo from a path, an open file, a PIL image or an array (H, W, 3) uint8. Raises UserError for anything else.
-
-    Nothing is read from a path yet.
-    """
+    """A Photo from a path (not read yet), an open file, a PIL image or an array (H, W, 3) uint8. Or a UserError."""
     from PIL import Image
 
     if isinstance(given, Photo):

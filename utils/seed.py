@@ -11,11 +11,7 @@ import torch
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:
-    """Seeds Python, numpy and torch (all devices).
-
-    `deterministic` also keeps a GPU to kernels that give the same bits each time; otherwise cuDNN tries which of its
-    kernels is fastest for each size. A CPU gives the same bits anyway.
-    """
+    """Seeds Python, numpy and torch; `deterministic` keeps a GPU to kernels that give the same bits each time."""
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     torch.use_deterministic_algorithms(deterministic)

@@ -1,7 +1,4 @@
-"""What a file is by its first bytes, where Pillow does not know it: a video, or what people take for a picture.
-
-It opens nothing and decodes nothing.
-"""
+"""What a file is by its first bytes, where Pillow does not know it: a video, or what people take for a picture."""
 
 import re
 

@@ -1,8 +1,17 @@
-"""Numbers as people read and write them."""
+"""Text for people: lines on stderr, numbers as they read and write them."""
 
 import math
+import sys
 
 from utils.errors import UserError
+
+
+def say(text: str) -> None:
+    """A line on stderr, above the progress bar, if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
 
 
 def short(value: float, digits: int = 3) -> str:

@@ -1,7 +1,6 @@
 """visdom in one line a plot, for notebooks and scripts: v.plot("loss", 0.3); v.img("cat", array).
 
-Start a server by `python main.py visdom`. Training runs do not use this: they are shown from their log, with a server
-that was started late or anew too, see board/server.py.
+Start a server by `python main.py visdom`. Training runs do not use this, see board/server.py.
 """
 
 import html
@@ -23,12 +22,7 @@ RETRY_SECONDS = 4.0  # between two tries to reach a server
 
 
 class Visualizer:
-    """Draws into an environment of visdom's. Without a server the functions do nothing, and never raise.
-
-    Args:
-        env: name of the environment; characters that visdom cannot have in one become "_".
-        port: of the server on this machine.
-    """
+    """Draws into visdom's environment `env`. Without a server the functions do nothing, and never raise."""
 
     def __init__(self, env: str = "main", port: int = 8097):
         self.env, self.port = env_name(env), port

@@ -18,7 +18,7 @@ from infer.painting.animation import Animation, Frame, open_animation, set_last_
 from infer.painting.video_reader import Reader, open_reader, open_video
 from utils.errors import UserError
 from utils.files import atomic_save
-from utils.images import on_white
+from utils.images import laid_on
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .m2v .vob .ts .mts .m2ts .wmv .asf .flv .ogv .3gp .3g2 .mxf".split()
@@ -251,7 +251,7 @@ class _Writer:
         """In YCbCr, with even sides; what is transparent is white."""
         height, width = painting.shape[:2]
         if frame.alpha is not None:
-            painting = on_white(painting, frame.alpha)
+            painting = laid_on(painting, frame.alpha, "white")
         if height % 2 or width % 2:
             painting = np.pad(painting, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(painting), format="rgb24")

@@ -1,7 +1,5 @@
 """What a picture shows: the probability of each class, and "neither" where the classifier is not sure enough.
 
-It reads files and knows no task.
-
 Shapes: N or B pictures, V views of a picture, S pixels a side, K classes.
 """
 
@@ -19,13 +17,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from data.loading import batches_of
-from data.photos import Source, list_pictures
+from data.photos import Source, list_pictures, read_source
 from data.views import MARGIN
 from infer.photo.explain import explain_prediction, is_overlay, overlay_paths, save_overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
 from utils.hardware import choose_precision, tune_malloc
-from utils.images import Picture, on_white, open_image, read_image
 
 UNSURE = 0.01  # fraction of the validation pictures that may be called neither
 VIEWS = (1, 2, 4, 6)  # crops and mirror images of a picture that `crops` can make
@@ -37,9 +34,6 @@ def open_model(path: str | Path, device: str | torch.device = "cpu") -> Classifi
     model = Classifier.load(path, device)
     fold_batchnorm(model)
     return model.to(memory_format=torch.channels_last)
-
-
-# ------------------------------------------------------------------------------------------- pictures to a network
 
 
 def crops(rgb: np.ndarray, size: int, views: int) -> np.ndarray:
@@ -60,11 +54,7 @@ def crops(rgb: np.ndarray, size: int, views: int) -> np.ndarray:
 
 
 class Pictures(Dataset):
-    """Pictures for a network: {"index", "views": (V, 3, S, S) uint8, "note"}, or {"index", "error"} if unreadable.
-
-    Pictures of more than `max_megapixels` are refused before they are decoded; 0: the limit of utils/images.py. Raises
-    UserError for a number of views that `crops` cannot make.
-    """
+    """{"index", "views": (V, 3, S, S) uint8, "note"}, or {"index", "error"}. Raises UserError for other VIEWS."""
 
     def __init__(self, sources: Sequence[Source], size: int, views: int, max_megapixels: float = 0):
         if views not in VIEWS:
@@ -76,35 +66,19 @@ class Pictures(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            picture = read_picture(self.sources[index], 2 * self.size, self.max_megapixels)
+            picture = read_source(self.sources[index], 2 * self.size, self.max_megapixels)
         except UserError as error:
             return {"index": index, "error": str(error)}
         except OSError as error:
             return {"index": index, "error": f"cannot read {self.sources[index].name}: {error.strerror or error}"}
-        views = crops(picture.rgb, self.size, self.views)  # (V, S, S, 3)
+        views = crops(picture.on("white"), self.size, self.views)  # (V, S, S, 3)
         return {"index": index, "views": torch.from_numpy(views).permute(0, 3, 1, 2), "note": picture.note}
-
-
-def read_picture(source: Source, side: int, max_megapixels: float = 0) -> Picture:
-    """A picture on white; a shorter side of more than `side` pixels is reduced to that.
-
-    Raises UserError, or OSError, if it cannot be read.
-    """
-    with source.open() as file:
-        width, height = open_image(file, source.name, max_megapixels).size
-        file.seek(0)
-        longest = -(-side * max(width, height) // min(width, height))
-        picture = read_image(file, max_megapixels, max_side=longest, name=source.name)
-    return picture if picture.alpha is None else Picture(on_white(picture.rgb, picture.alpha), note=picture.note)
 
 
 def predict(
     model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
 ) -> Iterator[tuple[int, Tensor | None, str]]:
-    """(index, logits (V, K), note) of each picture, in order; (index, None, error) of those that cannot be read.
-
-    See `probabilities` for what follows from the logits.
-    """
+    """(index, logits (V, K), note) of each picture, in order; (index, None, error) of those that cannot be read."""
     tune_malloc()
     loader = DataLoader(
         pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
@@ -135,16 +109,12 @@ def classifying_precision(wanted: str, model: Classifier) -> str:
     return choose_precision(wanted, gpu, lambda precision: logits_of(model, blank, precision))[0]
 
 
-# ----------------------------------------------------------------------------------------------------- calibration
-
-
 def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """(temperature, threshold) from the logits (N, K) and labels (N) of pictures that were not trained on.
 
-    The temperature, 0.01 to 100, is what the logits are divided by to make the log loss smallest (Guo et al. 2017,
-    section 4.2). The targets are Platt's (1999, section 2.2), (n + 1) / (n + 2) for a class of n pictures, so that a
-    few right answers do not prove a network infallible. Confidence below the threshold, which 1 % of these pictures
-    have, means neither.
+    The temperature, 0.01 to 100, makes the log loss of logits / temperature smallest (Guo et al. 2017, section 4.2),
+    with Platt's targets (1999, section 2.2): (n + 1) / (n + 2) for a class of n pictures. Confidence below the
+    threshold, which 1 % of these pictures have, means neither.
     """
     logits, classes = logits.double(), logits.shape[1]
     counts = torch.bincount(labels, minlength=classes)[labels, None]  # (N, 1)
@@ -160,10 +130,7 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, workers: int = 0) -> dict[str, list[float]]:
-    """{number of views: [temperature, threshold]} for each number that `pictures` has views for.
-
-    `labels` (N) are those of the pictures, which were not trained on. Unreadable ones are left out; empty if all are.
-    """
+    """{number of views: [temperature, threshold]} from pictures, with labels (N), that were not trained on."""
     found = {index: logits for index, logits, _ in predict(model, pictures, workers=workers) if logits is not None}
     if not found:
         return {}
@@ -185,26 +152,21 @@ def probabilities(model: Classifier, logits: Tensor) -> Tensor:
     return (logits.mean(-2) / temperature).softmax(-1)
 
 
-# ----------------------------------------------------------------------------------------------------------- files
-
-
 @dataclass(frozen=True)
 class Settings:
     """How `classify` works.
 
     Args:
         views: see `crops`.
-        precision: fp32 or bf16.
         threshold: confidence below which a picture is neither; negative: the calibrated one of the model's file.
-        max_megapixels: see Pictures.
-        workers: processes that read pictures.
+        max_megapixels: larger pictures are refused; 0: the limit of utils/images.py.
         explain: whether to show which pixels the answer is based on (Grad-CAM).
         out: folder for NAME_explained.png; empty: beside the picture; None: no file is written.
     """
 
-    views: int = 2
-    precision: str = "fp32"
-    threshold: float = -1.0
+    views: int
+    precision: str
+    threshold: float
     max_megapixels: float = 0
     workers: int = 0
     explain: bool = False
@@ -246,10 +208,7 @@ class Answer:
 
 
 def find_pictures(paths: Sequence[str]) -> list[Source]:
-    """The pictures at `paths`: files, folders (without overlays of `classify`) and .tar files.
-
-    Raises UserError for a path where nothing is.
-    """
+    """The pictures at `paths`: files, folders (without our overlays), .tar files. Raises UserError if one is absent."""
     found = []
     for path in paths:
         name = path.encode(errors="replace").decode()  # bytes that are no UTF-8 cannot be written in a table
@@ -269,13 +228,9 @@ def find_pictures(paths: Sequence[str]) -> list[Source]:
 
 
 def classify(
-    model: Classifier, sources: Sequence[Source], settings: Settings | None = None, share: Sequence[int] | None = None
+    model: Classifier, sources: Sequence[Source], settings: Settings, share: Sequence[int] | None = None
 ) -> Iterator[Answer]:
-    """An answer for each picture, in order; one that cannot be read does not stop the others.
-
-    `share` has the numbers of the sources to classify where several processes have a part each; None: all.
-    """
-    settings = settings or Settings()
+    """An answer for each picture, in order, broken ones too; of those numbers in `share`, if processes share them."""
     threshold = settings.threshold if settings.threshold >= 0 else calibration(model, settings.views)[1]
     share = range(len(sources)) if share is None else share
     size = int(model.metadata.get("image_size", 160))
@@ -291,7 +246,7 @@ def classify(
         label = model.classes[best] if probs[best] >= threshold else "neither"
         answer = Answer(source.name, label, dict(zip(model.classes, probs.tolist(), strict=True)), note=remark)
         if settings.explain:
-            rgb = read_picture(source, OVERLAY_SIDE, settings.max_megapixels).rgb
+            rgb = read_source(source, OVERLAY_SIDE, settings.max_megapixels).on("white")
             answer = replace(answer, overlay=explain_prediction(model, rgb, best))
         if paths:
             path = str(paths[share[index]])

@@ -1,8 +1,7 @@
 """Grad-CAM: which parts of a picture speak for a class, by any of the classifiers here, and files that show them.
 
-Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization".
-
-Shapes: B pictures, C channels, H x W pixels, h x w places of the maps, K classes.
+Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization". Shapes: B
+pictures, C channels, H x W pixels, h x w places of the maps, K classes.
 """
 
 import re
@@ -30,15 +29,10 @@ MARK = "Shihua, Grad-CAM"  # the "Software" of an overlay's file: the name alone
 
 
 def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
-    """What speaks for the classes `target` in pictures: heat, 1 at each picture's hottest place.
+    """Heat (B, H, W) float32 in 0..1 of what speaks for the classes `target` (B) in `image` (B, 3, H, W) in 0..1.
 
-    Args:
-        model: in eval mode; its parameters and their gradients stay as they are.
-        image: (B, 3, H, W) in 0..1.
-        target: (B) numbers of classes.
-
-    Returns (B, H, W) float32 in 0..1; all 0 for a picture in which nothing speaks for the class. May be called under
-    torch.no_grad and torch.inference_mode.
+    1 at each picture's hottest place; all 0 where nothing speaks for the class. The model, in eval mode, keeps its
+    gradients. May be called under torch.no_grad and torch.inference_mode.
     """
     with torch.inference_mode(False):
         with torch.no_grad():
@@ -59,10 +53,7 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
 
 
 def explain_prediction(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> the same with what speaks for class number `target` in warm colours.
-
-    The network sees the whole picture, its shorter side as long as in training.
-    """
+    """(H, W, 3) uint8 -> the same with what speaks for class number `target` in warm colours."""
     height, width = rgb.shape[:2]
     side = int(model.metadata.get("image_size", 160)) * MARGIN
     scale = side / min(width, height)
@@ -73,15 +64,7 @@ def explain_prediction(model: Classifier, rgb: np.ndarray, target: int) -> np.nd
 
 
 def overlay(rgb: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A picture with heat painted over it.
-
-    Args:
-        rgb: (H, W, 3) uint8.
-        heat: (H, W) in 0..1; where it is 0 the picture stays as it is.
-
-    Returns (H, W, 3) uint8. Colours go from dark violet to yellow, brighter with every degree, so that they can be told
-    apart in grey and by the colour-blind, too.
-    """
+    """A picture (H, W, 3) uint8 with heat (H, W) in 0..1 painted over it, dark violet to yellow -> (H, W, 3) uint8."""
     heat = np.clip(heat, 0, 1)
     colors = _colors()[np.rint(heat * 255).astype(np.uint8)]  # (H, W, 3)
     opacity = (OPACITY * heat)[..., None]  # (H, W, 1)
@@ -94,9 +77,6 @@ def _colors() -> np.ndarray:
     from matplotlib import colormaps  # takes a moment: only if it is needed
 
     return colormaps["inferno"](np.arange(256), bytes=True)[:, :3].astype(np.float32)
-
-
-# ----------------------------------------------------------------------------------------------------------- files
 
 
 def save_overlay(path: str | Path, rgb: np.ndarray) -> None:

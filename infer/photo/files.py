@@ -1,14 +1,12 @@
 """Classifying files: the pictures at some paths, shared among processes, and a table of the answers."""
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from infer.photo.classify import Answer, Settings, classify, find_pictures
 from models.classifier import Classifier
 from utils.errors import UserError
-from utils.files import atomic_write, is_inside, refuse_overwriting
+from utils.files import is_inside, refuse_overwriting, write_csv
 from utils.hardware import check_workers, rank_and_world
 
 
@@ -43,9 +41,7 @@ def classify_files(
 ) -> Iterator[Answer]:
     """An answer for each picture at `paths`, in order; one that cannot be read has an error.
 
-    Processes that torchrun has started share the pictures, each with a table of its own (`plan_table`); `progress` is
-    called with the fraction of the work that is done. Raises UserError if a path does not exist, or the table cannot
-    be written.
+    Processes of torchrun share them. Raises UserError for a path or workers that cannot be, or an unwritable table.
     """
     rank, world = rank_and_world()
     check_workers(settings.workers)
@@ -63,12 +59,7 @@ def classify_files(
 
 def _write_table(path: Path | None, classes: Sequence[str], answers: Sequence[Answer]) -> None:
     """The answers without an error as CSV: path, label, a probability for each class. Without a path nothing."""
-    if not path:
-        return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", *classes])
-    for answer in answers:
-        if not answer.error:
-            writer.writerow([answer.path, answer.label, *(f"{p:.6f}" for p in answer.probabilities.values())])
-    atomic_write(path, text.getvalue())
+    good = [answer for answer in answers if not answer.error]
+    rows = ([answer.path, answer.label, *(f"{p:.6f}" for p in answer.probabilities.values())] for answer in good)
+    if path:
+        write_csv(path, ["path", "label", *classes], rows)

@@ -1,7 +1,6 @@
 """Metrics of a classifier from its probabilities, by scikit-learn: scores, curves, calibration, suspicious labels.
 
 Arrays: N pictures, K classes, P points of a curve; labels (N) are numbers of classes, probs (N, K) probabilities.
-scikit-learn takes a second to import: only where it is needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +14,9 @@ BINS = 15  # of confidence, for the calibration
 def compute_metrics(labels: np.ndarray, probs: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
     """Metrics on labelled pictures, for K names of classes.
 
-    Returns accuracy, log_loss, auc, average_precision, calibration_error, macro_precision, macro_recall, macro_f1, and
-    CLASS_precision, CLASS_recall, CLASS_f1 for each class. The macro metrics are means over the classes; auc (area
-    under the ROC curve) and average_precision are the last class's of two, else means of each class against the rest.
-
-    What is not defined is left out: metrics of a class without pictures, which the means leave out, too; auc and
-    average_precision if there is one class only. The precision of a class that is never predicted is 0.
+    accuracy, log_loss, calibration_error; auc and average_precision (the last class's of two, else means of each
+    against the rest; left out if there is one class only); precision, recall and f1 of each class with pictures
+    (CLASS_f1), and their means (macro_f1).
     """
     from sklearn import metrics
 
@@ -110,12 +106,7 @@ def calibration_bins(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndar
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:
-    """Expected calibration error (Guo et al. 2017, equation 3): how far confidence and accuracy are apart.
-
-    Args:
-        right: (N) whether the predicted class is the right one.
-        confidence: (N) the probability of the predicted class.
-    """
+    """Expected calibration error (Guo et al. 2017, equation 3), of N answers: whether right, and their confidence."""
     count, said, true = calibration_bins(right, confidence)
     return float((count * np.abs(true - said)).sum() / len(right))
 
@@ -131,10 +122,9 @@ class Suspect(NamedTuple):
 def find_suspects(labels: np.ndarray, probs: np.ndarray) -> list[Suspect]:
     """Pictures whose labels may be wrong, the likeliest first, by confident learning.
 
-    A class counts as confident for a picture if its probability there is not below its mean over the pictures with that
-    label; the picture belongs to the likeliest of them. Pictures that belong to another class than their label are the
-    ones off the diagonal of the confident joint (Northcutt et al. 2021, equation 1), ranked by margin (section 3.2). A
-    class without labelled pictures has no threshold and is never suggested.
+    A class counts as confident if its probability is not below its mean over the pictures with that label. Pictures
+    whose likeliest confident class is not their label are off the diagonal of the confident joint (Northcutt et al.
+    2021, equation 1), ranked by margin (section 3.2). A class without labelled pictures is never suggested.
     """
     count = np.bincount(labels, minlength=probs.shape[1])  # (K)
     own = probs[np.arange(len(labels)), labels]  # (N)

@@ -1,16 +1,11 @@
 """The report on a classifier: metrics, tables, charts and a page about its probabilities for many pictures.
 
-It knows no task and no network: pictures and their explanations come from functions that the caller gives. The page is
-report.html, filled in by Jinja, which escapes all text.
-
-Arrays: N pictures, K classes; a label is the number of a class.
+It knows no network. The page is report.html, filled in by Jinja, which escapes all text. Arrays: N pictures, K classes.
 """
 
-import csv
-import io
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +16,7 @@ from PIL import Image
 from infer.photo.charts import draw_charts
 from infer.photo.metrics import Suspect, class_scores, compute_metrics, find_suspects
 from utils.errors import UserError
-from utils.files import atomic_save, atomic_write
+from utils.files import atomic_save, atomic_write, write_csv
 
 SHOWN = 8  # pictures in each row of samples
 CONFUSED = 5  # classes that a class is most often taken for
@@ -51,14 +46,7 @@ HEADINGS = {
 
 @dataclass(frozen=True)
 class Results:
-    """What is known of N pictures.
-
-    Args:
-        names: for people; anybody's, so they are escaped.
-        labels: (N) numbers of classes; -1: unknown.
-        probs: (N, K); rows are scaled to sum to 1.
-        classes: K names.
-    """
+    """What is known of N pictures: names, labels (N) as numbers of classes (-1: unknown), probs (N, K), classes (K)."""
 
     names: list[str]
     labels: np.ndarray
@@ -68,10 +56,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Where pictures come from: functions of a picture's number -> (H, W, 3) uint8.
-
-    `explain` also takes the number of a class, and shows what speaks for it; None: nothing does.
-    """
+    """Functions of a picture's number, and for `explain` of a class's -> (H, W, 3) uint8; None: nothing explains."""
 
     read: Callable[[int], np.ndarray]
     explain: Callable[[int, int], np.ndarray] | None = None
@@ -80,19 +65,20 @@ class Pictures:
 def write_report(
     folder: str | Path, title: str, results: Results, pictures: Pictures, notes: dict[str, str]
 ) -> dict[str, float]:
-    """Writes report.html and all that it shows, in files of its own, into `folder`, made if missing.
+    """Writes report.html and all that it shows into `folder`, in the place of an earlier report.
 
-    What an earlier report left there is removed. Pictures without a label are in predictions.csv only; where none has
-    one, the distribution is theirs. `notes` are what the page says of data and model.
-
-    Returns the metrics, see `compute_metrics`; none of unlabelled pictures. Raises UserError if a file cannot be
-    written, and for probabilities that are not finite.
+    Pictures without a label are in predictions.csv only; where none has one, the distribution is theirs. `notes` are
+    what the page says of data and model. Returns the metrics of the labelled pictures. Raises UserError if a file
+    cannot be written, and for probabilities that are not finite.
     """
     folder, everything = Path(folder), _checked(results)
     _remove_old(folder)
     classes, known = everything.classes, np.flatnonzero(everything.labels >= 0)  # (N')
-    _write_csv(folder / "predictions.csv", ["name", "label", "prediction", *classes], _prediction_rows(everything))
-    notes = {"judged": f"{len(known) or len(results.names):,}", **notes}
+    of_class = dict(enumerate(classes)) | {-1: ""}
+    rows = zip(everything.names, everything.labels.tolist(), everything.probs.argmax(1), everything.probs, strict=True)
+    rows = ([name, of_class[label], of_class[best], *probs.tolist()] for name, label, best, probs in rows)
+    write_csv(folder / "predictions.csv", ["name", "label", "prediction", *classes], rows)
+    notes = {"evaluated": f"{len(known) or len(results.names):,}", **notes}
     page: dict[str, Any] = {"title": _plain(title), "notes": {_plain(k): _plain(v) for k, v in notes.items()}}
     page |= {"many_classes": len(classes) > 8, "sections": [], "charts": {}}
     found: dict[str, float] = {}
@@ -104,7 +90,7 @@ def write_report(
         page["table"] = _write_class_tables(folder, labels, probs, classes)
         suspects = find_suspects(labels, probs)
         names = [everything.names[i] for i in known]
-        _write_csv(folder / "suspects.csv", *_suspect_table(names, labels, probs, classes, suspects))
+        _write_suspects(folder / "suspects.csv", names, labels, probs, classes, suspects)
         page["sections"] = _write_samples(folder, everything, known.tolist(), suspects, pictures)
     else:
         counts = np.bincount(probs.argmax(1), minlength=len(classes)).tolist()
@@ -115,15 +101,12 @@ def write_report(
         page["charts"][name] = text
     page["tiles"] = [(text, _number(found[name], name)) for name, text in TILES.items() if name in found]
     page["files"] = [name for name in FILES if name.endswith(("csv", "json")) and (folder / name).exists()]
-    atomic_write(folder / "report.html", _render(page))
-    return found
-
-
-def _render(page: dict[str, Any]) -> str:
     from jinja2 import Template
 
     template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-    return Template(template, autoescape=True, trim_blocks=True, keep_trailing_newline=True).render(page)
+    html = Template(template, autoescape=True, trim_blocks=True, keep_trailing_newline=True).render(page)
+    atomic_write(folder / "report.html", html)
+    return found
 
 
 def _checked(results: Results) -> Results:
@@ -152,31 +135,14 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\u3000" else repr(c)[1:-1] for c in str(text))
 
 
-# --------------------------------------------------------------------------------------------------------- tables
-
-
-def _write_csv(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    atomic_write(path, text.getvalue())
-
-
-def _prediction_rows(results: Results) -> Iterable[list[Any]]:
-    for name, label, row in zip(results.names, results.labels.tolist(), results.probs, strict=True):
-        yield [name, results.classes[label] if label >= 0 else "", results.classes[row.argmax()], *row.tolist()]
-
-
 def _write_class_tables(folder: Path, labels: np.ndarray, probs: np.ndarray, classes: list[str]) -> list[list[str]]:
-    """Writes confusion.csv and per_class.csv; returns the page's table of the classes.
-
-    Precision, recall and F1 of a class without pictures are empty.
-    """
+    """Writes confusion.csv and per_class.csv; returns the page's table of the classes."""
     from sklearn.metrics import confusion_matrix
 
     numbers, predictions = range(len(classes)), probs.argmax(1)
     matrix = confusion_matrix(labels, predictions, labels=numbers).tolist()
     confusion = ([name, *row] for name, row in zip(classes, matrix, strict=True))
-    _write_csv(folder / "confusion.csv", ["label", *classes], confusion)
+    write_csv(folder / "confusion.csv", ["label", *classes], confusion)
     ranks = [f"{word}_{rank}" for rank in range(1, CONFUSED + 1) for word in ("confused", "count")]
     rows, shown = [], [["class", "pictures", "precision", "recall", "F1", "most often taken for"]]
     for k, (*scores, support) in enumerate(zip(*class_scores(labels, predictions, numbers), strict=True)):
@@ -188,30 +154,25 @@ def _write_class_tables(folder: Path, labels: np.ndarray, probs: np.ndarray, cla
         texts = [_percent(score) if support else "–" for score in scores]
         taken_for = ", ".join(f"{classes[j]} ({matrix[k][j]:,})" for j in others) or "–"
         shown.append([classes[k], f"{support:,}", *texts, taken_for])
-    _write_csv(folder / "per_class.csv", ["class", "support", "precision", "recall", "f1", *ranks], rows)
+    write_csv(folder / "per_class.csv", ["class", "support", "precision", "recall", "f1", *ranks], rows)
     return shown
 
 
-def _suspect_table(
-    names: list[str], labels: np.ndarray, probs: np.ndarray, classes: list[str], suspects: list[Suspect]
-) -> tuple[list[str], list[list[Any]]]:
+def _write_suspects(
+    path: Path, names: list[str], labels: np.ndarray, probs: np.ndarray, classes: list[str], suspects: list[Suspect]
+) -> None:
     rows = []
     for index, suggestion, margin in suspects:
         label, row = labels[index], probs[index].tolist()
         rows.append([names[index], classes[label], classes[suggestion], row[label], row[suggestion], margin])
-    return ["name", "label", "suggestion", "label_probability", "suggestion_probability", "margin"], rows
-
-
-# -------------------------------------------------------------------------------------------------------- samples
+    header = ["name", "label", "suggestion", "label_probability", "suggestion_probability", "margin"]
+    write_csv(path, header, rows)
 
 
 def _write_samples(
     folder: Path, results: Results, known: list[int], suspects: list[Suspect], pictures: Pictures
 ) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """Writes pictures into samples/; returns (heading, text, what the page shows of each) of the rows.
-
-    `known` has the numbers of the labelled pictures, to which the suspects' indices refer.
-    """
+    """Writes samples/ from the labelled pictures `known`; returns (heading, text, what the page shows of each)."""
     labels, probs = results.labels[known], results.probs[known]
     predicted = probs.argmax(1)
     right = np.flatnonzero(predicted == labels)
@@ -230,21 +191,18 @@ def _write_samples(
             if pictures.explain:
                 files[f"samples/{kind}_{rank}_explained.png"] = pictures.explain(known[i], int(k))
             for name, rgb in files.items():
-                _write_picture(folder / name, rgb)
+                image = Image.fromarray(rgb)
+                image.thumbnail((SIDE, SIDE))
+                atomic_save(folder / name, lambda temporary, image=image: image.save(temporary, format="PNG"))
             label, row = labels[i], probs[i]
-            cell = {"files": list(files), "name": results.names[known[i]], "loss": _loss(row[label])}
+            loss = f"{0.0 - math.log(row[label]):.3f}" if row[label] > 0 else "∞"
+            cell = {"files": list(files), "name": results.names[known[i]], "loss": loss}
             cell["label"] = f"{results.classes[label]} {_percent(row[label])}"
             cell["shown"] = f"{results.classes[k]} {_percent(row[k])}" if k != label else ""
             cells.append(cell)
         heading, text = HEADINGS[kind]
         sections.append((heading, text.format(len(suspects), len(labels)), cells))
     return sections
-
-
-def _write_picture(path: Path, rgb: np.ndarray) -> None:
-    image = Image.fromarray(rgb)
-    image.thumbnail((SIDE, SIDE))
-    atomic_save(path, lambda temporary: image.save(temporary, format="PNG"))
 
 
 def _number(value: float, name: str) -> str:
@@ -257,7 +215,3 @@ def _percent(value: float) -> str:
     if (text == "100.00" and value < 1) or (text == "0.00" and value > 0):
         text = "> 99.99" if value > 0.5 else "< 0.01"
     return f"{text} %"
-
-
-def _loss(probability: float) -> str:
-    return f"{0.0 - math.log(probability):.3f}" if probability > 0 else "∞"

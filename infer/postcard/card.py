@@ -1,8 +1,7 @@
 """A postcard: a poem in vertical script on a picture, with a title and a red seal; readable on anything.
 
-The poem goes where the picture is quiet, in dark or light ink; where that alone is too faint to read, a mist is laid
-under it; where the mist would hide too much, the picture is mounted on paper, and the poem stands on that, as above a
-hanging scroll or beside a handscroll. Nothing here paints pictures or writes poems.
+The poem goes where the picture is quiet, in dark or light ink; where that is too faint, a mist is laid under it; where
+the mist would hide too much, the picture is mounted on paper, and the poem stands on that.
 """
 
 import os
@@ -20,7 +19,7 @@ from infer.postcard.layout import Box, Glyph, find_quiet_place, mount
 from infer.postcard.text import Inscription
 from utils.errors import UserError
 from utils.files import atomic_save, refuse_overwriting
-from utils.images import WRITABLE, Picture, save_image
+from utils.images import WRITABLE, save_image
 
 MIST = 0.35  # more of it, and the picture is mounted on paper instead
 BUSY = 0.45  # the same, of what there is in the place
@@ -44,15 +43,11 @@ class Postcard:
         return self.picture != (0, 0, self.rgb.shape[1], self.rgb.shape[0])
 
 
-def postcard(rgb: np.ndarray, text: Inscription, face: Face, place: str = "auto") -> Postcard:
-    """Sets a poem on a picture (H, W, 3) uint8 of any size.
+def postcard(rgb: np.ndarray, text: Inscription, face: Face, place: str) -> Postcard:
+    """Sets a poem on a picture (H, W, 3) uint8 of any size, in a font that has all characters.
 
-    Args:
-        face: a font that has all characters (`infer.postcard.fonts.choose_face`).
-        place: "picture": on it, "paper": beside it, on the paper that it is mounted on; "auto": on it if there is a
-            place where text can be read and not much is hidden by it. A picture too small for the poem is mounted.
-
-    Raises UserError if the font lacks characters.
+    place: "picture", "paper", on which it is mounted, or "auto": on the picture if it can be read there and hides
+    little. Raises UserError if the font lacks characters.
     """
     if missing := face.lacks(text.characters):
         raise UserError(f"{face.name} lacks {missing}: give another font", font=None)
@@ -63,30 +58,19 @@ def postcard(rgb: np.ndarray, text: Inscription, face: Face, place: str = "auto"
         if misted := lay_mist(card, block, 1.0 if anyhow else MIST):
             draw_text(card, block, face, DARK if misted[0] else LIGHT, text.seal)
             return Postcard(card, block.columns, block.seal, (0, 0, width, height), *misted)
-    sheet = mount(height, width, text)
-    card = np.empty((*sheet.size[::-1], 3), np.uint8)
-    card[:] = PAPER
-    left, top = sheet.picture
+    size, (left, top), block = mount(height, width, text)
+    card = np.full((*size[::-1], 3), PAPER, np.uint8)
     card[top : top + height, left : left + width] = rgb
-    draw_text(card, sheet.block, face, DARK, text.seal)
+    draw_text(card, block, face, DARK, text.seal)
     ratio = contrast(*luminance(np.array((PAPER, DARK), np.uint8)).tolist())
     box = (left, top, left + width, top + height)
-    return Postcard(card, sheet.block.columns, sheet.block.seal, box, True, 0.0, ratio)
-
-
-def on_paper(picture: Picture) -> np.ndarray:
-    """(H, W, 3) uint8: the picture, laid on paper where it is transparent."""
-    if picture.alpha is None:
-        return picture.rgb
-    image = Image.fromarray(picture.rgb)
-    return np.array(Image.composite(image, Image.new("RGB", image.size, PAPER), Image.fromarray(picture.alpha)))
+    return Postcard(card, block.columns, block.seal, box, True, 0.0, ratio)
 
 
 def destination(photo: str, out: str, others: Sequence[str] = ()) -> Path:
     """Where the card of a photograph goes: `out`, or NAME_postcard in the folder `out`, or beside the photograph.
 
-    It has the photograph's type where that can be written, else it is a PNG. Raises UserError if there is no such
-    photograph, for a type that cannot be written, or if the card would overwrite it or one of the files `others`.
+    Raises UserError if there is no photograph, for another type, or if the card would overwrite it or one of `others`.
     """
     path = Path(photo)
     if not path.exists():
@@ -99,7 +83,7 @@ def destination(photo: str, out: str, others: Sequence[str] = ()) -> Path:
     return target
 
 
-def save_postcard(path: str | Path, rgb: np.ndarray, quality: int = 95) -> None:
+def save_postcard(path: str | Path, rgb: np.ndarray, quality: int) -> None:
     """Writes (H, W, 3) uint8 as a picture, or as a PDF of one page, by the suffix. Raises UserError if it cannot."""
     _check_suffix(path)
     if Path(path).suffix.lower() != ".pdf":

@@ -1,7 +1,4 @@
-"""Finding a font that has every character of a Chinese text: Kai or Song, on the system or from a package.
-
-It draws nothing. A font is asked for each character before it is used, so that no box stands for one that it lacks.
-"""
+"""Finding a font that has every character of a Chinese text: Kai or Song, on the system or from a package."""
 
 import importlib.util
 import os
@@ -15,7 +12,7 @@ from pathlib import Path
 from fontTools.ttLib import TTFont
 from PIL import ImageFont
 
-from utils.errors import UserError
+from utils.errors import UserError, reason_of
 
 # The best first: Kai (the hand of the brush), Song (the cut of the printers), Fangsong (between them).
 FAMILIES = tuple(
@@ -64,8 +61,8 @@ class Face:
 def choose_face(text: str, file: str = "") -> tuple[Face, list[str]]:
     """(the first font that has all of `text`, remarks about those that were passed over).
 
-    Looked at are `file` if given, the Kai and Song fonts of the system, and the one that a package brings. Raises
-    UserError if `file` is no font, or if no font has all characters: it then names those that the best one lacks.
+    `file` if given, then the Kai and Song fonts of the system, then the package's. Raises UserError if `file` is no
+    font, or if none has all characters: it then names those that the best one lacks.
     """
     remarks: dict[str, None] = {}
     best = None
@@ -85,11 +82,7 @@ def choose_face(text: str, file: str = "") -> tuple[Face, list[str]]:
 
 @lru_cache(maxsize=1)
 def system_faces() -> tuple[Face, ...]:
-    """The faces of FAMILIES on this machine, the best first.
-
-    fontconfig knows them all and answers in milliseconds. Where there is none, matplotlib lists the files; it is not
-    asked first, since it takes a second and knows neither faces of collections nor weights.
-    """
+    """The faces of FAMILIES on this machine, the best first; by fontconfig, else by the files that matplotlib lists."""
     found: list[tuple[Face, float]] = []
     for listing in (_fontconfig_faces, _faces_in_files):
         found = found or [entry for entry in listing() if entry[0].name.lower() in RANK]
@@ -163,6 +156,4 @@ def _characters(path: str, index: int) -> frozenset[int]:
         with TTFont(path, fontNumber=index, lazy=True) as font:
             return frozenset(font.getBestCmap() or {})  # without those that the font maps to its box
     except Exception as error:  # a broken font makes fontTools raise anything
-        raise UserError(
-            f"{path} is not a font that can be read: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from error
+        raise UserError(f"{path} is not a font that can be read: {reason_of(error)}") from error

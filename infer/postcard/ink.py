@@ -17,8 +17,6 @@ READABLE = 4.5  # contrast of text by WCAG 2.2, success criterion 1.4.3
 SMOOTH = 9.0  # CIE L*: the spread of lightness behind a character that a reader looks past
 TURNED = "（）()《》〈〉「」『』【】〔〕[]—–-…～~"  # characters that vertical script turns
 
-# ---------------------------------------------------------------------------------------------------------- mist
-
 
 def lay_mist(card: np.ndarray, block: Block, most: float) -> tuple[bool, float, float] | None:
     """Lays as little mist on card (H, W, 3) as makes the block readable; does nothing if that is more than `most`.
@@ -99,9 +97,6 @@ def _contrasts(rgb: np.ndarray, glyphs: list[Glyph], dark: bool) -> Iterator[tup
         yield contrast(float(np.percentile(behind, 5 if dark else 95)), ink), float(lightness(behind).std())
 
 
-# ----------------------------------------------------------------------------------------------------------- ink
-
-
 def draw_text(card: np.ndarray, block: Block, face: Face, ink: Color, seal: str) -> None:
     """Draws all characters and the seal into card (H, W, 3)."""
     fonts: dict[float, tuple[ImageFont.FreeTypeFont, float]] = {}
@@ -143,8 +138,6 @@ def _stamp(card: np.ndarray, mask: Image.Image, left: int, top: int, color: Colo
     flat = Image.new("RGB", part.size, color)
     card[y0:y1, x0:x1] = np.asarray(Image.composite(flat, part, mask.crop((x0 - left, y0 - top, x1 - left, y1 - top))))
 
-
-# ---------------------------------------------------------------------------------------------------------- seal
 
 # Left, top, width, height of the characters' cells, for each number of them.
 CELLS = {

@@ -62,9 +62,6 @@ class Block:
         return [glyph.box for glyph in self.glyphs] + ([self.seal] if self.seal else [])
 
 
-# ------------------------------------------------------------------------------------------------------- columns
-
-
 def _arrangements(lines: Sequence[str]) -> Iterator[tuple[float, list[list[str]]]]:
     """(how well it reads, columns); a column is a list of pieces of verses, with gaps between them."""
     yield 1.0, [[line] for line in lines]
@@ -147,9 +144,6 @@ def _blocks(text: Inscription, size: float, scales: Sequence[float]) -> list[tup
     ]
 
 
-# ------------------------------------------------------------------------------------------- in the picture, on paper
-
-
 def find_quiet_place(rgb: np.ndarray, text: Inscription, most: float) -> Block | None:
     """The block where it hides and meets the least; None if the picture is too small for it, or that is over `most`."""
     height, width = rgb.shape[:2]
@@ -207,18 +201,11 @@ def _box_cost(sums: np.ndarray, left: np.ndarray, top: np.ndarray, right: np.nda
     return 4 * gradient + np.sqrt(np.maximum(square - mean**2, 0)) + 0.35 * middle
 
 
-@dataclass(frozen=True)
-class Mount:
-    """A sheet of paper of `size` (width, height), the picture's left top corner on it, and the text."""
+def mount(height: int, width: int, text: Inscription) -> tuple[tuple[int, int], tuple[int, int], Block]:
+    """(size (width, height) of a sheet of paper, the picture's left top corner on it, the text).
 
-    size: tuple[int, int]
-    picture: tuple[int, int]
-    block: Block
-
-
-def mount(height: int, width: int, text: Inscription) -> Mount:
-    """The sheet for a picture: the text above a high or square one, to the left of a wide one, as little paper as reads
-    well."""
+    The text stands above a high or square picture, to the left of a wide one, on as little paper as reads well.
+    """
     size = (height * width) ** 0.5
     border = max(4, round(0.035 * size))
     beside = width > 1.25 * height
@@ -237,5 +224,5 @@ def mount(height: int, width: int, text: Inscription) -> Mount:
         picture, place = (paper, border + (inner - side) // 2), (space, (sheet[1] - along) // 2)
         if not beside:
             sheet, picture, place = sheet[::-1], picture[::-1], place[::-1]
-        found = Mount(sheet, picture, block.move(*place))
+        found = sheet, picture, block.move(*place)
     return found

@@ -35,10 +35,7 @@ class Inscription:
 
 
 def read_poem(text: str) -> Poem:
-    """A poem's title, author and verses (`lines`, without punctuation).
-
-    Raises UserError for a poem without characters, or longer than LONGEST.
-    """
+    """A poem's title, author and verses, without marks. Raises UserError if it has none, or is longer than LONGEST."""
     poem = parse_poem(text)
     lines = split_verses(poem.lines)
     count = sum(map(len, lines))
