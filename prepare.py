@@ -53,8 +53,7 @@ def prepare(cfg: DefaultConfig, saved: dict[str, Any] | None, resources: ExitSta
     cfg, task, chosen = build(cfg, devices, saved["arguments"] if saved and started_from_weights(cfg) else None)
     fabric, machine = make_fabric(devices, cfg.precision)
     report = say if fabric.is_global_zero else lambda text: None
-    report(f"{cfg.task}: {cfg}
-{machine}; {chosen}")
+    report(f"{cfg.task}: {cfg}\n{machine}; {chosen}")
     if saved and (changes := check_changes(saved["config"], cfg.as_dict(), saved["progress"]["batch"] > 0)):
         report(f"changed since the run was saved: {', '.join(changes)}")
     if torch.get_num_threads() != threads:
