@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import infer.painting.tiles
 from infer.painting.layers import Layer, unfold, upsampled
 from infer.painting.tiles import MANY, Painter, _Painting
-from models.transformer_net import StyleNetworks, TransformerNet, in_blocks
+from models.transformer_net import StyleNetworks, TransformerNet
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -176,12 +176,16 @@ def test_a_picture_of_one_colour_is_painted_evenly_by_the_shipped_network():
     assert colours[0] == colours[1] == colours[2]  # the style's own, whatever the picture's was
 
 
-def test_pictures_of_one_call_have_nothing_to_do_with_each_other():
-    model, rgb = network(), pictures(50, 60, 3)
-    painter = Painter(model)
+def test_pictures_of_one_call_have_nothing_to_do_with_each_other(monkeypatch):
+    """Nor has it how many are painted at a time; and the caller keeps his pictures."""
+    model, rgb = network(), pictures(50, 60, 5)
+    before, painter = rgb.copy(), Painter(model)
     together = painter.paint(rgb)
+    assert (rgb == before).all()
     for i in range(3):
         assert (painter.paint(rgb[i : i + 1])[0] == together[i]).all()
+    monkeypatch.setattr(infer.painting.tiles, "TILE", 80)  # two pictures at a time
+    assert (painter.paint(rgb) == together).all()
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (3, 5), (15, 2), (16, 16)])
@@ -191,27 +195,12 @@ def test_tiny_pictures_keep_their_size(height, width):
     assert painted.shape == rgb.shape and painted.dtype == np.uint8
 
 
-def test_the_caller_keeps_his_picture():
-    model, rgb = network(), pictures(40, 40)
-    before = rgb.copy()
-    Painter(model).paint(rgb)
-    assert (rgb == before).all()
-
-
 @pytest.mark.parametrize("n", [1, 3])
 def test_progress_rises_to_one(monkeypatch, n):
     monkeypatch.setattr(infer.painting.tiles, "TILE", 60)  # two pictures at a time
     model, told = network(), []
     Painter(model, tile=16).paint(pictures(40, 40, n), told.append)
     assert told == sorted(told) and len(told) >= 5 * (n + 1) // 2 and told[-1] == 1.0
-
-
-def test_a_batch_is_painted_in_parts_of_a_tiles_size(monkeypatch):
-    model, rgb = network(), pictures(40, 40, 5)
-    painter = Painter(model)
-    together = painter.paint(rgb)
-    monkeypatch.setattr(infer.painting.tiles, "TILE", 60)  # two pictures at a time
-    assert (painter.paint(rgb) == together).all()
 
 
 def test_no_room_for_the_file_is_one_line(monkeypatch):
@@ -235,13 +224,6 @@ def test_four_small_kernels_do_what_upsampling_and_a_large_one_do(height, width,
     small = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), upsampled(weight, size))
     unfolded = unfold(small.contiguous(memory_format=layout))
     torch.testing.assert_close(unfolded if size == 3 else unfolded[:, :, 1:-1, 1:-1], expected)
-
-
-def test_a_kernel_for_four_pixels_at_a_time():
-    torch.manual_seed(2)
-    x, weight = torch.randn(2, 4, 18, 22), torch.randn(3, 4, 9, 9)
-    blocks = unfold(F.conv2d(x, in_blocks(weight), stride=2))
-    torch.testing.assert_close(blocks, F.conv2d(x, weight))
 
 
 PEAK = """
