@@ -275,7 +275,7 @@ class SummaryConfig(Options):
 class CheckConfig(Options):
     """Options of check."""
 
-    json: bool = option(False, "one JSON object a line: form, verses, tones, wants, pattern, rhyme, faults, remarks")
+    json: bool = option(False, "one JSON object a line: form, verses, tones, wants, pattern, rhyme, style, faults …")
     load: str = option(POET, "the poet's file, which has the rhyme table", reads=MODEL)
 
 

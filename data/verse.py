@@ -161,6 +161,22 @@ CORPUS = r"\.(jsonl?|npz|gz|xz)$"
 AUTHOR_HEAD = re.compile(r"^(作者|[唐宋元明清]代?)[:：\s]+|^.{1,2}[·・]|〔.*?〕")
 
 
+DYNASTIES = ("先秦", "汉", "魏", "晋", "唐", "五代", "宋", "北宋", "南宋", "金", "元", "明", "清", "近代", "现代")
+# what people copy together with a poem
+APPARATUS = re.compile(
+    r"\n[【\[（(]?(?:横批|注释|注解|译文|白话译文|赏析|简析|鉴赏|创作背景|作者简介)[】\]）)]?\s*(?:[:：\n]|$)"
+)
+FOOTNOTES = re.compile("[①-⑳⑴-⒇¹²³⁴-⁹]")
+NUMBER = re.compile(
+    r"^(?:[（(]\d{1,3}[）)]|\d{1,3}\s*[.、．:：)）]|[一二三四五六七八九十]{1,3}[、.．]|其[一二三四五六七八九十]{1,2}(?=[\s:：]|$)"
+    r"|[上下]联\s*[:：])\s*",
+    re.MULTILINE,
+)
+BRACKETED_AUTHOR = re.compile(
+    rf"^([{HAN}]{{1,20}})[（(【]((?:[{HAN}]{{1,2}}[·・:：\s]+)?(?![一又或]作)[{HAN}]{{2,4}})[）)】](?![{MARKS},.])\s*"
+)
+
+
 def blocks(text: str) -> list[str]:
     """The parts of a text between blank lines; lines that can only be a title stay with the verse that follows."""
     parts = re.split("\n{2,}", "\n".join(line.strip() for line in text.splitlines()).strip("\n"))
@@ -176,9 +192,13 @@ def parse_poem(text: str) -> Poem:
     """Title, author and lines of one poem, notes in brackets left out.
 
     The title is 《…》 in front, or before a colon in the first line, or a line before the verse; a second line is the
-    author.
+    author; or both stand before the first verse. Numbers of lines go, and what follows a line such as 注释.
     """
-    text = without_notes("\n".join(line.strip() for line in text.splitlines()).strip())
+    text = "\n".join(line.strip() for line in text.splitlines()).strip()
+    text = without_notes(_without_apparatus(text)) if is_chinese(text) else text
+    if head := _inline_head(text):
+        title, author = [*head[1], "", ""][:2]
+        return Poem(head[0].split("\n"), title, AUTHOR_HEAD.sub("", author).strip())
     if titled := re.fullmatch(r"([^:：，。\n《]{1,40})[:：]([^\n]+[，。].*)", text, re.DOTALL):
         return Poem(titled[2].split("\n"), titled[1])
     named = re.match(r"《([^》\n]*)》", text)
@@ -186,6 +206,25 @@ def parse_poem(text: str) -> Poem:
     heads = _heads(lines, 1 if named else 2)
     title, author = [*([named[1]] if named else []), *lines[:heads], "", ""][:2]
     return Poem(lines[heads:], title.strip(), AUTHOR_HEAD.sub("", author).strip())
+
+
+def _without_apparatus(text: str) -> str:
+    """A pasted poem without numbers of lines, footnotes and what follows it; a bracketed author gets a line."""
+    text = NUMBER.sub("", FOOTNOTES.sub("", APPARATUS.split(text, maxsplit=1)[0]))
+    return re.sub("\n+", "\n", BRACKETED_AUTHOR.sub(r"\1\n\2\n", text)).strip()
+
+
+def _inline_head(text: str) -> tuple[str, list[str]] | None:
+    """(the verses, title and author) of a text with these in the line of the first verse: 春晓 孟浩然 春眠不觉晓，…"""
+    first, *others = [p for p in re.split(rf"[{MARKS},.?!;\s]*[{MARKS},.?!;\n]+\s*", text) if p] or [""]
+    widths = {len(piece) for piece in others}
+    if len(widths) != 1 or len(others) < 3 or len(others) % 2 == 0 or (width := widths.pop()) not in range(4, 8):
+        return None
+    found = re.fullmatch(rf"(.*[\s:：》·])([{HAN}]{{{width}}})", first)
+    if not found:
+        return None
+    heads = [part for part in re.split(r"[\s:：《》·]+", found[1]) if part and part not in DYNASTIES]
+    return text[found.start(2) + text.index(first) :], heads
 
 
 def _heads(lines: list[str], most: int) -> int:
@@ -209,6 +248,10 @@ def split_verses(poem: str | Sequence[str]) -> list[str]:
     text = "\n".join(parse_poem(poem).lines if isinstance(poem, str) else poem)
     parts = re.split(rf"[{MARKS}\s/\\|,.;:!?：—–…·]+", text)
     parts = [kept for part in parts if (kept := "".join(c for c in part if unicodedata.category(c)[0] in "LMNS"))]
+    for heads in () if re.search(f"[{MARKS}]", text) else (1, 2):  # title and author before verses without marks
+        widths = {len(part) for part in parts[heads:]}
+        if (len(parts) - heads, *widths) in FORMS.values() and len(parts[0]) not in widths:
+            return parts[heads:]
     if len(parts) == 1:
         shapes = [shape for shape in FORMS.values() if shape[0] * shape[1] == len(parts[0])]
         parts = [parts[0][i : i + w] for _, w in shapes for i in range(0, len(parts[0]), w)] or parts

@@ -1,13 +1,16 @@
 """infer/verse/rhyme.py, prosody.py, check.py: patterns as in a handbook, tones that were found by hand."""
 
 import random
+from pathlib import Path
 
 import pytest
 
 from data.verse import FORMS, split_verses
 from infer.verse.check import check
 from infer.verse.prosody import pattern_name, patterns, template
+from infer.verse.readings import Readings, read_readings
 from infer.verse.rhyme import RhymeTable
+from models.basemodule import read_metadata
 from utils.errors import UserError
 
 # Tones by hand, in the readings of the 平水韵; 中: the character has readings of both tones.
@@ -212,7 +215,7 @@ def test_traditional_characters_are_looked_up_as_simplified(table):
     assert found.regular and "？" not in "".join(found.tones)
 
 
-@pytest.mark.parametrize("text", ["白日依山尽，黄河入海流。", "白日依山，黄河入海流。欲穷千里目，更上一层楼。"])
+@pytest.mark.parametrize("text", ["白日依山尽。", "白日依山，黄河入海流。欲穷千里目，更上一层楼。"])
 def test_other_verse_gets_its_tones_only(table, text):
     found = check(text, table)
     assert found.pattern == found.rhyme == "" and found.faults == found.wants == [] and not found.regular
@@ -230,3 +233,83 @@ def test_what_is_printed_is_aligned_and_complete(table):
     assert found["regular"] is False and found["rhymes"] == [True, True, False, True]
     assert found["faults"][0] | {"text": ""} == {"kind": "平仄", "verse": 2, "place": 4, "text": ""}
     assert found["wants"] == [template(5, *tones, loose=True) for tones in ("平平", "仄平", "仄仄", "平平")]
+
+
+# --------------------------------------------------------------------------------------------- famous poems, pairs
+
+
+FAMOUS = Path(__file__).parent / "famous_poems.txt"
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "poet.safetensors"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> RhymeTable:
+    return RhymeTable.of(read_metadata(SHIPPED))
+
+
+def verdict(found) -> str:
+    if found.style.startswith("古"):
+        assert found.faults == [] and not found.regular and found.style in found.remarks[0]
+        return "old"
+    if found.regular:
+        return "pair" if found.style else "regular"
+    return "; ".join(f"{fault.kind} {fault.verse}.{fault.place}" for fault in found.faults)
+
+
+def test_famous_poems_get_the_verdicts_of_the_handbooks(shipped):
+    lines = [line for line in FAMOUS.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert len(lines) > 100
+    for title, text, expected in (line.split(" | ") for line in lines):
+        assert verdict(check(text, shipped)) == expected.strip(), title
+
+
+@pytest.mark.parametrize(
+    "text, remark",
+    [
+        ("清明时节雨纷纷，路上行人欲断魂。借问酒家何处有，牧童遥指杏花村。", "verse 1: 首句用邻韵 纷"),
+        ("横看成岭侧成峰，远近高低各不同。不识庐山真面目，只缘身在此山中。", "verse 1: 首句用邻韵 峰"),
+        ("向晚意不适，驱车登古原。夕阳无限好，只是近黄昏。", "verse 1: 对句相救 verse 2"),
+        ("千山鸟飞绝，万径人踪灭。孤舟蓑笠翁，独钓寒江雪。", "古绝: rhymes in oblique tone"),
+    ],
+)
+def test_what_is_no_fault_is_named(shipped, text, remark):
+    found = check(text, shipped)
+    assert found.remarks[0].startswith(remark) and str(found).splitlines()[-1].startswith(found.remarks[-1])
+
+
+def test_a_character_is_read_as_verse_mostly_does_and_otherwise_in_compounds(shipped):
+    for verse, place, tones in (("相思", 0, "平"), ("相思", 1, "平"), ("丞相", 1, "仄"), ("沧浪", 1, "平"),
+                                ("风浪", 1, "仄"), ("中", 0, "平"), ("九重", 1, "平"), ("珍重", 1, "仄")):  # fmt: skip
+        assert shipped.tones(verse, place) == tones, (verse, place)
+    assert shipped.groups("独行") == ["八庚"] and "七阳" in shipped.groups("雁行")
+
+
+def test_readings_of_two_compounds_are_joined_and_never_all_ruled_out():
+    tones = Readings({"乙": frozenset("平")}, {"甲乙": {"乙": frozenset("仄")}, "乙丙": {"乙": frozenset("平")}})
+    table = RhymeTable({"一东": "乙丁", "一董": "乙丙"}, {"一东": "平", "一董": "上"}, (tones, Readings({}, {})))
+    found = [table.tones("丁乙丁", 1), table.tones("甲乙", 1), table.tones("甲乙丙", 1), table.tones("丙")]
+    assert found == ["平", "仄", "平仄", "仄"]
+    assert table.groups("丁乙") == ["一东"] and table.groups("甲乙") == []
+
+
+def test_the_readings_that_are_shipped_are_readings():
+    tones, groups = read_readings()
+    assert set().union(*tones.alone.values()) == {"平", "仄"} and {"八庚", "七阳"} <= groups.alone["行"]
+    for readings in (tones, groups):
+        assert all(len(word) == 2 and set(own) <= set(word) for word, own in readings.compounds.items())
+
+
+@pytest.mark.parametrize(
+    "text, faults",
+    [
+        ("青山有幸埋忠骨，白铁无辜铸佞臣。", []),
+        ("上联：青山有幸埋忠骨\n下联：白铁无辜铸佞臣\n横批：千古", []),
+        ("白铁无辜铸佞臣，青山有幸埋忠骨。", [("平仄", 1, 7), ("平仄", 2, 7)]),
+        ("青山有幸埋忠骨，青史无辜铸佞臣。", [("重字", 2, 1)]),
+        ("青山有幸埋忠骨，白铁奸佞铸罪臣。", [("平仄", 2, 4)]),
+        ("青山有幸埋忠骨，白铁无辜铸臣。", [("字数", 2, 0)]),
+    ],
+)
+def test_a_pair_is_checked_as_a_pair(shipped, text, faults):
+    found = check(text, shipped)
+    assert found.style == "对联" and kinds(found) == faults and found.regular == (not faults)

@@ -41,6 +41,32 @@ def test_title_and_author_are_told_from_the_verse(head, title, author, body):
     assert split_verses(poem.lines) == split_verses(head + body) == TOWER
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "登鹳雀楼 王之涣 ",
+        "《登鹳雀楼》 王之涣 ",
+        "《登鹳雀楼》王之涣：",
+        "登鹳雀楼（王之涣）",
+        "登鹳雀楼（唐·王之涣）\n",
+        "登鹳雀楼 唐 王之涣 ",
+        "登鹳雀楼·王之涣 ",
+        "1. 登鹳雀楼\n王之涣\n",
+        "一、登鹳雀楼（王之涣）\n",
+    ],
+)
+@pytest.mark.parametrize("tail", ["", "\n注释：\n①白日：太阳。", "\n【译文】\n夕阳依傍着山峦。"])
+def test_what_people_paste_is_understood(head, tail):
+    poem = parse_poem(head + COUPLETS.replace("日", "日①") + tail)
+    assert (poem.title, poem.author, split_verses(poem.lines)) == ("登鹳雀楼", "王之涣", TOWER)
+
+
+def test_numbers_of_lines_and_titles_before_verses_without_marks_are_no_verse():
+    assert split_verses("1.白日依山尽，\n2.黄河入海流。\n3、欲穷千里目，\n（4）更上一层楼。") == TOWER
+    assert split_verses("登鹳雀楼 王之涣 " + " ".join(TOWER)) == split_verses("登鹳雀楼 " + " ".join(TOWER)) == TOWER
+    assert split_verses("君不见 黄河之水天上来，奔流到海不复回。") == ["君不见", "黄河之水天上来", "奔流到海不复回"]
+
+
 def test_a_note_is_no_verse():
     assert split_verses("床前明月光（一作看月光），疑是地上霜。") == ["床前明月光", "疑是地上霜"]
 

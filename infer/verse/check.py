@@ -1,4 +1,4 @@
-"""What a poem breaks of the rules of regulated verse (近体诗): tones, 对 and 粘, rhyme."""
+"""What a poem breaks of the rules of regulated verse (近体诗): tones, 对 and 粘, rhyme; and a pair (对联) of its."""
 
 import re
 from collections import Counter
@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from data.verse import HAN, form_of, simplify, split_verses
-from infer.verse.prosody import pattern_name, template
+from infer.verse.prosody import OPPOSITE, are_neighbours, pattern_name, template
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, UNKNOWN, RhymeTable
 from utils.errors import UserError
+
+PAIR = "对联"
+OLD_STYLE = 0.4  # faults a verse above which verse is not meant to be regulated
+PARTICLES = "之而其于以"  # a pair may share these
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Check:
     """A poem's prosody. `tones` and `wants` have for each character 平, 仄, 中 (either) or ？ (not in the table).
 
     `pattern` is the nearest regular one, `rhyme` the group of most rhymes; both and `wants` are empty for verse whose
-    shape is not that of regulated verse. Remarks are no faults.
+    shape is not that of regulated verse. `style`: 古绝 or 古体 for verse of such a shape to which the rules do not
+    apply (it has no faults), 对联 for a pair. Remarks are no faults.
     """
 
     form: str
@@ -36,12 +41,13 @@ class Check:
     rhymes: list[bool] = field(default_factory=list)
     pattern: str = ""
     rhyme: str = ""
+    style: str = ""
     faults: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     @property
     def regular(self) -> bool:
-        return bool(self.pattern) and not self.faults
+        return (bool(self.pattern) or self.style == PAIR) and not self.faults
 
     def as_dict(self) -> dict:
         return {**asdict(self), "regular": self.regular}
@@ -51,7 +57,8 @@ class Check:
 
         Everything is as wide as a Chinese character, so that it is aligned in a terminal.
         """
-        head = f"{self.form} {self.pattern}, rhyme {self.rhyme or 'none'}" if self.pattern else self.form
+        head = " ".join(filter(None, (self.form, self.pattern, self.style)))
+        head += f", rhyme {self.rhyme or 'none'}" if self.pattern or self.rhyme else ""
         faults = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         text = [f"{head}: {'regular' if self.regular else faults if self.faults else 'not regulated verse'}"]
         for couplet in range(0, len(self.verses), 2):
@@ -85,34 +92,65 @@ def chinese_verses(poem: str | Sequence[str]) -> list[str]:
 def check_verses(verses: list[str], table: RhymeTable) -> Check:
     """Checks verses (without punctuation) against the rules of regulated verse.
 
-    The rules apply to any even number of verses of five or seven characters (more than eight: 排律); other verse only
-    gets its tones. A character of both tones satisfies either, so does one that the table lacks. 平平仄平仄 instead of
-    平平平仄仄 is regular, and so is the free last but two (一三五不论).
+    The rules apply to any even number of verses of five or seven characters (more than eight: 排律); a pair is checked
+    as such; other verse only gets its tones. A character of both tones satisfies either, so does one that the table
+    lacks. 平平仄平仄 instead of 平平平仄仄 is regular, and so are the free last but two (一三五不论), 对句相救 and a
+    first rhyme of a neighbouring group.
     """
-    lookup = {c: c if table.tones(c) else simplify(c) for c in set("".join(verses))}
-    readings = [[table.tones(lookup[c]) for c in verse] for verse in verses]
+    known = ["".join(c if table.tones(c) else simplify(c) for c in verse) for verse in verses]
+    readings = [[table.tones(verse, i) for i in range(len(verse))] for verse in known]
     names = {LEVEL + OBLIQUE: EITHER, "": UNKNOWN}
     found = Check(
         form_of([f"{verse}。" for verse in verses]), verses, ["".join(names.get(r, r) for r in row) for row in readings]
     )
-    if len(verses) % 2 or len(verses) < 4 or {len(verse) for verse in verses} not in ({5}, {7}):
+    unknown = dict.fromkeys(c for c, tone in zip("".join(verses), "".join(found.tones), strict=True) if tone == UNKNOWN)
+    readings = [[r or LEVEL + OBLIQUE for r in row] for row in readings]
+    if halves := _halves(verses):
+        found.form, found.style, found.faults = "", PAIR, _check_pair(verses, readings, halves)
+    elif len(verses) % 2 or len(verses) < 4 or {len(verse) for verse in verses} not in ({5}, {7}):
         found.remarks = ["regulated verse has 4, 8 or more even verses of 5 or 7 characters"]
         return found
-    readings = [[r or LEVEL + OBLIQUE for r in row] for row in readings]
-    groups = [table.groups(lookup[verse[-1]]) for verse in verses]
+    else:
+        _check_regulated(found, known, readings, table)
+    found.remarks += [f"not in the table: {''.join(unknown)}"] if unknown else []
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ regulated verse
+
+
+def _check_regulated(found: Check, known: list[str], readings: list[list[str]], table: RhymeTable) -> None:
+    """Fills `found` in; `known` are its verses as the table has them, `readings` the tones of their characters."""
+    name = "古绝" if len(known) == 4 else "古体"
+    oblique = [table.groups(verse, tone=OBLIQUE) for verse in known]
+    ends = [verse[-1] for verse in readings[1::2]]
+    if 2 * sum(LEVEL not in end for end in ends) > len(ends):
+        found.style, found.rhyme = name, _most(oblique[1::2])
+        found.rhymes = [v % 2 == 1 or (v == 0 and found.rhyme in oblique[0]) for v in range(len(known))]
+        found.remarks = [f"{name}: rhymes in oblique tone; the rules of regulated verse do not apply"]
+        return
+    groups = [table.groups(verse) for verse in known]
     # Of two equally good ways the rhyming one if the first verse does rhyme: its last character may have both tones.
-    ways = [_check_way(verses, readings, groups, first_rhymes) for first_rhymes in (False, True)]
+    ways = [_check_way(known, readings, groups, first_rhymes) for first_rhymes in (False, True)]
     best = min(ways, key=lambda way: (len(way.faults), way.rhymes[0] != (way.rhyme in groups[0])))
-    found.pattern, found.rhyme, found.rhymes, found.wants = best.pattern, best.rhyme, best.rhymes, best.wants
-    found.faults = best.faults
-    found.remarks = [
+    found.rhyme, found.rhymes = best.rhyme, best.rhymes
+    if len(best.faults) > (3 if len(known) == 4 else OLD_STYLE * len(known)):
+        found.style = name
+        found.remarks = [f"{name}: {len(best.faults)} places break the rules of regulated verse, which do not apply"]
+        return
+    found.pattern, found.wants, found.faults = best.pattern, best.wants, best.faults
+    found.remarks = best.remarks + [
         f"verse {v}: 三仄尾 three oblique tones at the end (no fault, but better avoided)"
         for v, tones in enumerate(found.tones, 1)
         if tones.endswith(OBLIQUE * 3)
     ]
-    unknown = dict.fromkeys(c for c, tone in zip("".join(verses), "".join(found.tones), strict=True) if tone == UNKNOWN)
-    found.remarks += [f"not in the table: {''.join(unknown)}"] if unknown else []
-    return found
+
+
+def _most(groups: list[list[str]]) -> str:
+    """The rhyme group of most verses, if of more than half."""
+    counts = Counter(g for own in groups for g in own)
+    best, most = counts.most_common(1)[0] if counts else ("", 0)
+    return best if 2 * most > len(groups) else ""
 
 
 @dataclass
@@ -124,37 +162,54 @@ class _Way:
     rhymes: list[bool]
     wants: list[str]
     faults: list[Fault]
+    remarks: list[str]
 
 
 def _check_way(verses: list[str], readings: list[list[str]], groups: list[list[str]], first_rhymes: bool) -> _Way:
     rhymes = [v % 2 == 1 or (v == 0 and first_rhymes) for v in range(len(verses))]
-    seconds, faults = _nearest(readings, rhymes)
+    seconds, faults, remarks = _nearest(readings, rhymes)
     rhyme, rhyme_faults = _check_rhyme(verses, groups, rhymes)
+    if first_rhymes and rhyme not in groups[0] and any(are_neighbours(rhyme, g) for g in groups[0]):
+        rhyme_faults = [fault for fault in rhyme_faults if fault.verse > 1 or fault.kind != "出韵"]
+        borrowed = f"verse 1: 首句用邻韵 {verses[0][-1]} rhymes in {'、'.join(groups[0])}, next to {rhyme} (no fault)"
+        remarks = [borrowed, *remarks]
     wants = [
         template(len(verses[0]), second, LEVEL if r else OBLIQUE, loose=True)
         for second, r in zip(seconds, rhymes, strict=True)
     ]
     faults = sorted(faults + rhyme_faults, key=lambda f: (f.verse, f.place))
-    return _Way(pattern_name(seconds[0], first_rhymes), rhyme, rhymes, wants, faults)
+    return _Way(pattern_name(seconds[0], first_rhymes), rhyme, rhymes, wants, faults, remarks)
 
 
-def _nearest(readings: list[list[str]], rhymes: list[bool]) -> tuple[list[str], list[Fault]]:
-    """(tone of the second character of each verse, faults) of the reading of a poem that has the fewest faults.
+def _nearest(readings: list[list[str]], rhymes: list[bool]) -> tuple[list[str], list[Fault], list[str]]:
+    """(tone of the second character of each verse, faults, remarks) of the reading that has the fewest faults.
 
     Of the verses before one only its second tone matters, so it is enough to keep the best way to each of the two.
     """
-    best: dict[str, tuple[list[str], list[Fault]]] = {}
+    best: dict[str, tuple[list[str], list[Fault], list[str]]] = {}
     for v, (verse, rhyme) in enumerate(zip(readings, rhymes, strict=True)):
         ways = {}
         for second in (LEVEL, OBLIQUE):
             here = tone_faults(verse, second, LEVEL if rhyme else OBLIQUE, v + 1)
+            saved = v % 2 == 0 and is_saved(here, verse, second, readings[v + 1])
+            here, remark = ([], [f"verse {v + 1}: 对句相救 verse {v + 2} makes up for it"]) if saved else (here, [])
             found = [
-                ([*seconds, second], faults + _joint_faults(v, before, second) + here)
-                for before, (seconds, faults) in best.items()
+                ([*seconds, second], faults + _joint_faults(v, before, second) + here, remarks + remark)
+                for before, (seconds, faults, remarks) in best.items()
             ]
-            ways[second] = min(found, key=lambda way: len(way[1])) if found else ([second], here)
+            ways[second] = min(found, key=lambda way: len(way[1])) if found else ([second], here, remark)
         best = ways
     return min(best.values(), key=lambda way: len(way[1]))
+
+
+def is_saved(faults: list[Fault], verse: list[str], second: str, answer: list[str]) -> bool:
+    """对句相救: whether the next verse makes up for the only fault of this one.
+
+    In 中仄平平仄 the fourth tone may be oblique (the third, too) if the third of the answer, 平平仄仄平, is level.
+    """
+    core = template(len(verse), second, OBLIQUE, loose=True)[-5:]
+    wrong = [(fault.kind, fault.place) for fault in faults]
+    return core == "中仄中平仄" and wrong == [("平仄", len(verse) - 1)] and LEVEL in answer[-3] and LEVEL in answer[-1]
 
 
 def _joint_faults(v: int, before: str, second: str) -> list[Fault]:
@@ -177,7 +232,8 @@ def tone_faults(verse: list[str], second: str, end: str, number: int) -> list[Fa
         if want == EITHER or want in tones or (variant and last == 1):
             continue
         if last == 2:
-            faults.append(Fault("三平尾", number, i, "three level tones at the end"))
+            if LEVEL in verse[-1] and LEVEL in verse[-2]:  # else it has another fault, and this is none
+                faults.append(Fault("三平尾", number, i, "three level tones at the end"))
         elif last == 4 and core == "平平中仄平":
             if LEVEL not in verse[-3]:  # else the level tone there makes up for it
                 faults.append(Fault("孤平", number, i, "a single level tone besides the rhyme"))
@@ -193,7 +249,8 @@ def _fits(tones: Sequence[str], wants: str) -> bool:
 def _check_rhyme(verses: list[str], groups: list[list[str]], rhymes: list[bool]) -> tuple[str, list[Fault]]:
     """(the group of most rhymes, the faults), `groups` the level groups of each verse's last character."""
     numbers = [v for v, rhyme in enumerate(rhymes) if rhyme]
-    counts = Counter(g for v in numbers for g in groups[v])
+    # of equally many groups not the first verse's
+    counts = Counter(g for v in sorted(numbers, key=lambda v: v == 0) for g in groups[v])
     rhyme = counts.most_common(1)[0][0] if counts else ""
     faults, seen = [], set()
     for v in numbers:
@@ -204,3 +261,43 @@ def _check_rhyme(verses: list[str], groups: list[list[str]], rhymes: list[bool])
             faults.append(Fault("重韵", v + 1, place, f"{character} is a rhyme for the second time"))
         seen.add(character)
     return rhyme, faults
+
+
+# ---------------------------------------------------------------------------------------------------------- pairs
+
+
+def _halves(verses: list[str]) -> int:
+    """How many verses each side of a pair has; 0 if it is none."""
+    half, odd = divmod(len(verses), 2)
+    widths = [len(verse) for verse in verses]
+    sides = half == 1 or (len(set(widths[:half])) > 1 and widths[:half] == widths[half:])
+    return half if sides and not odd else 0
+
+
+def _check_pair(verses: list[str], readings: list[list[str]], half: int) -> list[Fault]:
+    """The faults of a pair: length, opposite tones at even places and ends, 仄 before 平, characters in both sides."""
+    faults = []
+    for v in range(half):
+        first, second, number = readings[v], readings[half + v], half + v + 1
+        if len(first) != len(second):
+            faults.append(Fault("字数", number, 0, f"{len(second)} characters, not {len(first)} as verse {v + 1}"))
+            continue
+        variant = len(first) in (5, 7) and _fits(first[-5:], "平平仄平仄")  # for 平平平仄仄
+        for i, (one, other) in enumerate(zip(first, second, strict=True), 1):
+            end = i == len(first)
+            if (
+                (i % 2 == 0 or end)
+                and not (variant and i == len(first) - 1)
+                and not (end and v == half - 1)
+                and one == other
+                and one in OPPOSITE
+            ):
+                faults.append(Fault("平仄", number, i, f"character {i} is {other}, as in verse {v + 1}"))
+    for v, side, want in ((half - 1, "上联", OBLIQUE), (2 * half - 1, "下联", LEVEL)):
+        if want not in readings[v][-1]:
+            faults.append(Fault("平仄", v + 1, len(verses[v]), f"{side} ends in {OPPOSITE[want]}, not {want}"))
+    for v in range(half, 2 * half):
+        for i, c in enumerate(verses[v], 1):
+            if any(c in side for side in verses[:half]) and c not in PARTICLES:
+                faults.append(Fault("重字", v + 1, i, f"{c} is in both sides"))
+    return faults

@@ -16,9 +16,9 @@ from infer.verse.check import Check, check_verses
 from infer.verse.constraints import Rules
 from infer.verse.decoding import COLD, Decoder
 from infer.verse.images import Theme, find_theme
-from infer.verse.plan import KINDS, Shape, choose_form, make_plan, token_masks
+from infer.verse.lexicon import Lexicon
+from infer.verse.plan import KINDS, Shape, choose_form, make_plan
 from infer.verse.rank import rate
-from infer.verse.rhyme import RhymeTable
 from infer.verse.settings import PoemSettings
 from models.poet import Poet
 from utils.errors import UserError
@@ -79,12 +79,12 @@ def compose(
     """
     settings = settings or PoemSettings()
     forms = model.metadata.get("forms", []) if forms is None else forms
-    vocabulary, table = Vocabulary(model.vocab), RhymeTable.of(model.metadata)
+    lexicon = Lexicon.of(model)
+    vocabulary, masks = lexicon.vocabulary, lexicon.masks
     theme = find_theme(settings.title, settings.keywords, vocabulary)
     shape, form = choose_form(settings, forms)
-    masks = token_masks(vocabulary, model.device)
     plan = make_plan(shape, settings, masks)
-    rules = _rules(settings, vocabulary, table, plan, shape, form, model.device)
+    rules = _rules(settings, lexicon, plan, shape, form)
     conditions = _conditions(vocabulary, settings, theme, form if form in forms else "")
     decoder = Decoder(model, vocabulary, plan, masks, conditions, rules, settings)
     # free poems differ in length, and without randomness there is no choice
@@ -93,7 +93,7 @@ def compose(
     poems: list[Composition] = []
     for first in range(seed, seed + n, step):
         seeds = range(first, min(first + step, seed + n))
-        poems += _compose_batch(decoder, seeds, candidates, shape, form, theme, table)
+        poems += _compose_batch(decoder, seeds, candidates, shape, form, theme)
     return poems
 
 
@@ -104,7 +104,6 @@ def _compose_batch(
     shape: Shape | None,
     form: str,
     theme: Theme,
-    table: RhymeTable | None,
 ) -> Iterator[Composition]:
     """The poems of these seeds."""
     size = candidates + 1, len(decoder.plan)
@@ -118,7 +117,7 @@ def _compose_batch(
         lines = to_lines(texts[row].split("\n"))
         prosody, remarks = {}, [*theme.remarks]
         if decoder.rules:
-            found = check_verses(verses(texts[row]), table)
+            found = check_verses(verses(texts[row]), decoder.rules.lexicon.table)
             prosody = {"pattern": found.pattern, "rhyme": found.rhyme, "check": found}
             remarks += draft.progress.remarks(row)
         elif settings.regular and form in FORMS:
@@ -129,18 +128,12 @@ def _compose_batch(
 
 
 def _rules(
-    settings: PoemSettings,
-    vocabulary: Vocabulary,
-    table: RhymeTable | None,
-    plan: Sequence[str],
-    shape: Shape | None,
-    form: str,
-    device: torch.device,
+    settings: PoemSettings, lexicon: Lexicon, plan: Sequence[str], shape: Shape | None, form: str
 ) -> Rules | None:
     """The rules of regulated verse, if they are wanted and there are any."""
-    if settings.regular and table and form in FORMS:
-        given = ["" if slot in (*KINDS, "\n") else vocabulary.fold(slot)[0] for slot in plan]
-        return Rules(vocabulary, table, shape, given, settings.pattern, settings.rhyme, device)
+    if settings.regular and lexicon.table and form in FORMS:
+        given = ["" if slot in (*KINDS, "\n") else lexicon.vocabulary.fold(slot)[0] for slot in plan]
+        return Rules(lexicon, shape, given, settings.pattern, settings.rhyme)
     if settings.rhyme or settings.pattern != "auto":
         asked = {"rhyme": settings.rhyme} if settings.rhyme else {"pattern": settings.pattern}
         raise UserError(

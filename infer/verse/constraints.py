@@ -5,21 +5,22 @@ The rules are infer/verse/prosody.py's; here they are masks. Nothing is drawn he
 Shapes: R poems, V characters in the vocabulary, K patterns, G level rhyme groups, T places of the form (with marks).
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from data.vocabulary import Vocabulary
 from infer.verse.check import tone_faults
+from infer.verse.lexicon import CLASSES, FITS, Lexicon
 from infer.verse.prosody import patterns
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
 from utils.errors import UserError
 
-CLASSES = (EITHER, LEVEL, OBLIQUE)
 ENOUGH = 15  # characters that a rhyme group must have among the commonest: poorer ones trap a poem
 COMMON = 3000
+GAP = "\0"  # stands for a character that is yet to be written
 REPEATED = 2.5  # nats that a character which the poem has already is less likely; a third of real poems repeat one
 
 
@@ -27,7 +28,7 @@ class Rules:
     """Tone patterns, rhyme groups and repetition for poems of one form.
 
     Args:
-        vocabulary, table: the characters, and what is known of them.
+        lexicon: the characters, and what is known of them; it has a rhyme table.
         shape: verses, and characters in each.
         given: character at each place, folded to the vocabulary where it can be; "" where it is to be written, and at
             the places of punctuation.
@@ -38,17 +39,9 @@ class Rules:
     pattern, and the others keep the rules. Raises UserError for an unknown pattern or rhyme group.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        table: RhymeTable,
-        shape: tuple[int, int],
-        given: Sequence[str],
-        pattern: str,
-        rhyme: str,
-        device: torch.device,
-    ):
-        self.width = shape[1]
+    def __init__(self, lexicon: Lexicon, shape: tuple[int, int], given: Sequence[str], pattern: str, rhyme: str):
+        vocabulary, table, device = lexicon.vocabulary, lexicon.table, lexicon.classes.device
+        self.lexicon, self.size, self.width = lexicon, len(vocabulary), shape[1]
         self.given = {place: c for place, c in enumerate(given) if c}
         found = patterns(*shape)
         names = [p.name for p in found]
@@ -62,20 +55,17 @@ class Rules:
             for verse, rhyming in enumerate(p.rhymes):
                 self.rhymes[k, self._end(verse)] = rhyming
 
-        tones = [table.tones(c) for c in vocabulary.characters]
-        letters = [c.isalnum() and c != " " for c in vocabulary.characters]
-        # (3, V) what may stand where a class is wanted; a character of both tones may stand anywhere
-        self.classes = torch.tensor([letters, [LEVEL in t for t in tones], [OBLIQUE in t for t in tones]])
         self.names = [table.find(rhyme)] if rhyme else table.level
-        members = [set(table.rhymes[g]) for g in self.names]
-        self.groups = torch.tensor([[c in m for c in vocabulary.characters] for m in members])  # (G, V)
-        self.possible = self.groups[:, :COMMON].sum(1) >= ENOUGH  # (G)
+        chosen = [table.level.index(name) for name in self.names]
+        self.classes, self.groups = lexicon.classes, lexicon.groups[chosen]  # (3, V), (G, V)
+        compounds = lexicon.compounds
+        self.compounds = dataclasses.replace(compounds, groups=compounds.groups[:, chosen])
+        self.possible = self.groups[:, :COMMON].sum(1).cpu() >= ENOUGH  # (G)
         if rhyme or not self.possible.any():
             self.possible[:] = True
         self._fit(table)
-        self.wants, self.rhymes, self.classes, self.groups, self.possible = (
-            t.to(device) for t in (self.wants, self.rhymes, self.classes, self.groups, self.possible)
-        )
+        self.wants, self.rhymes, self.possible = (t.to(device) for t in (self.wants, self.rhymes, self.possible))
+        self.fits = FITS.to(device)
         self.used = torch.zeros(len(vocabulary), dtype=torch.uint8, device=device)  # (V) how often in what is given
         for c in self.given.values():
             if c in vocabulary.ids:
@@ -84,11 +74,16 @@ class Rules:
     def _end(self, verse: int) -> int:
         return verse * (self.width + 1) + self.width - 1
 
+    def _before(self, place: int) -> tuple[str, int]:
+        """The given characters at a place and before it in its verse, and which of them is the one at the place."""
+        start = place - place % (self.width + 1)
+        return "".join(self.given.get(i, GAP) for i in range(start, place + 1)), place - start
+
     def _fit(self, table: RhymeTable) -> None:
         """Keeps the patterns and the rhyme groups that the given characters fit best."""
         # (G) for each given character: the groups that it rhymes in; those of one that the table lacks are unknown
         self.given_groups = {
-            place: torch.tensor([not table.tones(c) or g in table.groups(c) for g in self.names])
+            place: torch.tensor([not table.tones(c) or g in table.groups(*self._before(place)) for g in self.names])
             for place, c in self.given.items()
         }
         ends = [p for p in self.given if bool(self.rhymes[0, p]) and p > self.width]  # a first verse need not rhyme
@@ -111,9 +106,9 @@ class Rules:
         for verse, rhyming in enumerate(self.patterns[k].rhymes):
             start = verse * (self.width + 1)
             wants = self.patterns[k].verses[verse]
+            text = "".join(self.given.get(start + i, GAP) for i in range(self.width))
             tones = [
-                table.tones(self.given[start + i]) if start + i in self.given else want.strip(EITHER)
-                for i, want in enumerate(wants)
+                table.tones(text, i) if text[i] != GAP else want.strip(EITHER) for i, want in enumerate(wants)
             ]  # of what is yet to be written the pattern's own
             tones = [t or LEVEL + OBLIQUE for t in tones]
             second, end = wants[1], wants[-1]
@@ -172,7 +167,22 @@ class Progress:
         if rules.rhymes[:, place].any():
             groups = self.possible & rhyming.any(1, keepdim=True)  # (R, G)
             fitting += groups.float() @ rules.groups.float()  # (R, G) @ (G, V)
-        return fitting > 0
+        fitting = fitting > 0
+        if place % (rules.width + 1):
+            row, number = rules.compounds.starting(self.ids[:, -1], rules.size)
+            second = rules.compounds.keys[number] % rules.size
+            fits, groups = self._as_compounds(number, place)
+            rhymed = (self.possible[row] & groups).any(1, keepdim=True)  # (C, 1)
+            fits &= self.alive[row] & (rhymed | ~rules.rhymes[:, place])
+            fitting[row, second] = fits.any(1)
+        return fitting
+
+    def _as_compounds(self, number: Tensor, place: int) -> tuple[Tensor, Tensor]:
+        """For compounds (C) that end at `place`: (patterns that their tones fit (C, K), groups that they rhyme in)."""
+        rules = self.rules
+        first, second = rules.compounds.first[number], rules.compounds.second[number]  # (C)
+        wants = rules.wants[:, place - 1], rules.wants[:, place]  # (K), (K)
+        return rules.fits[first][:, wants[0]] & rules.fits[second][:, wants[1]], rules.compounds.groups[number]
 
     def _followed(self, last: Tensor) -> Tensor:
         """(R, V) what has followed the character `last` (R, 1) in this poem."""
@@ -195,6 +205,11 @@ class Progress:
         else:
             fits = rules.classes[:, tokens][wants].T  # (3, R) -> (K, R) -> (R, K)
             groups = rules.groups[:, tokens].T  # (R, G)
+            if place % (rules.width + 1):
+                found, number = rules.compounds.find(self.ids[:, -2], tokens, rules.size)
+                in_compound, its_groups = self._as_compounds(number, place)
+                fits = torch.where(found[:, None], in_compound, fits)
+                groups = torch.where(found[:, None], its_groups, groups)
             self.used.scatter_add_(1, tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.uint8))
         left = self.possible & groups  # (R, G)
         alive = self.alive & fits

@@ -5,6 +5,19 @@ from dataclasses import dataclass
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE
 
 OPPOSITE = {LEVEL: OBLIQUE, OBLIQUE: LEVEL}
+# 邻韵: groups that a first verse may borrow from (首句用邻韵). Wang Li 1979.
+NEIGHBOURS = [
+    group.split()
+    for group in (
+        "一东 二冬", "三江 七阳", "四支 五微 八齐", "六鱼 七虞", "九佳 十灰", "十一真 十二文 十三元",
+        "十三元 十四寒 十五删 一先", "二萧 三肴 四豪", "八庚 九青 十蒸", "十三覃 十四盐 十五咸",
+    )
+]  # fmt: skip
+
+
+def are_neighbours(one: str, other: str) -> bool:
+    """Whether two rhyme groups sound alike."""
+    return any(one in group and other in group for group in NEIGHBOURS)
 
 
 @dataclass(frozen=True)

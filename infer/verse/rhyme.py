@@ -3,41 +3,53 @@
 import re
 from collections.abc import Mapping
 
+from infer.verse.readings import NONE, Readings, read_readings
 from utils.errors import UserError
 
 LEVEL, OBLIQUE, EITHER, UNKNOWN = "平", "仄", "中", "？"
 
 
 class RhymeTable:
-    """Tones and rhyme groups of characters; a character of several readings has those of all of them.
+    """Tones and rhyme groups of characters.
 
     Args:
         rhymes: the characters of each group, such as {"一东": "东同铜…", "一董": "董动…"}.
         tones: 平, 上, 去 or 入 of each group.
+        readings: which tones, and which groups, of its readings a character has where; by default all of them.
     """
 
-    def __init__(self, rhymes: Mapping[str, str], tones: Mapping[str, str]):
+    def __init__(
+        self, rhymes: Mapping[str, str], tones: Mapping[str, str], readings: tuple[Readings, Readings] = (NONE, NONE)
+    ):
         self.rhymes = dict(rhymes)
         self.level = [group for group in rhymes if tones[group] == LEVEL]
+        self.readings = readings
         self._groups: dict[str, list[str]] = {}
         self._tones: dict[str, set[str]] = {}
         for group, characters in rhymes.items():
             for c in characters:
-                self._groups.setdefault(c, []).append(group)
                 self._tones.setdefault(c, set()).add(LEVEL if tones[group] == LEVEL else OBLIQUE)
+                self._groups.setdefault(c, []).append(group)
 
     @classmethod
     def of(cls, metadata: Mapping) -> "RhymeTable | None":
         """The table that a model file holds (rhymes, rhyme_tones), or None."""
-        return cls(metadata["rhymes"], metadata["rhyme_tones"]) if metadata.get("rhymes") else None
+        return cls(metadata["rhymes"], metadata["rhyme_tones"], read_readings()) if metadata.get("rhymes") else None
 
-    def tones(self, character: str) -> str:
-        """平, 仄, 平仄 (either), or nothing if the character is not in the table."""
-        return "".join(t for t in (LEVEL, OBLIQUE) if t in self._tones.get(character, ()))
+    def tones(self, verse: str, place: int = 0) -> str:
+        """平, 仄, 平仄 (either), or nothing (not in the table): the character at that place of a verse."""
+        every = self._tones.get(verse[place], set())
+        kept = every & (self.readings[0].of(verse, place) or every) or every
+        return "".join(tone for tone in (LEVEL, OBLIQUE) if tone in kept)
 
-    def groups(self, character: str) -> list[str]:
-        """The level groups it rhymes in."""
-        return [g for g in self._groups.get(character, ()) if g in self.level]
+    def groups(self, verse: str, place: int = -1, tone: str = LEVEL) -> list[str]:
+        """The groups of a tone that the character at that place of a verse rhymes in."""
+        place %= len(verse)
+        if tone not in self.tones(verse, place):
+            return []
+        every = [group for group in self._groups[verse[place]] if (group in self.level) == (tone == LEVEL)]
+        kept = self.readings[1].of(verse, place) if tone == LEVEL else None
+        return [group for group in self.level if group in kept] if kept else every
 
     def find(self, name: str) -> str:
         """The level group of that name: 一先, 先 or 下平一先. Raises UserError if it is none."""

@@ -1,0 +1,113 @@
+"""What is known of the characters of one poet, as tensors: made once, and used by every poem. Nothing is decided here.
+
+Shapes: V tokens of the vocabulary, G level rhyme groups, M compounds, P pairs.
+"""
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.vocabulary import Vocabulary
+from infer.verse.plan import token_masks
+from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
+from models.poet import Poet
+
+CLASSES = (EITHER, LEVEL, OBLIQUE)
+# (tones that a character may have: 0 unknown, 1 level, 2 oblique, 3 both; class) -> whether it fits
+FITS = torch.tensor([[True, True, True], [True, True, False], [True, False, True], [True, True, True]])
+
+
+@dataclass(frozen=True)
+class Compounds:
+    """Compounds of two in which a character has not the readings that it has alone.
+
+    `keys` (M), sorted: first id x V + second id, at last V x V. `first`, `second` (M): their tones in it, as FITS
+    counts them (of a first character that has all its readings both). `groups` (M, G): those of the second one's rhyme.
+    """
+
+    keys: Tensor
+    first: Tensor
+    second: Tensor
+    groups: Tensor
+
+    def find(self, first: Tensor, second: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """(whether it is a compound, its number; any if it is none) of ids (R) and (R)."""
+        keys = first * size + second
+        number = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
+        return self.keys[number] == keys, number
+
+    def starting(self, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """(row, number) of each compound that starts with the ids `first` (R)."""
+        start, end = (torch.searchsorted(self.keys, (first + i) * size) for i in (0, 1))
+        count = end - start
+        row = torch.repeat_interleave(torch.arange(len(first), device=first.device), count)
+        before = count.cumsum(0) - count
+        return row, start[row] + torch.arange(len(row), device=first.device) - before[row]
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """A vocabulary with its masks (infer/verse/plan.py) and, where the poet has one, its rhyme table.
+
+    `classes` (3, V): what may stand where a class is wanted. `groups` (G, V): what rhymes in each of table.level.
+    """
+
+    vocabulary: Vocabulary
+    masks: dict[str, Tensor]
+    table: RhymeTable | None
+    classes: Tensor | None = None
+    groups: Tensor | None = None
+    compounds: Compounds | None = None
+
+    @classmethod
+    def of(cls, model: Poet) -> "Lexicon":
+        """That of a model, made once for its vocabulary, metadata and device."""
+        source = (model.vocab, model.metadata, model.device)
+        known = _made.get(model)
+        if known is None or any(a is not b and a != b for a, b in zip(known[0], source, strict=True)):
+            known = _made[model] = (source, cls._make(model))
+        return known[1]
+
+    @classmethod
+    def _make(cls, model: Poet) -> "Lexicon":
+        vocabulary, table = Vocabulary(model.vocab), RhymeTable.of(model.metadata)
+        masks = token_masks(vocabulary, model.device)
+        if not table:
+            return cls(vocabulary, masks, None)
+        characters = vocabulary.characters
+        tones = [table.tones(c) if len(c) == 1 else "" for c in characters]
+        letters = [c.isalnum() and c != " " for c in characters]
+        classes = torch.tensor([letters, [LEVEL in t for t in tones], [OBLIQUE in t for t in tones]])
+        groups = torch.zeros(len(table.level), len(characters), dtype=torch.bool)
+        numbers = {group: i for i, group in enumerate(table.level)}
+        for i, c in enumerate(characters):
+            if LEVEL in tones[i]:
+                groups[[numbers[g] for g in table.groups(c)], i] = True
+        compounds = _compounds(vocabulary, table, numbers)
+        return cls(vocabulary, masks, table, *(t.to(model.device) for t in (classes, groups)), compounds)
+
+
+_made: "WeakKeyDictionary[Poet, tuple[tuple, Lexicon]]" = WeakKeyDictionary()
+
+
+def _compounds(vocabulary: Vocabulary, table: RhymeTable, numbers: dict[str, int]) -> Compounds:
+    ids, size = vocabulary.ids, len(vocabulary)
+    found = {size * size: (3, 3, np.zeros(len(numbers), bool))}  # the last one is none, so that there always is one
+    for word in {*table.readings[0].compounds, *table.readings[1].compounds}:
+        if word[0] in ids and word[1] in ids and table.tones(word[0]) and table.tones(word[1]):
+            restricted = word[0] in table.readings[0].compounds.get(word, {})
+            first, second = (_bits(table.tones(word, i)) for i in (0, 1))
+            groups = np.zeros(len(numbers), bool)
+            groups[[numbers[g] for g in table.groups(word)]] = True
+            found[ids[word[0]] * size + ids[word[1]]] = (first if restricted else 3, second, groups)
+    keys = sorted(found)
+    first, second = (torch.tensor([found[key][i] for key in keys], dtype=torch.long) for i in (0, 1))
+    groups = np.array([found[key][2] for key in keys], bool).reshape(len(keys), len(numbers))
+    return Compounds(torch.tensor(keys, dtype=torch.long), first, second, torch.from_numpy(groups))
+
+
+def _bits(tones: str) -> int:
+    return (LEVEL in tones) + 2 * (OBLIQUE in tones)
