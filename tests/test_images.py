@@ -412,7 +412,6 @@ def test_what_is_something_else_is_called_by_its_name(tmp_path, rgb):
     raw = "is a camera's raw file, which cannot be read: export it as JPEG or TIFF"
     for name, data, what in (
         ("a.jxl", b"\xff\x0a" + zeros, "is JPEG XL, which cannot be read: save it as JPEG or PNG"),
-        ("b.jpg", b"\0\0\0\x0cJXL \r\n\x87\n" + zeros, "is JPEG XL, "),
         ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "is a drawing (SVG), "),
         ("b.svg", b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- x -->\n<svg/>", "is a drawing (SVG), "),
         ("page.jpg", b"\n<!DOCTYPE html><html><svg></svg></html>", "is a web page, not a picture: download"),
@@ -420,16 +419,12 @@ def test_what_is_something_else_is_called_by_its_name(tmp_path, rgb):
         ("a.psd", b"8BPS" + zeros, "is a Photoshop file, "),
         ("a.pdf", b"%PDF-1.7" + zeros, "is a PDF, "),
         ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0" + zeros, "is PostScript, "),
-        ("a.cr3", b"\0\0\0\x18ftypcrx " + zeros, raw),
         ("a.cr2", b"II*\0\x10\0\0\0CR\x02\0" + zeros, raw),
-        ("a.raf", b"FUJIFILMCCD-RAW " + zeros, raw),
         ("a.arw", zeros, raw),
         ("a.nef", tiff, raw),  # Pillow would give its preview
         ("b.tif", dng(rgb, (50706, TiffTags.BYTE, b"\1\4\0\0")), raw),
-        ("c.tif", dng(rgb, (254, TiffTags.LONG, 1), (330, TiffTags.LONG, 8)), raw),
         ("film.jpg", b"\0\0\0\x18ftypisom" + zeros, "is a video, not a picture"),
         ("b.avif", b"\0\0\0\x18ftypavif" + zeros, "is not a picture that can be read (JPEG, PNG"),
-        ("photo.heic", b"\0\0\0\x18ftypheic" + zeros, "is not a picture that can be read (JPEG, PNG"),
     ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError) as caught:
@@ -520,28 +515,6 @@ def test_too_large_is_refused_before_decoding_by_the_callers_limit(rgb, monkeypa
         expected = rf"30000 x 30000 pixels, 900\.0 megapixels, more than max_megapixels={limit or 500}"
         with pytest.raises(UserError, match=expected):
             read_image(png(30_000, 30_000, 8, 2, bytes(1000)), limit)
-
-
-PEAK = """
-import sys
-from utils.images import read_image
-def status(key):
-    return int(next(line for line in open("/proc/self/status") if line.startswith(key)).split()[1]) / 1024
-before = status("VmRSS")
-print(read_image(sys.argv[1]).rgb.nbytes / 2**20, status("VmHWM") - before)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc to measure memory")
-def test_memory_of_48_megapixels(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6
-    path = tmp_path / "large.jpg"
-    Image.linear_gradient("L").resize((8000, 6000)).convert("RGB").save(path, exif=exif)
-    run = subprocess.run([sys.executable, "-c", PEAK, path], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    array, peak = map(float, run.stdout.split())
-    assert array == pytest.approx(137.3, abs=0.1)
-    assert peak < 2.5 * array  # the decoder's 4/3 and the array itself
 
 
 def test_a_picture_for_which_there_is_no_memory_is_one_line(rgb, monkeypatch):
@@ -636,20 +609,6 @@ def test_what_cannot_be_written(tmp_path, rgb):
         with pytest.raises(UserError, match=f"{name}: .* not {width} x 1; use .png"):
             save_image(tmp_path / name, np.zeros((1, width, 3), np.uint8))
     assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_failure_leaves_the_old_picture(tmp_path, rgb, monkeypatch):
-    path = tmp_path / "a.png"
-    save_image(path, rgb)
-
-    def full(self, file, **options):
-        Path(file).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(UserError, match="No space left on device"):
-        save_image(path, rgb[::-1])
-    assert (read_image(path).rgb == rgb).all() and os.listdir(tmp_path) == ["a.png"]
 
 
 # ------------------------------------------------------------------------------------------------------------ grid

@@ -1,4 +1,4 @@
-"""The one training loop, on a line to fit: schedules, accumulation, clipping, NaN, debug mode, processes, full disks.
+"""The one training loop, on a line to fit: schedules, accumulation, clipping, NaN, debug mode, processes.
 
 Resuming is in test_resume.py.
 """
@@ -37,27 +37,14 @@ from tests.training import (
     write_corpus,
 )
 from trainer import train
-from training.optimizers import Schedule
 from training.recorder import read_log
-from training.state import Progress, read_state, resumed_options
+from training.state import read_state, resumed_options
 from utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 # ------------------------------------------------------------------------------------------------- learning rate
-
-
-def test_learning_rates_by_hand():
-    schedule = Schedule("constant", 0.1, warmup=4)
-    rates = [schedule.rate(Progress(step=s), 100) for s in (0, 1, 3, 4, 90)]
-    assert rates == pytest.approx([0.025, 0.05, 0.1, 0.1, 0.1])
-    # half a cosine from the rate to a fiftieth of it: 1, 0.98 * (2 + sqrt 2) / 4 + 0.02, 0.51, ..., 0.02
-    expected = [0.1, 0.0856482323, 0.051, 0.0163517677, 0.002, 0.002]
-    cosine = Schedule("cosine", 0.1)
-    assert [cosine.rate(Progress(step=s), 100) for s in (0, 25, 50, 75, 100, 120)] == pytest.approx(expected)
-    assert Schedule("cosine", 0.1, warmup=50).rate(Progress(step=24), 48) == pytest.approx(0.5 * 0.051)  # both together
-    assert Schedule("plateau", 0.1).rate(Progress(step=7, lr_factor=0.25), 100) == pytest.approx(0.025)
 
 
 def test_plateau_decays_after_an_epoch_without_improvement(fit, tmp_path):
@@ -348,37 +335,6 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path):
     (tmp_path / "file").touch()
     told = run(tmp_path, code=2, **options(tmp_path, save_path=tmp_path / "file" / "runs"))
     assert re.search(r"error: cannot write in .*/file/runs/poet_\S+: Not a directory; choose .*\n$", told)
-
-
-def test_a_full_disk(fit, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk to fill")
-    try:
-        fit(save_path=disk)
-        before = (disk / "run" / "last.pt").read_bytes()
-
-        def fill(call, batch, model):
-            with open(disk / "filler", "wb", buffering=0) as file:
-                try:
-                    while file.write(b"0" * 512):
-                        pass
-                except OSError:
-                    pass
-
-        with pytest.raises(UserError) as error:
-            fit({"hook": fill}, resume=disk / "run", save_path=disk, max_epoch=2, save_every=0)
-        assert "\n" not in str(error.value) and str(error.value).startswith(f"cannot write {disk / 'run' / 'last.pt'}")
-        assert (disk / "run" / "last.pt").read_bytes() == before
-        assert read_state(disk / "run" / "last.pt")["progress"]["epoch"] == 1
-        assert not list(disk.glob("run/.*.part"))
-        (disk / "filler").unlink()
-        fit(resume=disk / "run", save_path=disk, max_epoch=2)
-        assert read_state(disk / "run" / "last.pt")["progress"]["epoch"] == 2
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_two_processes_are_one(tmp_path):
