@@ -42,9 +42,6 @@ class Incomplete(Exception):
     """Some of what was asked for could not be done, and each is named already: exit code 1."""
 
 
-# --------------------------------------------------------------------------------------------------------- output
-
-
 def write(text: str, file: TextIO | None = None) -> None:
     """A line above the progress bar, if there is one; in one piece, for several processes may share the output."""
     from tqdm import tqdm
@@ -103,9 +100,6 @@ def progress_bar(text: str) -> Iterator[Callable[[float], None]]:
     form = text + ": {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     with tqdm(total=1.0, bar_format=form, leave=False, disable=None) as bar:
         yield lambda fraction: bar.update(fraction - bar.n)
-
-
-# -------------------------------------------------------------------------------------------------------- options
 
 
 def options_of(command: str) -> dict[str, type]:
@@ -233,9 +227,6 @@ def options_text(cls: type[Options], command: str) -> str:
             choices = ", ".join(filter(None, f.metadata["choices"]))
             lines.append(f"  {'--' + f.name + default:24} {f.metadata['help']}{choices and f' ({choices})'}")
     return "\n".join(lines)
-
-
-# ------------------------------------------------------------------------------------------------------- running it
 
 
 def run_command(commands: dict[str, Callable], argv: list[str]) -> int:

@@ -67,9 +67,6 @@ def option_names(cls: type[Options]) -> set[str]:
     return {f.name for f in dataclasses.fields(cls)}
 
 
-# ----------------------------------------------------------------------------------------------------- reading values
-
-
 def parse(cls: type[Config], overrides: Mapping[str, Any]) -> Config:
     """A `cls` with `overrides`, each converted to its field's type. Raises UserError that says what would be right.
 
@@ -147,8 +144,6 @@ def _to_str(value: Any) -> str:
 _CONVERT = {bool: lambda value: TRUTH[str(value).lower()], int: _to_int, float: _to_float, str: _to_str}
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
-# -------------------------------------------------------------------------------------------------------------- files
-
 
 def find_inputs(cfg: Config, given: Iterable[str]) -> Config:
     """`cfg` with the shipped files found from any folder. Raises UserError for a file of `given` that is missing."""
@@ -177,8 +172,6 @@ def is_missing(path: str) -> bool:
     return False
 
 
-# -------------------------------------------------------------------------------------------------- whose they are
-
 # Options of tasks that not every command of tasks (train, find_lr, val, test, summary) has a use for.
 ONLY_FOR = {
     name: tuple(commands.split())
@@ -201,9 +194,6 @@ ONLY_FOR = {
 def is_for(name: str, command: str) -> bool:
     """Whether a command of tasks has a use for an option."""
     return command in ONLY_FOR.get(name, (command,))
-
-
-# ----------------------------------------------------------------------------------------------------- what was meant
 
 
 def known_name(name: str, options: Iterable[str]) -> str:

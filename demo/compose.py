@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from config import GenerateConfig
+from data.verse import verses
 from demo.parts import JOB, LABELS, QUIET, report, textbox
 from demo.service import CANDIDATES, Service
 from utils.errors import UserError
@@ -107,12 +108,8 @@ def read_state(state: Any) -> dict:
     try:
         asked = {name: state["asked"][name] for name in ASKED}
         poems = [
-            {
-                "form": str(poem["form"]),
-                "title": str(poem["title"]),
-                "lines": [str(line) for line in poem["lines"]],
-                "remarks": [str(remark) for remark in poem["remarks"]],
-            }
+            {name: str(poem[name]) for name in ("form", "title")}
+            | {name: [str(line) for line in poem[name]] for name in ("lines", "remarks")}
             for poem in state["poems"][:CANDIDATES]
         ]
         return {"asked": asked, "poems": poems, "chosen": state["chosen"]}
@@ -129,8 +126,6 @@ def chosen_of(state: dict) -> dict:
 
 
 def verses_of(poem: dict) -> list[str]:
-    from data.verse import verses
-
     return verses("".join(poem["lines"]))
 
 
