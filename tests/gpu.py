@@ -27,23 +27,6 @@ class AverageValueMeter:
         self.n += n
     def value(self):
         return self.sum / self.n if self.n else float("nan"), 0.0
-class AUCMeter:
-    def add(self, rank, positive):
-        order = sorted(range(len(rank)), key=lambda i: rank[i])
-        ranks = [place + 1 for place, i in enumerate(order) if positive[i]]
-        n, others = len(ranks), len(rank) - len(ranks)
-        self.area = (sum(ranks) - n * (n + 1) / 2) / (n * others)
-    def value(self):
-        return self.area, None, None
-class ConfusionMeter:
-    def __init__(self, classes):
-        import numpy
-        self.table = numpy.zeros((classes, classes))
-    def add(self, logits, label):
-        for row, column in zip(label.tolist(), logits.argmax(1).tolist()):
-            self.table[row, column] += 1
-    def value(self):
-        return self.table
 """
 FIRE = """
 class decorators:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -273,24 +272,13 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(demo):
     [
         (("题" * 31, "五绝", "", "", 0.8, 1, 1), "title: must be a text of at most 30 characters"),
         (("题", "sonnet", "", "", 0.8, 1, 1), "form=sonnet: choose one of"),
-        (("题", "五绝", "", "", "hot", 1, 1), "temperature=hot: expected a number"),
         (("题", "五绝", "", "", 0.8, 1, 100_000), "n=100000: must be at most 8"),
-        (("题", "五绝", "", "春夏秋冬东", 0.8, 1, 1), "五绝 has 4 verses"),
     ],
 )
 def test_a_mistake_is_one_sentence(demo, data, sentence):
     event, answer = demo.call("compose", *data)
     message = json.loads(answer)["error"]
     assert event == "error" and sentence in message and "\n" not in message and "--" not in message
-
-
-def test_eight_at_once(demo):
-    with ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(demo.call, "compose", "春", "五绝", "", "", 0.8, s, 1, session=f"s{s}") for s in range(8)]
-        answers = [call.result() for call in calls]
-    assert all(event == "complete" for event, _ in answers)
-    assert len({answer for _, answer in answers}) == 8
-    assert json.loads(demo.call("compose", "春", "五绝", "", "", 0.8, 5, 1)[1]) == json.loads(answers[5][1])
 
 
 # ------------------------------------------------------------------------------------------------- without a server
