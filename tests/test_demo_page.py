@@ -207,15 +207,15 @@ def test_words_that_a_card_cannot_have_are_reported_before_the_job(monkeypatch, 
 
 def test_pictures_are_decoded_one_at_a_time(monkeypatch):
     """Twice for a classification, the second time for its overlay."""
-    from infer.photo import classify
+    from data import photos
 
-    locked, read_image = [], classify.read_image
+    locked, read_image = [], photos.read_image
 
     def reading(*args, **options):
         locked.append(shihua._decoding.locked())
         return read_image(*args, **options)
 
-    monkeypatch.setattr(classify, "read_image", reading)
+    monkeypatch.setattr(photos, "read_image", reading)
     answer = Service(DemoConfig()).classify(Photo("photo.png", encode(np.full((48, 64, 3), 128, np.uint8), "PNG")))
     assert locked and all(locked) and answer.overlay.shape == (48, 64, 3)
 
