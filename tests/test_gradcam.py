@@ -106,9 +106,11 @@ def test_leaves_no_trace_in_the_model(model):
 
 
 def test_overlay():
+    """No heat, half of it and all of it, with inferno's colours there."""
     rgb = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
     assert np.array_equal(overlay(rgb, np.zeros((6, 7))), rgb)
-    hot = overlay(rgb, np.ones((6, 7), np.float32))
-    assert hot.dtype == np.uint8 and hot.shape == rgb.shape
-    end = 255 * np.array([0.988362, 0.998364, 0.644924])  # the last colour of inferno
-    assert np.abs(hot - ((1 - OPACITY) * rgb + OPACITY * end)).max() <= 1.2
+    for heat, colour in ((0.5, [0.735683, 0.215906, 0.330245]), (1, [0.988362, 0.998364, 0.644924])):
+        hot = overlay(rgb, np.full((6, 7), heat, np.float32))
+        assert hot.dtype == np.uint8 and hot.shape == rgb.shape
+        expected = (1 - OPACITY * heat) * rgb + OPACITY * heat * 255 * np.array(colour)
+        assert np.abs(hot - expected).max() <= 1.2
