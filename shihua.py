@@ -221,8 +221,9 @@ class Optimizer(_Painting):
         from infer.painting.optimize import OptimizingPainter
         from utils.hardware import pick_device
 
-        same = _pick(settings, "style_size", "precision", "steps", "content_weight", "style_weight", "tv_weight")
-        same |= {"network": settings.loss_network, "weights": settings.vgg, "classifier": str(ROOT / CLASSIFIER)}
+        same = _pick(settings, "style_size", "precision", "steps")
+        same["weights"] = settings.content_weight, settings.style_weight, settings.tv_weight
+        same |= {"network": settings.loss_network, "network_file": settings.vgg, "classifier": str(ROOT / CLASSIFIER)}
         return OptimizingPainter(self.style_image, device=pick_device(self.use_gpu), **same)
 
 

@@ -38,7 +38,7 @@ def compare_with_optimized(
 ) -> dict[str, float]:
     """The training's loss of a painting, and that of the picture that is optimised for it alone."""
     weights = cfg.content_weight, style_weight, cfg.tv_weight
-    best = optimize(photo, loss, style, cfg.optimize_steps, *weights)
+    best = optimize(photo, loss, style, cfg.optimize_steps, weights)
     content, number = loss.content(photo), torch.tensor([style], device=photo.device)
     losses = [loss(picture, content, number) for picture in (painting, in_8_bits(best))]
     values = [(weights[0] * part["content"] + weights[1] * part["style"]).item() for part in losses]

@@ -35,17 +35,7 @@ ARROWS = {
 }
 CRAFTS = ("infer/verse", "infer/painting", "infer/photo", "infer/postcard")
 KNOW_NO_OPTIONS = ("models", "data", "infer", "training", "utils")
-LONG_FUNCTIONS = {
-    "infer/painting/files.py: plan",
-    "infer/painting/optimize.py: optimize",
-    "infer/painting/video.py: paint_video",
-}
-LONG_PARAMETER_LISTS = {
-    "infer/painting/optimize.py: optimize",
-    "infer/painting/layers.py: __init__",
-    "infer/painting/video.py: paint_video",
-    "models/poet.py: __init__",
-}
+LONG_PARAMETER_LISTS = {"models/poet.py: __init__"}
 
 
 def room(path: str) -> str:
@@ -111,7 +101,7 @@ def long_parameter_lists() -> set[str]:
     [
         (wrong_arrows, set()),
         (long_files, set()),
-        (long_functions, LONG_FUNCTIONS),
+        (long_functions, set()),
         (long_parameter_lists, LONG_PARAMETER_LISTS),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

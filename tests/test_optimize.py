@@ -58,7 +58,7 @@ def test_ends_at_the_solution_of_the_linear_equations():
     """Squares and the total variation: their gradient is linear, so the minimum can be solved for."""
     height, width, weights = 20, 24, (1.0, 3.0, 0.05)
     photo, target = picture(height, width, 0)[None], picture(height, width, 1)[None]
-    found = optimize(photo, Squares(1 - target, target), 1, 100, *weights)
+    found = optimize(photo, Squares(1 - target, target), 1, 100, weights)
 
     place = np.arange(height * width).reshape(height, width)
     system = np.eye(height * width) * (weights[0] + weights[1]) / place.size
@@ -75,7 +75,7 @@ def test_pixels_stay_in_range():
     """Where the minimum is outside of 0..1 the nearest possible value is the best."""
     photo = picture(32, 40, 0)[None]
     target = 4 * picture(32, 40, 1)[None] - 1.5
-    found = optimize(photo, Squares(target), 0, 100, 1.0, 1.0, 0.0)
+    found = optimize(photo, Squares(target), 0, 100, (1.0, 1.0, 0.0))
     torch.testing.assert_close(found, ((photo + target) / 2).clamp(0, 1), atol=2e-3, rtol=0)
     assert found.min() == 0 and found.max() == 1
 
@@ -97,7 +97,7 @@ def test_as_low_as_another_programs_minimum(loss):
     options = {"maxfun": steps, "maxiter": steps}
     theirs = minimize(function, photo.double().numpy().reshape(-1), jac=True, bounds=[(0, 1)] * photo.numel(),
                       method="L-BFGS-B", options=options)  # fmt: skip
-    ours = objective(loss, optimize(photo, loss, 1, steps, 1.0, 5.0, 1.0), photo, 1).item()
+    ours = objective(loss, optimize(photo, loss, 1, steps, (1.0, 5.0, 1.0)), photo, 1).item()
     start = objective(loss, photo, photo, 1).item()
     assert theirs.fun < start / 2
     assert ours < theirs.fun * 1.05
@@ -181,7 +181,7 @@ def directly(given: dict[str, str], files: tuple[Path, Path], style: int, steps:
 
         painting = seen(model(photo)["image"])
         content, painted = losses(painting)
-        best = losses(seen(optimize(photo, loss, style, steps, 2.0, 3.0, 0.5)))
+        best = losses(seen(optimize(photo, loss, style, steps, (2.0, 3.0, 0.5))))
         part = (..., slice(2, None), slice(2, None))  # the film moves by two pixels
         again = model(photo[part])["image"].clamp(0, 1)
         path = Path(given["style_image"]) / f"{names[style]}.png"

@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from infer.painting.animation import to_palette
-from infer.painting.video import paint_video
-from infer.painting.video_reader import VideoInfo, video_info
+from infer.painting import video
+from infer.painting.animation import open_animation, to_palette
+from infer.painting.video_reader import VideoInfo, open_reader, video_info
 from utils.errors import UserError
 from utils.images import laid_on
 
 RATE = 25
+
+
+def paint_video(source, out, paint, animation: bool = False, max_megapixels: float = 0, max_side: int = 0, **how):
+    """From file to file."""
+    with (open_animation if animation else open_reader)(source, max_megapixels, max_side) as reader:
+        return video.paint_video(reader, out, paint, **how)
 
 
 def make_video(
@@ -347,7 +353,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     picture = np.full((240, 320, 3), 90, np.uint8)
     # Not getrusage: a process inherits the peak of the one that started it.
     script = (
-        "import sys; from infer.painting.video import paint_video; paint_video(*sys.argv[1:], lambda rgb: rgb);"
+        "import sys; from tests.test_video import paint_video; paint_video(*sys.argv[1:], lambda rgb: rgb);"
         "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
     )
     peaks = []

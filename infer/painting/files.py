@@ -17,8 +17,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from infer.painting.animation import open_animation
 from infer.painting.colors import Paint, stylize
 from infer.painting.video import ANIMATIONS, BATCH_PIXELS, FORMATS, VIDEO_SUFFIXES, paint_video, video_format
+from infer.painting.video_reader import open_reader
 from models.loss_networks import SMALLEST
 from utils.errors import UserError
 from utils.files import is_inside, refuse_overwriting
@@ -99,32 +101,40 @@ def plan(paths: Sequence[str], out: str, label: str, others: Sequence[str] = ())
         if path.is_dir():
             named = path if path.name not in ("", "..") else path.resolve()
             root = Path(out, named.name if len(paths) > 1 else "") if out else named.parent / f"{named.name}_{label}"
-            if is_inside(root, path):
-                raise UserError(f"{root} is inside of {path}, which is the input: give another out=…")
-            files, videos, rest = _files_of(path)
-            if videos:
-                remarks.append(f"videos in {path} are left alone, such as {videos[0].name}: name each as a path")
-            if rest:
-                count = f"{len(rest)} other file{'s' * (len(rest) > 1)}"
-                remarks.append(
-                    f"{count} in {path} {'are' if len(rest) > 1 else 'is'} left alone, such as {rest[0].name} "
-                    f"(pictures are {', '.join(sorted(IMAGE_SUFFIXES))})"
-                )
-            kinds = [(file, kind_of(file)) for file in files]
-            wanted += [Job(file, _with_type(root / file.relative_to(path), kind), kind) for file, kind in kinds]
+            jobs, more = _plan_folder(path, root)
+            wanted, remarks = wanted + jobs, remarks + more
         else:
-            kind = kind_of(path)
-            if out and (several or out.endswith(os.sep) or os.path.isdir(out)):
-                target = _with_type(Path(out) / path.name, kind)
-            elif out:
-                target = Path(out)
-            else:
-                target = _with_type(path.with_name(f"{path.stem}_{label}{path.suffix}"), kind)
-            (format_of if kind == "picture" else video_format)(target)
-            wanted.append(Job(path, target, kind))
+            wanted.append(_plan_file(path, out, several, label))
     jobs = _apart(wanted)
     refuse_overwriting((job.out for job in jobs), [*(job.path for job in jobs), *others])
     return jobs, remarks
+
+
+def _plan_folder(folder: Path, root: Path) -> tuple[list[Job], list[str]]:
+    """(the pictures of a folder, painted below `root`; remarks about what is left alone)."""
+    if is_inside(root, folder):
+        raise UserError(f"{root} is inside of {folder}, which is the input: give another out=…")
+    files, videos, rest = _files_of(folder)
+    remarks = []
+    if videos:
+        remarks.append(f"videos in {folder} are left alone, such as {videos[0].name}: name each as a path")
+    if rest:
+        count = f"{len(rest)} other file{'s' * (len(rest) > 1)} in {folder} {'are' if len(rest) > 1 else 'is'}"
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        remarks.append(f"{count} left alone, such as {rest[0].name} (pictures are {known})")
+    kinds = [(file, kind_of(file)) for file in files]
+    return [Job(file, _with_type(root / file.relative_to(folder), kind), kind) for file, kind in kinds], remarks
+
+
+def _plan_file(path: Path, out: str, several: bool, label: str) -> Job:
+    """A picture, an animation or a video, and where to."""
+    kind = kind_of(path)
+    if out and (several or out.endswith(os.sep) or os.path.isdir(out)):
+        target = _with_type(Path(out) / path.name, kind)
+    else:
+        target = Path(out) if out else _with_type(path.with_name(f"{path.stem}_{label}{path.suffix}"), kind)
+    (format_of if kind == "picture" else video_format)(target)
+    return Job(path, target, kind)
 
 
 def _files_of(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
@@ -320,10 +330,9 @@ def _paint_video(
     def count(done: int, total: int) -> None:
         show(min(1.0, done / total) if total else 0.0, f"frame {done}/{total or '?'}")
 
-    animation = work.job.kind == "animation"
-    written = paint_video(
-        work.job.path, work.job.out, brush, max_side, max_megapixels, batch, count, quality, animation
-    )
+    opened = open_animation if work.job.kind == "animation" else open_reader
+    with opened(work.job.path, max_megapixels, max_side) as reader:
+        written = paint_video(reader, work.job.out, brush, batch, count, quality)
     work.result.width, work.result.height, work.result.note = written.width, written.height, written.note
 
 

@@ -4,6 +4,7 @@ Also the arithmetic of single boxes. Which boxes in which order is tiles.py's bu
 H x W pixels.
 """
 
+import math
 import mmap
 import os
 import tempfile
@@ -93,10 +94,7 @@ class Layer:
 
     def __init__(
         self,
-        n: int,
-        channels: int,
-        height: int,
-        width: int,
+        shape: tuple[int, int, int, int],
         shrunk: int,  # by what its sides are smaller than the picture's
         dtype: torch.dtype,
         layout: torch.memory_format,  # of what is read; in a file channels come last
@@ -104,7 +102,8 @@ class Layer:
         kept: bool,
         in_file: bool,
     ):
-        self.channels, self.height, self.width, self.shrunk, self.kept = channels, height, width, shrunk, kept
+        n, self.channels, self.height, self.width = shape
+        self.shrunk, self.kept = shrunk, kept
         self.layout, self.device = layout, device
         self.norm: Norm | None = None
         self.relu = True  # after the normalisation
@@ -113,9 +112,9 @@ class Layer:
         if not kept:
             return
         if not in_file:
-            self.values = torch.empty(n, channels, height, width, dtype=dtype, device=device, memory_format=layout)
+            self.values = torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
             return
-        size = n * channels * height * width * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         with tempfile.TemporaryFile() as file:
             try:
                 os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash later
@@ -125,7 +124,8 @@ class Layer:
                     f"another folder, or give a larger memory_limit or a smaller max_side"
                 ) from error
             self.map = mmap.mmap(file.fileno(), size)
-        self.values = torch.frombuffer(self.map, dtype=dtype).view(n, height, width, channels).permute(0, 3, 1, 2)
+        values = torch.frombuffer(self.map, dtype=dtype).view(n, self.height, self.width, self.channels)
+        self.values = values.permute(0, 3, 1, 2)
 
     def bands(self, box: Box) -> Iterator[int]:
         """Heights of the parts of a box whose moments are found together.

@@ -5,6 +5,7 @@ by. It reads and writes no pictures.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,16 @@ def optimize(
     loss: PerceptualLoss,
     style: int,
     steps: int = 300,
-    content_weight: float = 1.0,
-    style_weight: float = 4.0,
-    tv_weight: float = 1.0,
+    weights: tuple[float, float, float] = (1.0, 4.0, 1.0),
     precision: str = "fp32",
     progress: Callable[[float], object] | None = None,
 ) -> Tensor:
     """The picture (1, 3, H, W) in 0..1 that looks like `photo` (1, 3, H, W) in content, like style picture `style`.
 
     Args:
-        loss: on the device of the photograph; content, style and total variation are weighed as in training.
+        loss: on the device of the photograph.
         steps: evaluations of the loss and its gradient; the last line search of L-BFGS may take a few more.
+        weights: of content, style and total variation, as in training.
         precision: "fp32" or "bf16" of the loss network.
         progress: is told, after each evaluation, the share of the work that is done.
 
@@ -53,10 +53,7 @@ def optimize(
     pad = (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height))
     photo = F.pad(photo.float(), pad, mode="replicate")
     number = torch.tensor([style], device=photo.device)
-
-    def autocast() -> torch.autocast:
-        return torch.autocast(photo.device.type, torch.bfloat16, enabled=precision == "bf16")
-
+    autocast = partial(torch.autocast, photo.device.type, torch.bfloat16, enabled=precision == "bf16")
     with autocast():
         content = loss.content(photo)
     picture = photo.clone().contiguous().requires_grad_()
@@ -67,9 +64,7 @@ def optimize(
         picture.grad = None
         with autocast():
             parts = loss(picture, content, number)
-        value = content_weight * parts["content"] + style_weight * parts["style"]
-        value = value + tv_weight * total_variation(picture)
-        value = value.sum() + OUTSIDE * (picture - picture.clamp(0, 1)).square().mean()
+        value = _objective(picture, parts, weights)
         value.backward()
         done += 1
         if progress is not None and done <= steps:
@@ -85,13 +80,20 @@ def optimize(
     return picture.detach().clamp(0, 1)[:, :, :height, :width]
 
 
+def _objective(picture: Tensor, parts: dict[str, Tensor], weights: tuple[float, float, float]) -> Tensor:
+    """The training's loss of a picture (1, 3, H, W), and a penalty for pixels outside of 0..1 -> a scalar."""
+    terms = parts["content"], parts["style"], total_variation(picture)
+    loss = sum(weight * term for weight, term in zip(weights, terms, strict=True)).sum()
+    return loss + OUTSIDE * (picture - picture.clamp(0, 1)).square().mean()
+
+
 class OptimizingPainter:
     """Paints by optimization (Gatys et al. 2016).
 
     Args:
         style_image: the picture of the style.
         style_size: its longer side is reduced to so many pixels.
-        network: "auto", or the loss network; its weights are in the file `weights`, or in `classifier`'s.
+        network: "auto", or the loss network; its weights are in `network_file`, or in `classifier`'s.
         precision: "auto", "fp32" or "bf16".
         settings: steps and weights, see `infer.painting.optimize.optimize`.
 
@@ -103,14 +105,14 @@ class OptimizingPainter:
         style_image: str,
         style_size: int,
         network: str,
-        weights: str,
+        network_file: str,
         classifier: str,
         device: str,
         precision: str,
         **settings: Any,
     ):
         style = read_style(style_image, style_size)
-        network, file, reason = choose_network(network, weights, classifier)
+        network, file, reason = choose_network(network, network_file, classifier)
         self.loss = PerceptualLoss(network, [style], file).to(device)
 
         def attempt(precision: str) -> None:

@@ -230,7 +230,7 @@ class _Painting:
         self, channels: int, size: tuple[int, int], shrunk: int, dtype: torch.dtype, layout: torch.memory_format
     ) -> Layer:
         kept = shrunk > 1 or self.keep_full
-        return Layer(self.n, channels, *size, shrunk, dtype, layout, self.p.device, kept, self.in_file)
+        return Layer((self.n, channels, *size), shrunk, dtype, layout, self.p.device, kept, self.in_file)
 
     def fill(self, layer: Layer, compute: Callable[[Box], Tensor], affine: Affine) -> None:
         """Computes a layer in tiles, keeps it (or not), and finds its normalisation, exact over all of it."""

@@ -14,8 +14,8 @@ from typing import Any
 import av
 import numpy as np
 
-from infer.painting.animation import Animation, Frame, open_animation, set_last_duration, to_palette
-from infer.painting.video_reader import Reader, open_reader, open_video
+from infer.painting.animation import Animation, Frame, set_last_duration, to_palette
+from infer.painting.video_reader import Reader, open_video
 from utils.errors import UserError
 from utils.files import atomic_save
 from utils.images import laid_on
@@ -73,17 +73,14 @@ def video_format(path: str | Path) -> tuple[str, str]:
 
 
 def paint_video(
-    path: str | Path,
+    reader: Reader | Animation,
     out: str | Path,
     paint: Callable[[np.ndarray], np.ndarray],
-    max_side: int = 0,
-    max_megapixels: float = 0,
     batch: int = 1,
     progress: Callable[[int, int], object] = lambda done, total: None,
     quality: int = 95,
-    animation: bool = False,
 ) -> Written:
-    """Paints the video or animation `path` to `out`, whole or not at all.
+    """Paints a video or an animation to `out`, whole or not at all.
 
     Frames keep their times, also where their distances vary, and are upright. Sound is copied as it is where the
     container of `out` can hold it. A side of an odd number of pixels gets one more in a video: H.264 halves the
@@ -91,40 +88,36 @@ def paint_video(
     what is faster than 50 frames a second, an animation gets as many as it can show.
 
     Args:
+        reader: of `open_reader` or `open_animation`.
         paint: (N, H, W, 3) uint8 -> the same, painted.
-        max_side: a longer side is reduced to so many pixels; 0: never.
-        max_megapixels: videos of larger frames are refused; 0: none.
         batch: frames to paint at a time; less if they are large.
         progress: is told the frames that are done and of how many, 0 if that is not known.
         quality: of WebP, 1 to 100.
-        animation: whether `path` is an animation, for Pillow to read, and no video.
 
-    Raises UserError if the file is no video, or if `out` cannot be written. Of a video that is broken somewhere, what
-    can be read is painted.
+    Raises UserError if `out` cannot be written. Of a video that is broken somewhere, what can be read is painted.
     """
     container, encoder = video_format(out)
-    with (open_animation if animation else open_reader)(path, max_megapixels, max_side) as reader:
-        writer = None
+    writer = None
 
-        def write(temporary: str) -> None:
-            nonlocal writer
-            try:
-                options = _container_options(container, reader.plays)
-                with av.open(temporary, "w", format=container, options=options) as output:
-                    writer = _Writer(output, encoder, reader, quality)
-                    writer.write(paint, batch, progress)
-            except av.FFmpegError as error:
-                raise UserError(f"cannot write {out}: {error.strerror}; the file before is unchanged") from error
-            if container in ("apng", "webp"):
-                set_last_duration(temporary, round(1000 * writer.last_duration))
+    def write(temporary: str) -> None:
+        nonlocal writer
+        try:
+            options = _container_options(container, reader.plays)
+            with av.open(temporary, "w", format=container, options=options) as output:
+                writer = _Writer(output, encoder, reader, quality)
+                writer.write(paint, batch, progress)
+        except av.FFmpegError as error:
+            raise UserError(f"cannot write {out}: {error.strerror}; the file before is unchanged") from error
+        if container in ("apng", "webp"):
+            set_last_duration(temporary, round(1000 * writer.last_duration))
 
-        atomic_save(out, write)
-        notes = [reader.note()]
-        if encoder in TIME_BASES and reader.sounds:
-            notes.append(f"{out} has no sound: it cannot hold any")
-        if writer.left_out:
-            notes.append(f"{out} shows 50 frames a second at most: {writer.left_out} of {reader.frames} are left out")
-        return Written(*writer.size, reader.frames, "; ".join(filter(None, notes)))
+    atomic_save(out, write)
+    notes = [reader.note()]
+    if encoder in TIME_BASES and reader.sounds:
+        notes.append(f"{out} has no sound: it cannot hold any")
+    if writer.left_out:
+        notes.append(f"{out} shows 50 frames a second at most: {writer.left_out} of {reader.frames} are left out")
+    return Written(*writer.size, reader.frames, "; ".join(filter(None, notes)))
 
 
 def _container_options(container: str, plays: int) -> dict[str, str]:
