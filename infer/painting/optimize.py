@@ -34,7 +34,7 @@ def optimize(
     steps: int = 300,
     weights: tuple[float, float, float] = (1.0, 4.0, 1.0),
     precision: str = "fp32",
-    progress: Callable[[float], object] | None = None,
+    progress: Callable[[float], object] = lambda share: None,
 ) -> Tensor:
     """The picture (1, 3, H, W) in 0..1 that looks like `photo` (1, 3, H, W) in content, like style picture `style`.
 
@@ -56,8 +56,7 @@ def optimize(
     autocast = partial(torch.autocast, photo.device.type, torch.bfloat16, enabled=precision == "bf16")
     with autocast():
         content = loss.content(photo)
-    picture = photo.clone().contiguous().requires_grad_()
-    done = 0
+    picture, done = photo.clone().contiguous().requires_grad_(), 0
 
     def closure() -> Tensor:
         nonlocal done
@@ -67,7 +66,7 @@ def optimize(
         value = _objective(picture, parts, weights)
         value.backward()
         done += 1
-        if progress is not None and done <= steps:
+        if done <= steps:
             progress(done / steps)
         return value
 
