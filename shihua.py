@@ -90,13 +90,17 @@ class Poet(_Model):
         poem = one_poem(settings.poem, "poem") if settings.poem else ""  # or the file that it names
         from data.vocabulary import Vocabulary
         from infer.verse.compose import compose
+        from infer.verse.poets import remarks_on
         from infer.verse.settings import PoemSettings, keep_verses, split_words
 
         asked = _pick(settings, *(f.name for f in dataclasses.fields(PoemSettings) if f.name != "lines"))
         asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
+        vocabulary = Vocabulary(self.network.vocab)
         for name in ("prompt", "author", "acrostic"):  # the poems have remarks on title and keywords
-            for remark in Vocabulary(self.network.vocab).remarks(asked[name]):
+            for remark in vocabulary.remarks(asked[name]):
                 log.info(f"{name}: {remark}")
+        for remark in remarks_on(vocabulary.fold(asked["author"])[0]):
+            log.info(f"author: {remark}")
         seed = settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n)
         lines = lines or keep_verses(poem, settings.lock)
         poems = compose(self.network, PoemSettings(lines=lines, **asked), settings.n, seed)

@@ -13,7 +13,10 @@ from data.vocabulary import AUTHOR, KEYWORD, SPECIALS, TITLE, Vocabulary
 from infer.verse.check import check
 from infer.verse.compose import BATCH, Composition, compose
 from infer.verse.decoding import resample, sample
-from infer.verse.rank import PARALLEL, THEME, parallelism
+from infer.verse.drawn import draw_title
+from infer.verse.lexicon import Lexicon, Pairs
+from infer.verse.poets import remarks_on
+from infer.verse.rank import ATTESTED, PARALLEL, THEME, UNSEEN, attestation, parallelism
 from infer.verse.rhyme import RhymeTable
 from infer.verse.settings import PoemSettings, keep_verses
 from models.poet import Poet
@@ -433,9 +436,8 @@ def test_the_rating_is_what_it_is_said_to_be(form):
         expected = -(log_p.exp() * log_p).sum(1).mean().item()
         ids = torch.tensor([Vocabulary(model.vocab).encode(text_of(poem))])
         parallel = parallelism(model, ids, 7).item() if form == "七律" else 0.0
-        rating = (
-            -max(0.0, -score - expected) + THEME * (score - score_of(model, poem, tokens[:4])) + PARALLEL * parallel
-        )
+        rating = -abs(-score - expected) + THEME * (score - score_of(model, poem, tokens[:4])) + PARALLEL * parallel
+        rating += attestation(Lexicon.of(model).pairs, ids, 7).item()
         assert poem.rating == pytest.approx(rating, abs=1e-4)
 
 
@@ -448,6 +450,40 @@ def test_keywords_and_candidates_make_better_poems():
     assert asked > plain + 8, (plain, asked)
     one, many = (sum(p.rating for p in write(model, n=8, form="七律", candidates=c)) for c in (1, 16))
     assert many > one + 0.5
+
+
+def test_attested_pairs_by_hand():
+    """春江 is common, 江花 occurs, 花月 does not; in verses of five the pairs 1-2 and 3-4 are words."""
+    vocabulary = Vocabulary(SPECIALS + list("春江花月，"))
+    spring, river, flower, moon, pause = vocabulary.encode("春江花月，")
+    keys = torch.tensor(sorted([spring * len(vocabulary) + river, river * len(vocabulary) + flower]))
+    pairs = Pairs(keys, keys // len(vocabulary) == spring, len(vocabulary))
+    assert pairs.followers(torch.tensor([spring, moon])).nonzero().tolist() == [[0, river]]
+    verse = [spring, river, flower, moon, moon, pause]
+    found = attestation(pairs, torch.tensor([verse * 4]), 5).item()
+    assert found == pytest.approx(ATTESTED / 4 - UNSEEN / 2)
+
+
+def test_the_pairs_of_verse_are_shipped():
+    pairs = Lexicon.of(poet("春风白铁猫日")).pairs
+    vocabulary = Vocabulary(SPECIALS + list("春风白铁猫日"))
+    seen, common = pairs.attested(*(torch.tensor(vocabulary.encode(text)) for text in ("春白猫", "风日铁")))
+    assert seen.tolist() == common.tolist() == [True, True, False]
+
+
+def test_titles_are_drawn_for_poems_about_nothing_and_hardly_ever_twice():
+    titles = [draw_title(seed) for seed in range(100)]
+    assert len(set(titles)) > 90 and titles == [draw_title(seed) for seed in range(100)]
+    model = regular_poet("春" + DONG + XIAN + OBLIQUE + MARKS)
+    [poem] = write(model, form="五绝", seed=3)
+    title = [c if c in model.vocab else "<unk>" for c in draw_title(3)]
+    assert poem.score == pytest.approx(score_of(model, poem, ["<五绝>", TITLE, *title]), abs=1e-4) and poem.title == ""
+
+
+def test_poets_of_whom_nobody_knows_are_named():
+    assert remarks_on("") == remarks_on("李白") == []
+    assert "there are 李白" in remarks_on("李白白")[0]
+    assert remarks_on("爱因斯坦") == ["爱因斯坦 is no poet of the corpus"]
 
 
 def test_parallelism_by_hand():

@@ -5,6 +5,7 @@ Candidates are written side by side (decoding.py), to a plan of what may stand w
 (rank.py).
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from data.vocabulary import AUTHOR, KEYWORD, TITLE, Vocabulary
 from infer.verse.check import Check, check_verses
 from infer.verse.constraints import Rules
 from infer.verse.decoding import COLD, Decoder
+from infer.verse.drawn import draw_title
 from infer.verse.images import Theme, find_theme
 from infer.verse.lexicon import Lexicon
 from infer.verse.plan import KINDS, Shape, choose_form, make_plan
@@ -74,8 +76,9 @@ def compose(
 ) -> list[Composition]:
     """Writes `n` poems. Poem i depends on seed + i alone, whatever n is.
 
-    With a form every poem has its number of verses and characters by construction. `forms` are those that the network
-    has learnt (None: as its file says). Raises UserError for settings that do not fit each other or the network.
+    A poem about nothing in particular is written to a title that is drawn (infer/verse/drawn.py), and not shown. With a
+    form every poem has its number of verses and characters by construction. `forms` are those that the network has
+    learnt (None: as its file says). Raises UserError for settings that do not fit each other or the network.
     """
     settings = settings or PoemSettings()
     forms = model.metadata.get("forms", []) if forms is None else forms
@@ -85,14 +88,21 @@ def compose(
     shape, form = choose_form(settings, forms)
     plan = make_plan(shape, settings, masks)
     rules = _rules(settings, lexicon, plan, shape, form)
-    conditions = _conditions(vocabulary, settings, theme, form if form in forms else "")
+    known = form if form in forms else ""
+    conditions = _conditions(vocabulary, settings, theme, known)
     decoder = Decoder(model, vocabulary, plan, masks, conditions, rules, settings)
     # free poems differ in length, and without randomness there is no choice
     candidates = 1 if shape is None or settings.temperature < COLD else settings.candidates
-    step = max(1, BATCH // candidates)
+    draws = bool(rules) and TITLE in vocabulary.ids and not (theme.title or settings.prompt or any(settings.lines))
+    draws = draws and not (theme.words or theme.images)
+    step = 1 if draws else max(1, BATCH // candidates)
     poems: list[Composition] = []
     for first in range(seed, seed + n, step):
         seeds = range(first, min(first + step, seed + n))
+        if draws:
+            drawn = dataclasses.replace(theme, title=vocabulary.fold(draw_title(first))[0])
+            conditions = _conditions(vocabulary, settings, drawn, known)[:1]  # no guidance: it is not asked for
+            decoder = dataclasses.replace(decoder, conditions=conditions)
         poems += _compose_batch(decoder, seeds, candidates, shape, form, theme)
     return poems
 
@@ -111,7 +121,8 @@ def _compose_batch(
     draft = decoder.write(torch.stack(chance))
     texts, scores = decoder.texts(draft.ids), draft.mean(draft.log_probs)
     settings = decoder.settings
-    ratings = rate(decoder.model, draft, shape, texts, theme).cpu().view(-1, candidates)
+    pairs = decoder.rules.lexicon.pairs if decoder.rules else None
+    ratings = rate(decoder.model, draft, shape, texts, theme, pairs).cpu().view(-1, candidates)
     for poem, best in enumerate(ratings.argmax(1).tolist()):
         row = poem * candidates + best
         lines = to_lines(texts[row].split("\n"))

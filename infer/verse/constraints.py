@@ -20,6 +20,8 @@ from utils.errors import UserError
 
 ENOUGH = 15  # characters that a rhyme group must have among the commonest: poorer ones trap a poem
 COMMON = 3000
+# nats that a pair which verse never has is less likely: at the places of words of two characters, and elsewhere
+UNSEEN_WORD, UNSEEN = 2.0, 0.5
 GAP = "\0"  # stands for a character that is yet to be written
 REPEATED = 2.5  # nats that a character which the poem has already is less likely; a third of real poems repeat one
 
@@ -127,6 +129,11 @@ class Rules:
         return f"{where} {rule} in every pattern; it stands, the rest keeps the rules"
 
 
+def ends_word(column: int) -> bool:
+    """Whether the character at that place of a verse, from 0, is the second of a word of two, as a rule."""
+    return column % 2 == 1
+
+
 class Progress:
     """Poems that are being written by `rules`: what they still can become, and what they have already."""
 
@@ -135,7 +142,7 @@ class Progress:
         self.rules = rules
         self.alive = torch.ones(rows, len(rules.patterns), dtype=torch.bool, device=device)  # (R, K) patterns
         self.possible = rules.possible.expand(rows, -1)  # (R, G) rhyme groups
-        self.used = rules.used.expand(rows, -1).contiguous()  # (R, V) times, given ones included
+        self.used = rules.used.expand(rows, -1).clone()  # (R, V) times, given ones included
         self.ids = torch.zeros(rows, 0, dtype=torch.long, device=device)  # (R, places so far)
 
     def apply_rules(self, logits: Tensor, place: int) -> Tensor:
@@ -151,6 +158,8 @@ class Progress:
             last = self.ids[:, -1:]  # (R, 1)
             banned |= self._followed(last)
             again = again.scatter(1, last, False)  # 悠悠 is no repetition
+            weight = UNSEEN_WORD if ends_word(place % (self.rules.width + 1)) else UNSEEN
+            logits = logits - weight * ~self.rules.lexicon.pairs.followers(self.ids[:, -1])
         weighed = (logits - REPEATED * again).masked_fill(banned | ~fitting, -torch.inf)
         for fallback in (logits.masked_fill(~fitting, -torch.inf), logits):
             stuck = weighed.isneginf().all(1, keepdim=True)

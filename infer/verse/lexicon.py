@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data.vocabulary import Vocabulary
+from infer.verse.pairs import read_pairs
 from infer.verse.plan import token_masks
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
 from models.poet import Poet
@@ -41,22 +42,70 @@ class Compounds:
 
     def starting(self, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """(row, number) of each compound that starts with the ids `first` (R)."""
-        start, end = (torch.searchsorted(self.keys, (first + i) * size) for i in (0, 1))
-        count = end - start
-        row = torch.repeat_interleave(torch.arange(len(first), device=first.device), count)
-        before = count.cumsum(0) - count
-        return row, start[row] + torch.arange(len(row), device=first.device) - before[row]
+        return starting(self.keys, first, size)
+
+    def to(self, device: torch.device) -> "Compounds":
+        return Compounds(*(t.to(device) for t in (self.keys, self.first, self.second, self.groups)))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which characters follow each other in verse: `keys` (P) first id x V + second id, sorted; `common` (P): often."""
+
+    keys: Tensor
+    common: Tensor
+    size: int
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, device: torch.device) -> "Pairs":
+        codes, common = read_pairs()
+        ids = np.full(0x40000, -1, np.int64)
+        for character, i in vocabulary.ids.items():
+            if len(character) == 1 and ord(character) < len(ids):
+                ids[ord(character)] = i
+        first, second = ids[codes >> 32], ids[codes & 0xFFFFFFFF]
+        known = (first >= 0) & (second >= 0)
+        keys = first[known] * len(vocabulary) + second[known]
+        order = np.argsort(keys)
+        found = (torch.from_numpy(values).to(device) for values in (keys[order], common[known][order]))
+        return cls(*found, len(vocabulary))
+
+    def followers(self, first: Tensor) -> Tensor:
+        """(R, V) whether each character follows `first` (R) in verse."""
+        found = torch.zeros(len(first), self.size, dtype=torch.bool, device=first.device)
+        row, number = starting(self.keys, first, self.size)
+        found[row, self.keys[number] % self.size] = True
+        return found
+
+    def attested(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether pairs of ids, of any shape, occur in verse, and whether they do often."""
+        keys = first * self.size + second
+        if not len(self.keys):
+            return torch.zeros_like(keys, dtype=torch.bool), torch.zeros_like(keys, dtype=torch.bool)
+        number = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
+        seen = self.keys[number] == keys
+        return seen, seen & self.common[number]
+
+
+def starting(keys: Tensor, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """(row, number) of each of the sorted keys, first id x `size` + second id, that starts with one of `first` (R)."""
+    start, end = (torch.searchsorted(keys, (first + i) * size) for i in (0, 1))
+    count = end - start
+    row = torch.repeat_interleave(torch.arange(len(first), device=first.device), count)
+    before = count.cumsum(0) - count
+    return row, start[row] + torch.arange(len(row), device=first.device) - before[row]
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """A vocabulary with its masks (infer/verse/plan.py) and, where the poet has one, its rhyme table.
+    """A vocabulary with its masks (infer/verse/plan.py), the pairs that verse has, and the poet's rhyme table, if any.
 
     `classes` (3, V): what may stand where a class is wanted. `groups` (G, V): what rhymes in each of table.level.
     """
 
     vocabulary: Vocabulary
     masks: dict[str, Tensor]
+    pairs: "Pairs"
     table: RhymeTable | None
     classes: Tensor | None = None
     groups: Tensor | None = None
@@ -74,9 +123,9 @@ class Lexicon:
     @classmethod
     def _make(cls, model: Poet) -> "Lexicon":
         vocabulary, table = Vocabulary(model.vocab), RhymeTable.of(model.metadata)
-        masks = token_masks(vocabulary, model.device)
+        masks, pairs = token_masks(vocabulary, model.device), Pairs.of(vocabulary, model.device)
         if not table:
-            return cls(vocabulary, masks, None)
+            return cls(vocabulary, masks, pairs, None)
         characters = vocabulary.characters
         tones = [table.tones(c) if len(c) == 1 else "" for c in characters]
         letters = [c.isalnum() and c != " " for c in characters]
@@ -86,8 +135,8 @@ class Lexicon:
         for i, c in enumerate(characters):
             if LEVEL in tones[i]:
                 groups[[numbers[g] for g in table.groups(c)], i] = True
-        compounds = _compounds(vocabulary, table, numbers)
-        return cls(vocabulary, masks, table, *(t.to(model.device) for t in (classes, groups)), compounds)
+        compounds = _compounds(vocabulary, table, numbers).to(model.device)
+        return cls(vocabulary, masks, pairs, table, classes.to(model.device), groups.to(model.device), compounds)
 
 
 _made: "WeakKeyDictionary[Poet, tuple[tuple, Lexicon]]" = WeakKeyDictionary()

@@ -39,8 +39,8 @@ class PoemSettings:
     regular: bool = True
     pattern: str = "auto"
     rhyme: str = ""
-    candidates: int = 16
-    temperature: float = 1.0
+    candidates: int = 32
+    temperature: float = 0.6
     top_k: int = 0
     top_p: float = 0.93
     guidance: float = 1.5
