@@ -12,7 +12,7 @@ from data.verse import FORMS, PAUSES, STOPS, verses
 from data.vocabulary import AUTHOR, KEYWORD, SPECIALS, TITLE, Vocabulary
 from infer.verse.check import check
 from infer.verse.compose import BATCH, Composition, compose
-from infer.verse.decoding import resample, sample
+from infer.verse.decoding import Decoder, resample, sample
 from infer.verse.drawn import draw_title
 from infer.verse.lexicon import Lexicon, Pairs
 from infer.verse.poets import remarks_on
@@ -503,3 +503,20 @@ def test_candidates_survive_as_often_as_their_share():
     survived = [[(rows[:, poem] == 4 * poem + c).float().mean().item() for c in range(4)] for poem in range(2)]
     assert survived[0] == pytest.approx([0.5, 0.25, 0.125, 0.125], abs=1e-6) and survived[1] == [1, 0, 0, 0]
     assert all((rows[:, 0] == 0).sum(1) == 2)  # not only on average
+
+
+def test_guidance_is_added_to_the_logits_in_proportion(monkeypatch):
+    """At the first place, where all have read the same: log p + g (log p with the theme - log p without it)."""
+    choose, first = Decoder._choose, []
+
+    def see(self, draft, logits, place, random):
+        if place == 0:
+            first.append(logits[0].clone())
+        return choose(self, draft, logits, place, random)
+
+    monkeypatch.setattr(Decoder, "_choose", see)
+    for guidance in (0.0, 1.0, 3.0):
+        write(poet(), form="五绝", keywords=[CHARACTERS[0]], guidance=guidance, candidates=2)
+    plain, once, thrice = (logits[first[0].isfinite()] for logits in first)
+    assert (once - plain).abs().max() > 1e-3
+    torch.testing.assert_close(thrice - plain, 3 * (once - plain), atol=1e-4, rtol=1e-4)
