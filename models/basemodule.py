@@ -61,7 +61,8 @@ class BaseModule(nn.Module):
         Raises UserError for a missing, truncated or foreign file, a class that is no `cls`, or weights that do not fit.
         """
         if not _is_safetensors(path):
-            raise UserError(f"{path} is not a model file of this project, or cut short: give a .safetensors of its own")
+            what = "is not a model file of this project, or was cut short"
+            raise UserError(f"{path} {what}: give a .safetensors that it has written")
         header, tensors = _read_safetensors(path)
         if header.get("format") != FORMAT:
             raise UserError(f"{path} is a bare state dict (no {FORMAT} header): give a file that `save` has written")
