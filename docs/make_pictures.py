@@ -61,7 +61,7 @@ def styles() -> None:
     rows = [photos, *([painter.paint(photo, style=style) for photo in photos] for style in painter.styles)]
     labels = ("photograph", *(name.replace("_", " ") for name in painter.styles))
     sheet = grid([[shown(image) for image in row] for row in rows], row_labels=labels)
-    save_image(PICTURES / "styles.jpg", sheet, quality=88)
+    save_image(PICTURES / "styles.jpg", sheet, quality=78)
 
 
 def strength() -> None:
