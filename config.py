@@ -5,9 +5,8 @@ from typing import Any
 
 from infer.verse.settings import PoemSettings as POEM
 from options import CLASSIFIER, ONLY_FOR, PAINTER, POET, Options, is_for, option, option_names, parse
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 
-TASK_NAMES = ("poet", "style", "dogcat")
 OPTIMIZERS = ("adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("plateau", "step", "multistep", "cosine", "one_cycle", "constant")
 FORMS = ("auto", "五绝", "七绝", "五律", "七律")
@@ -32,7 +31,7 @@ VIEWS = "crops and mirror images of each picture that are averaged: 1, 2, 4, 6"
 class DefaultConfig(Options):
     """Options of train, val and test for every task."""
 
-    task: str = option("poet", "what to learn; default: the task of the model file in --load", TASK_NAMES)
+    task: str = option("poet", "what to learn: poet, style or dogcat; default: the task of the model file in --load")
     # data
     data_root: str = option("", "file or folder of the data; empty: the embedded sample in dataset/", reads=DATA)
     batch_size: int = option(32, "batch size (of all devices together)", minimum=1)
@@ -348,7 +347,7 @@ class DownloadConfig(Options):
     to: str = option("", "folder to put it in; empty: dataset/NAME", writes="files")
 
 
-TASKS: dict[str, type[DefaultConfig]] = dict(zip(TASK_NAMES, (PoetConfig, StyleConfig, DogCatConfig), strict=True))
+TASKS: dict[str, type[DefaultConfig]] = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}
 OF_TASKS = (DefaultConfig, *TASKS.values())
 # The options of each command, in the order of its help.
 OPTIONS: dict[str, tuple[type[Options], ...]] = {
@@ -378,6 +377,8 @@ def task_config(overrides: dict[str, Any], command: str = "", stored: dict[str, 
     """
     values = {**(stored or {}), **overrides}
     name = parse(DefaultConfig, {"task": values.get("task", DefaultConfig.task)}).task
+    if name not in TASKS:
+        raise UserError(f"choose one of {', '.join(TASKS)}{did_you_mean(name, TASKS)}", task=name)
     for given in overrides:
         tasks = [task for task, cls in TASKS.items() if given in option_names(cls)]
         if tasks and name not in tasks:

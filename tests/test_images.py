@@ -153,7 +153,7 @@ def test_dark_16_bit_pictures_stay_dark():
     assert read_image(saved(Image.fromarray(ramp), "TIFF")).rgb.max() == 1
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("white", [1, 255, 65535, 1e6])
 def test_floating_point(white):
     ramp = np.linspace(-0.1, 1, 111, dtype=np.float32).reshape(3, 37) * np.float32(white)
@@ -502,7 +502,7 @@ def test_random_damage_is_a_picture_or_one_line(rgb):
     assert 50 < refused < 400
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_too_large_is_refused_before_decoding_by_the_callers_limit(rgb, monkeypatch):
     file = saved(Image.fromarray(rgb), "PNG")
     assert read_image(file, max_megapixels=600e-6).rgb.shape == rgb.shape
@@ -539,7 +539,7 @@ def test_tensors_and_back():
         assert back.dtype == np.uint8 and back.flags.c_contiguous and (back == levels).all()
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_tensors_of_arrays_that_are_turned_or_cannot_be_written_to(rgb):
     turned = rgb.copy()[::-1, ::-1]
     rgb.flags.writeable = False
