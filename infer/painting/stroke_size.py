@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from infer.painting.colors import STRIP, Paint
 from utils.errors import UserError, did_you_mean
 
 MEDIUM = 640  # pixels: longer side at which the strokes are of medium size
@@ -17,8 +18,6 @@ NAMED = {"fine": 0.5, "medium": 1.0, "large": 1.6}
 LARGEST = 4.0
 ALIKE = 1.1  # by how much a picture may be larger or smaller than wanted, to be painted as it is
 MARGIN = 24  # pixels that a picture is continued by before it is painted: at its edges networks paint dots and bars
-STRIP = 1 << 20  # pixels to work on at a time
-Paint = Callable[[np.ndarray, Callable[[float], object]], np.ndarray]  # (N, H, W, 3) uint8 -> the same, painted
 
 
 def choose_stroke(text: str) -> float:
@@ -30,7 +29,7 @@ def choose_stroke(text: str) -> float:
         size = NAMED[text] if text in NAMED else float(text)
     except ValueError:
         known = f"{', '.join(NAMED)}, or a number by which strokes are larger than medium ones"
-        raise UserError(f"must be {known}{did_you_mean(text, list(NAMED))}", stroke=text) from None
+        raise UserError(f"must be {known}{did_you_mean(text, NAMED)}", stroke=text) from None
     if not 0 <= size <= LARGEST:
         raise UserError(f"must lie between 0, the strokes of the picture's own size, and {LARGEST:g}", stroke=text)
     return size
