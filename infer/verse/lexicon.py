@@ -36,9 +36,7 @@ class Compounds:
 
     def find(self, first: Tensor, second: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """(whether it is a compound, its number; any if it is none) of ids (R) and (R)."""
-        keys = first * size + second
-        number = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
-        return self.keys[number] == keys, number
+        return find(self.keys, first * size + second)
 
     def starting(self, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """(row, number) of each compound that starts with the ids `first` (R)."""
@@ -82,9 +80,14 @@ class Pairs:
         keys = first * self.size + second
         if not len(self.keys):
             return torch.zeros_like(keys, dtype=torch.bool), torch.zeros_like(keys, dtype=torch.bool)
-        number = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
-        seen = self.keys[number] == keys
+        seen, number = find(self.keys, keys)
         return seen, seen & self.common[number]
+
+
+def find(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """(whether it is among the sorted keys, which are some; its number there, any if it is not) of each one wanted."""
+    number = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    return keys[number] == wanted, number
 
 
 def starting(keys: Tensor, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
