@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from data.splits import SPLITS, assign_splits
 from data.verse import (
+    CI,
     FORMS,
     OTHER_FORMS,
     Poem,
@@ -64,7 +65,8 @@ def read_poems(path: str | Path) -> list[Poem]:
         print(f"{path}: {left_out(reasons, len(poems) + len(reasons))}", file=sys.stderr)
     assign_splits(poems)
     for poem in poems:
-        poem.form = poem.form if poem.form in (*FORMS, *OTHER_FORMS) else form_of(poem.lines)
+        by_shape = CI if poem.tune else form_of(poem.lines)
+        poem.form = poem.form if poem.form in (*FORMS, *OTHER_FORMS) else by_shape
     return poems
 
 
@@ -142,7 +144,8 @@ def _from_json(record: object, where: str) -> Poem:
         raise UserError(f'{where}: "split" is {split!r}: expected one of {", ".join(SPLITS)}, or leave it out')
     text = "\n".join(record["lines"])
     lines = record["lines"] if (cleaned := plain(text)) == text else cleaned.split("\n")
-    return Poem(lines, *(str(record.get(key) or "") for key in ("title", "author", "form", "split", "id")))
+    facts = {key: str(record.get(key) or "") for key in ("title", "author", "form", "split", "tune", "id")}
+    return Poem(lines, **facts)
 
 
 def _has_lines(record: object, key: str) -> bool:
@@ -160,12 +163,12 @@ def _from_chinese_poetry(records: list[object]) -> Iterator[Poem]:
     texts = []
     for record in records:
         facts = record if isinstance(record, dict) else {}
-        title, author = facts.get("title") or facts.get("rhythmic") or "", facts.get("author") or ""
-        texts += [plain("\n".join(_paragraphs(record))), without_notes(str(title)), str(author)]
+        title, author, tune = (str(facts.get(key) or "") for key in ("title", "author", "rhythmic"))
+        texts += [plain("\n".join(_paragraphs(record))), without_notes(title), author, without_notes(tune)]
     # All at once: the converter takes longer to start than to convert. Its tables know no control characters.
     texts = simplify("\0".join(text.replace("\0", "") for text in texts)).split("\0")
-    for body, title, author in zip(texts[::3], texts[1::3], texts[2::3], strict=True):
-        yield Poem(to_lines(body.split("\n")), title, author)
+    for body, title, author, tune in zip(texts[::4], texts[1::4], texts[2::4], texts[3::4], strict=True):
+        yield Poem(to_lines(body.split("\n")), title, author, tune=" ".join(tune.split()[:1]))  # 虞美人 其一
 
 
 # RuntimeError: an encrypted archive; MemoryError: a header that claims a huge array

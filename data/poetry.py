@@ -47,7 +47,7 @@ class PoetryDataset(Dataset):
     ):
         self.vocabulary, self.condition, self.sequence_length, self.seed = vocabulary, condition, sequence_length, seed
         # ids of form, author and title of each poem
-        self.conditions = [vocabulary.condition(p.form, p.author, p.title)[:3] for p in poems]
+        self.conditions = [vocabulary.condition(p.form, p.author, p.title, tune=p.tune)[:3] for p in poems]
         self.chunks: list[tuple[int, np.ndarray]] = []  # (poem, ids with <bos> or <more> in front)
         for number, poem in enumerate(poems):
             body = np.array([vocabulary.bos, *vocabulary.encode(poem.text), vocabulary.eos], np.int32)

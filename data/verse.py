@@ -14,7 +14,8 @@ from pathlib import Path
 from utils.errors import UserError
 
 FORMS = {"五绝": (4, 5), "七绝": (4, 7), "五律": (8, 5), "七律": (8, 7)}  # verses, characters in each
-OTHER_FORMS = ("五言", "七言", "杂言")
+CI = "词"
+OTHER_FORMS = ("五言", "七言", "杂言", CI)
 PAUSES, STOPS = "，、", "。？！；"  # a pause ends a verse, a stop may end a couplet
 MARKS = PAUSES + STOPS
 HAN = "\u3400-\u9fff\U00020000-\U0003ffff"  # Chinese characters, for regular expressions
@@ -23,13 +24,17 @@ STDIN = "<stdin>"  # in the place of a text: read it from there
 
 @dataclass
 class Poem:
-    """One poem. `lines` as printed, Chinese verse a couplet a line; `form` is one of FORMS, OTHER_FORMS or empty."""
+    """One poem. `lines` as printed, Chinese verse a couplet a line; `form` is one of FORMS, OTHER_FORMS or empty.
+
+    `tune` is the 词牌 of a 词, such as 浣溪沙.
+    """
 
     lines: list[str]
     title: str = ""
     author: str = ""
     form: str = ""
     split: str = ""
+    tune: str = ""
     id: str = field(default="", repr=False)
 
     @property
@@ -57,7 +62,10 @@ def verses(text: str) -> list[str]:
 
 
 def form_of(lines: list[str]) -> str:
-    """The form by shape alone: 五绝 七绝 五律 七律, 五言 七言 (other lengths), 杂言 (mixed), "" if it is no verse."""
+    """The form by shape alone: 五绝 七绝 五律 七律, 五言 七言 (other lengths), 杂言 (mixed), "" if it is no verse.
+
+    A 词 is known by its tune, not by its shape.
+    """
     if not lines or not is_verse(lines):
         return ""
     parts = verses("".join(lines))

@@ -24,7 +24,7 @@ class Vocabulary:
         """All characters of body, title and author that occur `min_count` times, the commonest first."""
         counts = Counter()
         for poem in poems:
-            counts.update(poem.text + poem.title + poem.author)
+            counts.update(poem.text + poem.title + poem.author + poem.tune)
         ranked = sorted((c for c in counts if counts[c] >= min_count), key=lambda c: (-counts[c], c))
         return cls(SPECIALS + ranked)
 
@@ -35,10 +35,15 @@ class Vocabulary:
         ids, unknown = self.ids, self.unknown
         return [ids.get(c, unknown) for c in text]
 
-    def condition(self, form: str, author: str, title: str, keywords: Iterable[str] = ()) -> list[list[int]]:
-        """What a poem is conditioned on, as ids: form, author, title, keywords; what is empty has none."""
+    def condition(
+        self, form: str, author: str, title: str, keywords: Iterable[str] = (), tune: str = ""
+    ) -> list[list[int]]:
+        """What a poem is conditioned on, as ids: form with the tune of a 词, author, title, keywords.
+
+        What is empty has none.
+        """
         return [
-            [self.ids[f"<{form}>"]] if form else [],
+            [self.ids[token], *self.encode(tune)] if (token := f"<{form}>") in self.ids else [],
             [self.ids[AUTHOR], *self.encode(author)] if author else [],
             [self.ids[TITLE], *self.encode(title[:TITLE_LENGTH])] if title else [],
             [i for word in keywords for i in (self.ids[KEYWORD], *self.encode(word))],

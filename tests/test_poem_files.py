@@ -92,7 +92,8 @@ def test_txt_titles_where_they_can_be_told_from_the_verse(tmp_path, text, found)
 
 @pytest.mark.parametrize("packing", PACK)
 def test_jsonl_keeps_all_fields(tmp_path, packing):
-    record = {"id": "t1", "author": "李白", "title": "静夜思", "lines": NIGHT, "form": "五绝", "split": "test"}
+    facts = {"id": "t1", "author": "李白", "title": "静夜思", "tune": ""}
+    record = {**facts, "lines": NIGHT, "form": "五绝", "split": "test"}
     others = [{"lines": TOWER}, {"lines": ["one\u2028two\x85three"], "form": "haiku"}, {"lines": ["a", "", "b"]}]
     path = write(tmp_path / f"p.jsonl{packing}", jsonl(record, *others) + "\n")
     first, second, third, fourth = read_poems(path)
@@ -114,7 +115,8 @@ def test_chinese_poetry_json_is_made_simplified_and_plain(tmp_path, packing):
     dawn, night, lyric, saying = read_poems(write(tmp_path / f"p.json{packing}", json.dumps(records)))
     assert (dawn.title, dawn.author, dawn.lines, dawn.form) == ("春晓", "孟浩然", DAWN, "五绝")
     assert (night.title, night.lines) == ("", NIGHT)
-    assert (lyric.title, lyric.lines) == ("虞美人 一", ["春花秋月何时了？", "往事知多少。"])
+    assert (lyric.title, lyric.tune, lyric.form) == ("", "虞美人", "词")
+    assert lyric.lines == ["春花秋月何时了？", "往事知多少。"]
     assert saying.lines == ["学而时习之，不亦说乎？"]
 
 
