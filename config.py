@@ -165,7 +165,7 @@ class DogCatConfig(DefaultConfig):
 class GenerateConfig(Options):
     """Options of generate."""
 
-    form: str = option(POEM.form, "form of the poem; auto: 七绝 if the poet knows it", (*FORMS, "free"))
+    form: str = option(POEM.form, "form of the poem, also a tune of 词 such as 浣溪沙; auto: 七绝 if the poet knows it")
     prompt: str = option("", "first characters of the poem")
     title: str = option("", "title to write to")
     author: str = option("", "poet to imitate")

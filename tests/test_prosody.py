@@ -111,7 +111,7 @@ def test_the_patterns_are_the_handbooks(form):
         again = pattern_name(name[0], False)  # the second quatrain is as one whose first verse does not rhyme
         expected = HANDBOOK[width, name].split() + HANDBOOK[width, again].split() * (count == 8)
         assert list(pattern.verses) == expected
-        assert pattern.rhymes == tuple(verse[-1] == "平" for verse in expected)
+        assert pattern.rhymes == tuple("A" if verse[-1] == "平" else "" for verse in expected)
 
 
 # --------------------------------------------------------------------------------------------------------- checking

@@ -3,81 +3,23 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
-from data.verse import HAN, form_of, simplify, split_verses
+from data.verse import HAN, form_of, parse_poem, split_verses
+from infer.verse.check_ci import find_tune_of, is_named
 from infer.verse.prosody import OPPOSITE, are_neighbours, pattern_name, template
-from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, UNKNOWN, RhymeTable
+from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
+from infer.verse.verdict import PAIR, Check, Fault, as_in_table, tones_of, unknown_characters
 from utils.errors import UserError
 
-PAIR = "对联"
 OLD_STYLE = 0.4  # faults a verse above which verse is not meant to be regulated
 PARTICLES = "之而其于以"  # a pair may share these
 
 
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong where; verse and place count from 1, place 0 is the whole verse."""
-
-    kind: str
-    verse: int
-    place: int
-    text: str
-
-
-@dataclass
-class Check:
-    """A poem's prosody. `tones` and `wants` have for each character 平, 仄, 中 (either) or ？ (not in the table).
-
-    `pattern` is the nearest regular one, `rhyme` the group of most rhymes; both and `wants` are empty for verse whose
-    shape is not that of regulated verse. `style`: 古绝 or 古体 for verse of such a shape to which the rules do not
-    apply (it has no faults), 对联 for a pair. Remarks are no faults.
-    """
-
-    form: str
-    verses: list[str]
-    tones: list[str]
-    wants: list[str] = field(default_factory=list)
-    rhymes: list[bool] = field(default_factory=list)
-    pattern: str = ""
-    rhyme: str = ""
-    style: str = ""
-    faults: list[Fault] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-    @property
-    def regular(self) -> bool:
-        return (bool(self.pattern) or self.style == PAIR) and not self.faults
-
-    def as_dict(self) -> dict:
-        return {**asdict(self), "regular": self.regular}
-
-    def __str__(self) -> str:
-        """The characters, their tones below, ＾ under each fault; then the faults in words.
-
-        Everything is as wide as a Chinese character, so that it is aligned in a terminal.
-        """
-        head = " ".join(filter(None, (self.form, self.pattern, self.style)))
-        head += f", rhyme {self.rhyme or 'none'}" if self.pattern or self.rhyme else ""
-        faults = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        text = [f"{head}: {'regular' if self.regular else faults if self.faults else 'not regulated verse'}"]
-        for couplet in range(0, len(self.verses), 2):
-            numbers = range(couplet, min(couplet + 2, len(self.verses)))
-            text.append("，".join(self.verses[v] for v in numbers) + "。")
-            text.append("　".join(self.tones[v] for v in numbers))
-            below = "　".join(self._marks(v + 1) for v in numbers).rstrip("　")
-            text += [below] if below else []
-        text += [f"verse {f.verse}: {f.kind} {f.text}" for f in self.faults]
-        return "\n".join(text + self.remarks)
-
-    def _marks(self, verse: int) -> str:
-        places = {f.place for f in self.faults if f.verse == verse}
-        return "".join("＾" if place in places else "　" for place in range(1, len(self.verses[verse - 1]) + 1))
-
-
 def check(poem: str | Sequence[str], table: RhymeTable) -> Check:
     """Checks a poem, given as text or lines, see `check_verses`. Raises UserError for a text without verse."""
-    return check_verses(chinese_verses(poem), table)
+    title = parse_poem(poem).title if isinstance(poem, str) else ""
+    return check_verses(chinese_verses(poem), table, title)
 
 
 def chinese_verses(poem: str | Sequence[str]) -> list[str]:
@@ -89,30 +31,32 @@ def chinese_verses(poem: str | Sequence[str]) -> list[str]:
     return parts
 
 
-def check_verses(verses: list[str], table: RhymeTable) -> Check:
-    """Checks verses (without punctuation) against the rules of regulated verse.
+def check_verses(verses: list[str], table: RhymeTable, title: str = "") -> Check:
+    """Checks verses (without punctuation) against the rules of regulated verse, of a pair, or of a tune of 词.
 
     The rules apply to any even number of verses of five or seven characters (more than eight: 排律); a pair is checked
     as such; other verse only gets its tones. A character of both tones satisfies either, so does one that the table
     lacks. 平平仄平仄 instead of 平平平仄仄 is regular, and so are the free last but two (一三五不论), 对句相救 and a
     first rhyme of a neighbouring group.
     """
-    known = ["".join(c if table.tones(c) else simplify(c) for c in verse) for verse in verses]
-    readings = [[table.tones(verse, i) for i in range(len(verse))] for verse in known]
-    names = {LEVEL + OBLIQUE: EITHER, "": UNKNOWN}
-    found = Check(
-        form_of([f"{verse}。" for verse in verses]), verses, ["".join(names.get(r, r) for r in row) for row in readings]
-    )
-    unknown = dict.fromkeys(c for c, tone in zip("".join(verses), "".join(found.tones), strict=True) if tone == UNKNOWN)
-    readings = [[r or LEVEL + OBLIQUE for r in row] for row in readings]
+    known = as_in_table(verses, table)
+    readings, tones = tones_of(known, table)
+    found = Check(form_of([f"{verse}。" for verse in verses]), verses, tones)
+    tuned = find_tune_of(verses, table, title) if len(verses) > 2 else None
+    even = len(verses) % 2 == 0 and len(verses) >= 4 and {len(verse) for verse in verses} in ({5}, {7})
+    if tuned and not even:
+        return tuned
     if halves := _halves(verses):
         found.form, found.style, found.faults = "", PAIR, _check_pair(verses, readings, halves)
-    elif len(verses) % 2 or len(verses) < 4 or {len(verse) for verse in verses} not in ({5}, {7}):
+    elif not even:
         found.remarks = ["regulated verse has 4, 8 or more even verses of 5 or 7 characters"]
         return found
     else:
         _check_regulated(found, known, readings, table)
-    found.remarks += [f"not in the table: {''.join(unknown)}"] if unknown else []
+        # 浣溪沙, 生查子 and 玉楼春 have such a shape, too
+        if tuned and (is_named(title) or len(tuned.faults) < len(found.faults) or (found.style and not tuned.faults)):
+            return tuned
+    found.remarks += unknown_characters(found)
     return found
 
 

@@ -6,22 +6,27 @@ Candidates are written side by side (decoding.py), to a plan of what may stand w
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from data.verse import FORMS, form_of, to_lines, verses
+from data.verse import CI, FORMS, MARKS, form_of, to_lines, verses
 from data.vocabulary import AUTHOR, KEYWORD, TITLE, Vocabulary
-from infer.verse.check import Check, check_verses
+from infer.verse.check import check_verses
+from infer.verse.check_ci import check_tune
 from infer.verse.constraints import Rules
 from infer.verse.decoding import COLD, Decoder
 from infer.verse.drawn import draw_title
 from infer.verse.images import Theme, find_theme
 from infer.verse.lexicon import Lexicon
-from infer.verse.plan import KINDS, Shape, choose_form, make_plan
+from infer.verse.plan import KINDS, Form, choose_form, make_plan
+from infer.verse.prosody import Pattern, pair_patterns, patterns
 from infer.verse.rank import rate
+from infer.verse.rhyme import LEVEL, OBLIQUE, RhymeTable, find_division
 from infer.verse.settings import PoemSettings
+from infer.verse.verdict import PAIR, Check
 from models.poet import Poet
 from utils.errors import UserError
 
@@ -32,6 +37,7 @@ BATCH = 256  # candidates; more at once are no faster, but need more memory
 class Composition:
     """A written poem.
 
+    `sections`: of a 词, how many of its lines belong to each section.
     `score` is its mean log-probability per character in nats, conditions given; `rating` is what candidates are ranked
     by; `seed` writes it again, alone. `pattern` and `rhyme` are empty where the rules were off; `remarks` name given
     characters that break them.
@@ -46,6 +52,7 @@ class Composition:
     pattern: str = ""
     rhyme: str = ""
     remarks: list[str] = field(default_factory=list)
+    sections: list[int] = field(default_factory=list)
     check: Check | None = field(default=None, repr=False)  # its prosody; None: written without rules
 
     @property
@@ -67,8 +74,12 @@ class Composition:
         return {**facts, "score": round(self.score, 4), "rating": round(self.rating, 4)}
 
     def __str__(self) -> str:
-        head = f"《{self.title}》\n" if self.title else ""
-        return head + "\n".join(self.lines)
+        """As it is printed: the title, a line for each couplet or sentence, an empty one between sections."""
+        tune = self.form if self.sections else ""
+        head = "·".join(filter(None, (tune, self.title)))
+        lines = iter(self.lines)
+        sections = ["\n".join(itertools.islice(lines, count)) for count in self.sections or [len(self.lines)]]
+        return f"《{head}》\n" * bool(head) + "\n\n".join(sections)
 
 
 def compose(
@@ -85,14 +96,13 @@ def compose(
     lexicon = Lexicon.of(model)
     vocabulary, masks = lexicon.vocabulary, lexicon.masks
     theme = find_theme(settings.title, settings.keywords, vocabulary)
-    shape, form = choose_form(settings, forms)
-    plan = make_plan(shape, settings, masks)
-    rules = _rules(settings, lexicon, plan, shape, form)
-    known = form if form in forms else ""
-    conditions = _conditions(vocabulary, settings, theme, known)
+    form = choose_form(settings, forms)
+    plan = make_plan(form, settings, masks)
+    rules = _rules(settings, lexicon, plan, form)
+    conditions = _conditions(vocabulary, settings, theme, form, forms)
     decoder = Decoder(model, vocabulary, plan, masks, conditions, rules, settings)
     # free poems differ in length, and without randomness there is no choice
-    candidates = 1 if shape is None or settings.temperature < COLD else settings.candidates
+    candidates = 1 if form.shape is None or settings.temperature < COLD else settings.candidates
     draws = bool(rules) and TITLE in vocabulary.ids and not (theme.title or settings.prompt or any(settings.lines))
     draws = draws and not (theme.words or theme.images)
     step = 1 if draws else max(1, BATCH // candidates)
@@ -101,9 +111,9 @@ def compose(
         seeds = range(first, min(first + step, seed + n))
         if draws:
             drawn = dataclasses.replace(theme, title=vocabulary.fold(draw_title(first))[0])
-            conditions = _conditions(vocabulary, settings, drawn, known)[:1]  # no guidance: it is not asked for
+            conditions = _conditions(vocabulary, settings, drawn, form, forms)[:1]  # no guidance: it is not asked for
             decoder = dataclasses.replace(decoder, conditions=conditions)
-        poems += _compose_batch(decoder, seeds, candidates, shape, form, theme)
+        poems += _compose_batch(decoder, seeds, candidates, form, theme)
     return poems
 
 
@@ -111,8 +121,7 @@ def _compose_batch(
     decoder: Decoder,
     seeds: range,
     candidates: int,
-    shape: Shape | None,
-    form: str,
+    form: Form,
     theme: Theme,
 ) -> Iterator[Composition]:
     """The poems of these seeds."""
@@ -122,44 +131,67 @@ def _compose_batch(
     texts, scores = decoder.texts(draft.ids), draft.mean(draft.log_probs)
     settings = decoder.settings
     pairs = decoder.rules.lexicon.pairs if decoder.rules else None
-    ratings = rate(decoder.model, draft, shape, texts, theme, pairs).cpu().view(-1, candidates)
+    ratings = rate(decoder.model, draft, form, texts, theme, pairs).cpu().view(-1, candidates)
     for poem, best in enumerate(ratings.argmax(1).tolist()):
         row = poem * candidates + best
         lines = to_lines(texts[row].split("\n"))
         prosody, remarks = {}, [*theme.remarks]
         if decoder.rules:
-            found = check_verses(verses(texts[row]), decoder.rules.lexicon.table)
+            table, parts = decoder.rules.lexicon.table, verses(texts[row])
+            found = check_tune(parts, table, form.tune) if form.tune else check_verses(parts, table)
             prosody = {"pattern": found.pattern, "rhyme": found.rhyme, "check": found}
             remarks += draft.progress.remarks(row)
-        elif settings.regular and form in FORMS:
+        elif settings.regular and form.shape:
             remarks += ["the poet has no rhyme table: the form is kept, tones and rhyme are not"]
         score, rating = scores[row].item(), ratings[poem, best].item()
         facts = {"score": score, "rating": rating, "seed": seeds[poem], "remarks": remarks, **prosody}
-        yield Composition(form or form_of(lines), settings.title, lines, **facts)
+        yield Composition(form.name or form_of(lines), settings.title, lines, sections=form.sections, **facts)
 
 
-def _rules(
-    settings: PoemSettings, lexicon: Lexicon, plan: Sequence[str], shape: Shape | None, form: str
-) -> Rules | None:
-    """The rules of regulated verse, if they are wanted and there are any."""
-    if settings.regular and lexicon.table and form in FORMS:
-        given = ["" if slot in (*KINDS, "\n") else lexicon.vocabulary.fold(slot)[0] for slot in plan]
-        return Rules(lexicon, shape, given, settings.pattern, settings.rhyme)
-    if settings.rhyme or settings.pattern != "auto":
-        asked = {"rhyme": settings.rhyme} if settings.rhyme else {"pattern": settings.pattern}
-        raise UserError(
-            f"needs a poet with a rhyme table, one of the forms {' '.join(FORMS)}, and regular=true", **asked
-        )
-    return None
+def _rules(settings: PoemSettings, lexicon: Lexicon, plan: Sequence[str], form: Form) -> Rules | None:
+    """The rules of the form, if they are wanted and there are any."""
+    ruled = settings.regular and lexicon.table and form.shape
+    if settings.pattern != "auto" and not (ruled and form.regulated):
+        needed = f"needs a poet with a rhyme table, one of the forms {' '.join(FORMS)}, and regular=true"
+        raise UserError(needed, pattern=settings.pattern)
+    if settings.rhyme and not (ruled and form.name != PAIR):
+        needed = f"needs a poet with a rhyme table, one of the forms {' '.join(FORMS)} or a tune, and regular=true"
+        raise UserError(needed, rhyme=settings.rhyme)
+    if not ruled:
+        return None
+    given = ["" if slot in (*KINDS, *MARKS, "\n") else lexicon.vocabulary.fold(slot)[0] for slot in plan]
+    find = lexicon.table.find if form.regulated else find_division
+    rhyme = find(settings.rhyme) if settings.rhyme else ""
+    return Rules(lexicon, form, _patterns(settings, lexicon.table, given, form), given, rhyme)
 
 
-def _conditions(vocabulary: Vocabulary, settings: PoemSettings, theme: Theme, form: str) -> list[list[int]]:
+def _patterns(settings: PoemSettings, table: RhymeTable, given: Sequence[str], form: Form) -> list[Pattern]:
+    """The patterns that a poem of that form may have."""
+    if form.tune:
+        return [form.tune.pattern]
+    if form.name == PAIR:
+        if not settings.prompt:
+            return pair_patterns([[LEVEL + OBLIQUE] * 7])
+        shape = form.shape
+        texts = ["".join(given[start : start + w]) for start, w in zip(shape.starts, shape.widths, strict=True)]
+        return pair_patterns([[table.tones(t, i) for i in range(len(t))] for t in texts[: len(texts) // 2]])
+    found = patterns(len(form.shape.widths), form.shape.widths[0])
+    names = [p.name for p in found]
+    if settings.pattern not in ("auto", *names):
+        raise UserError(f"choose auto or one of {', '.join(names)}", pattern=settings.pattern)
+    return [p for p in found if settings.pattern in ("auto", p.name)]
+
+
+def _conditions(
+    vocabulary: Vocabulary, settings: PoemSettings, theme: Theme, form: Form, forms: list[str]
+) -> list[list[int]]:
     """The tokens before the poem: all of them; and, if there is a theme (title, keywords), those without it."""
     needed = {"title": TITLE, "author": AUTHOR, "keywords": KEYWORD}
     for name, token in needed.items():
         if getattr(settings, name) and token not in vocabulary.ids:
             raise UserError("needs a poet that has learnt such: train one, or leave it out", **{name: None})
     keywords = [*theme.words, *theme.images] if KEYWORD in vocabulary.ids else []
-    parts = vocabulary.condition(form, vocabulary.fold(settings.author)[0], theme.title, keywords)
+    known, tune = (CI, form.tune.name) if form.tune else (form.name if form.name in forms else "", "")
+    parts = vocabulary.condition(known, vocabulary.fold(settings.author)[0], theme.title, keywords, tune)
     whole, plain = ([*sum(chosen, []), vocabulary.bos] for chosen in (parts, parts[:2]))
     return [whole] if whole == plain else [whole, plain]

@@ -1,11 +1,10 @@
-"""Regulated verse while it is written: which characters may stand at the next place, for many poems at once.
+"""The rules of verse while it is written: which characters may stand at the next place, for many poems at once.
 
-The rules are infer/verse/prosody.py's; here they are masks. Nothing is drawn here.
+The rules are infer/verse/prosody.py's and infer/verse/tunes.py's; here they are masks. Nothing is drawn here.
 
-Shapes: R poems, V characters in the vocabulary, K patterns, G level rhyme groups, T places of the form (with marks).
+Shapes: R poems, V characters in the vocabulary, K patterns, L rhyme letters, G rhyme groups, T places (with marks).
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,9 +13,11 @@ from torch import Tensor
 
 from infer.verse.check import tone_faults
 from infer.verse.lexicon import CLASSES, FITS, Lexicon
-from infer.verse.prosody import patterns
-from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
-from utils.errors import UserError
+from infer.verse.plan import Form
+from infer.verse.prosody import Pattern
+from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE
+from infer.verse.shape import MARK
+from infer.verse.verdict import PAIR
 
 ENOUGH = 15  # characters that a rhyme group must have among the commonest: poorer ones trap a poem
 COMMON = 3000
@@ -27,45 +28,49 @@ REPEATED = 2.5  # nats that a character which the poem has already is less likel
 
 
 class Rules:
-    """Tone patterns, rhyme groups and repetition for poems of one form.
+    """Tone patterns, rhyme groups and repetition for poems of one shape.
 
     Args:
         lexicon: the characters, and what is known of them; it has a rhyme table.
-        shape: verses, and characters in each.
+        form: that of the poem; it has a shape. Regulated verse has liberties, a pair no character twice.
+        patterns: those that it may have; those are kept that the given characters fit best.
         given: character at each place, folded to the vocabulary where it can be; "" where it is to be written, and at
             the places of punctuation.
-        pattern: name of the pattern; auto: each that the given characters fit best.
-        rhyme: name of the rhyme group; empty: each that they fit best.
+        rhyme: name of the rhyme group of the first letter; empty: each that the given characters fit best.
 
     Given characters that no pattern fits, or that do not rhyme, stand all the same: `remarks` names them for each
-    pattern, and the others keep the rules. Raises UserError for an unknown pattern or rhyme group.
+    pattern, and the others keep the rules. Raises UserError for an unknown rhyme group.
     """
 
-    def __init__(self, lexicon: Lexicon, shape: tuple[int, int], given: Sequence[str], pattern: str, rhyme: str):
-        vocabulary, table, device = lexicon.vocabulary, lexicon.table, lexicon.classes.device
-        self.lexicon, self.size, self.width = lexicon, len(vocabulary), shape[1]
+    def __init__(
+        self,
+        lexicon: Lexicon,
+        form: Form,
+        patterns: Sequence[Pattern],
+        given: Sequence[str],
+        rhyme: str = "",
+    ):
+        vocabulary, device = lexicon.vocabulary, lexicon.classes.device
+        self.lexicon, self.size, self.regulated = lexicon, len(vocabulary), form.regulated
+        self.shape, self.copies, self.distinct = form.shape, form.copies, form.name == PAIR
         self.given = {place: c for place, c in enumerate(given) if c}
-        found = patterns(*shape)
-        names = [p.name for p in found]
-        if pattern != "auto" and pattern not in names:
-            raise UserError(f"choose auto or one of {', '.join(names)}", pattern=pattern)
-        self.patterns = [p for p in found if pattern in ("auto", p.name)]
+        self.patterns = list(patterns)
         # What each place wants: an index of CLASSES, (K, T); and whether it rhymes, (K, T).
-        self.wants = torch.tensor([[CLASSES.index(c) for v in p.verses for c in v + EITHER] for p in self.patterns])
+        self.wants = torch.tensor(
+            [[CLASSES.index(c) for c in self.shape.spread("".join(p.verses), EITHER)] for p in self.patterns]
+        )
+        self.letter = self._letters()
+        self.letters = max(1, *(number + 1 for number in self.letter))
         self.rhymes = torch.zeros(self.wants.shape, dtype=torch.bool)
         for k, p in enumerate(self.patterns):
-            for verse, rhyming in enumerate(p.rhymes):
-                self.rhymes[k, self._end(verse)] = rhyming
-
-        self.names = [table.find(rhyme)] if rhyme else table.level
-        chosen = [table.level.index(name) for name in self.names]
-        self.classes, self.groups = lexicon.classes, lexicon.groups[chosen]  # (3, V), (G, V)
-        compounds = lexicon.compounds
-        self.compounds = dataclasses.replace(compounds, groups=compounds.groups[:, chosen])
-        self.possible = self.groups[:, :COMMON].sum(1).cpu() >= ENOUGH  # (G)
-        if rhyme or not self.possible.any():
-            self.possible[:] = True
-        self._fit(table)
+            for place, letter in enumerate(self.letter):
+                rhymes = bool(p.rhymes[self.shape.verses[place]]) or place in self.sources
+                self.rhymes[k, place] = letter >= 0 and rhymes
+        self.rhyming = lexicon.rhyming(self.regulated)
+        self.names, self.classes = self.rhyming.names, lexicon.classes  # (3, V)
+        self.groups, self.compounds = self.rhyming.groups, lexicon.compounds  # (2, G, V)
+        self.possible = self._possible_groups(rhyme)  # (L, G)
+        self._fit(bool(rhyme))
         self.wants, self.rhymes, self.possible = (t.to(device) for t in (self.wants, self.rhymes, self.possible))
         self.fits = FITS.to(device)
         self.used = torch.zeros(len(vocabulary), dtype=torch.uint8, device=device)  # (V) how often in what is given
@@ -73,59 +78,91 @@ class Rules:
             if c in vocabulary.ids:
                 self.used[vocabulary.ids[c]] += 1
 
-    def _end(self, verse: int) -> int:
-        return verse * (self.width + 1) + self.width - 1
+    def _letters(self) -> list[int]:
+        """For each place the number of the letter of its rhyme, -1 for none. What a rhyme repeats must rhyme, too."""
+        shape, found, names = self.shape, [-1] * len(self.shape.columns), []
+        for place in shape.characters:
+            if shape.is_last(place):
+                for letter in {p.rhymes[shape.verses[place]].upper() for p in self.patterns} - {""}:
+                    names += [letter] if letter not in names else []
+                    found[place] = names.index(letter)
+        self.sources = {first for place, first in self.copies.items() if found[place] >= 0 > found[first]}
+        for place, first in self.copies.items():
+            found[first] = found[place] if first in self.sources else found[first]
+        return found
+
+    def _possible_groups(self, rhyme: str) -> Tensor:
+        """(L, G) the groups in which each letter may rhyme: those that have enough characters of the tones it wants."""
+        rich = self.groups[:, :, :COMMON].sum(2).cpu() >= ENOUGH  # (2, G)
+        possible = torch.ones(self.letters, len(self.names), dtype=torch.bool)
+        for place, letter in enumerate(self.letter):
+            if letter >= 0:
+                possible[letter] &= rich[self.tone(place)]
+        if rhyme:
+            possible[0] = torch.tensor([name == rhyme for name in self.names])
+        possible[~possible.any(1)] = True
+        return possible
+
+    def tone(self, place: int) -> int:
+        """Of a place that rhymes: 0 in level, 1 in oblique tone."""
+        return int(not self.regulated and CLASSES[self.wants[0, place]] == OBLIQUE)
 
     def _before(self, place: int) -> tuple[str, int]:
         """The given characters at a place and before it in its verse, and which of them is the one at the place."""
-        start = place - place % (self.width + 1)
+        start = self.shape.starts[self.shape.verses[place]]
         return "".join(self.given.get(i, GAP) for i in range(start, place + 1)), place - start
 
-    def _fit(self, table: RhymeTable) -> None:
+    def _fit(self, rhyme_is_set: bool) -> None:
         """Keeps the patterns and the rhyme groups that the given characters fit best."""
-        # (G) for each given character: the groups that it rhymes in; those of one that the table lacks are unknown
-        self.given_groups = {
-            place: torch.tensor([not table.tones(c) or g in table.groups(*self._before(place)) for g in self.names])
-            for place, c in self.given.items()
-        }
-        ends = [p for p in self.given if bool(self.rhymes[0, p]) and p > self.width]  # a first verse need not rhyme
-        counts = Counter(g for p in ends for g in self.given_groups[p].nonzero()[:, 0].tolist())
-        if counts:
-            best, most = counts.most_common(1)[0]
-            # all groups that they have in common, or the one that most of them have
-            common = [g for g in counts if counts[g] == most] if most == len(ends) else [best]
-            self.possible = torch.tensor([g in common for g in range(len(self.names))])
-        misfits = [self._misfits(k, table) for k in range(len(self.patterns))]
+        # (G) for each given character that rhymes: its groups; those of one that the table lacks are unknown
+        self.given_groups = {place: self._groups_of(place) for place in self.given if self.letter[place] >= 0}
+        for letter in range(rhyme_is_set, self.letters):
+            ends = [p for p in self.given if self.letter[p] == letter and bool(self.rhymes[:, p].all())]
+            counts = Counter(g for p in ends for g in self.given_groups[p].nonzero()[:, 0].tolist())
+            if counts:
+                best, most = counts.most_common(1)[0]
+                # all groups that they have in common, or the one that most of them have
+                common = [g for g in counts if counts[g] == most] if most == len(ends) else [best]
+                self.possible[letter] = torch.tensor([g in common for g in range(len(self.names))])
+        misfits = [self._misfits(k) for k in range(len(self.patterns))]
         fewest = min(map(len, misfits))
         kept = [k for k, bad in enumerate(misfits) if len(bad) == fewest]
         self.patterns = [self.patterns[k] for k in kept]
         self.remarks = [[self._remark(place) for place in misfits[k]] for k in kept]
         self.wants, self.rhymes = self.wants[kept], self.rhymes[kept]
 
-    def _misfits(self, k: int, table: RhymeTable) -> list[int]:
+    def _groups_of(self, place: int) -> Tensor:
+        """(G) the groups that the given character at a place rhymes in, all if it is unknown."""
+        text, number = self._before(place)
+        known = self.lexicon.table.tones(text, number)
+        own = self.rhyming.groups_of(text, number, (LEVEL, OBLIQUE)[self.tone(place)])
+        return torch.tensor([not known or name in own for name in self.names])
+
+    def _misfits(self, k: int) -> list[int]:
         """The places of given characters that break pattern k."""
         places = []
-        for verse, rhyming in enumerate(self.patterns[k].rhymes):
-            start = verse * (self.width + 1)
+        for verse, start in enumerate(self.shape.starts):
             wants = self.patterns[k].verses[verse]
-            text = "".join(self.given.get(start + i, GAP) for i in range(self.width))
+            text = "".join(self.given.get(start + i, GAP) for i in range(len(wants)))
             tones = [
-                table.tones(text, i) if text[i] != GAP else want.strip(EITHER) for i, want in enumerate(wants)
+                self.lexicon.table.tones(text, i) if text[i] != GAP else want.strip(EITHER)
+                for i, want in enumerate(wants)
             ]  # of what is yet to be written the pattern's own
             tones = [t or LEVEL + OBLIQUE for t in tones]
-            second, end = wants[1], wants[-1]
-            bad = {start + fault.place - 1 for fault in tone_faults(tones, second, end, verse + 1)}
-            last = start + self.width - 1
-            if rhyming and last in self.given and not bool((self.given_groups[last] & self.possible).any()):
-                bad.add(last)
+            if self.regulated:
+                bad = {start + fault.place - 1 for fault in tone_faults(tones, wants[1], wants[-1], verse + 1)}
+            else:
+                bad = {start + i for i, want in enumerate(wants) if want != EITHER and want not in tones[i]}
+            last = start + len(wants) - 1
+            if self.rhymes[k, last] and last in self.given:
+                if not bool((self.given_groups[last] & self.possible[self.letter[last]]).any()):
+                    bad.add(last)
             places += sorted(bad)
         return places
 
     def _remark(self, place: int) -> str:
-        verse, column = divmod(place, self.width + 1)
-        end = column == self.width - 1
-        rule = "does not rhyme or has the wrong tone" if end else "has the wrong tone"
-        where = f"{self.given[place]} (verse {verse + 1}, character {column + 1})"
+        rule = "does not rhyme or has the wrong tone" if self.shape.is_last(place) else "has the wrong tone"
+        where = f"{self.given[place]} (verse {self.shape.verses[place] + 1}, character {self.shape.columns[place] + 1})"
         return f"{where} {rule} in every pattern; it stands, the rest keeps the rules"
 
 
@@ -141,7 +178,7 @@ class Progress:
         device = rules.wants.device
         self.rules = rules
         self.alive = torch.ones(rows, len(rules.patterns), dtype=torch.bool, device=device)  # (R, K) patterns
-        self.possible = rules.possible.expand(rows, -1)  # (R, G) rhyme groups
+        self.possible = rules.possible.expand(rows, -1, -1).clone()  # (R, L, G) rhyme groups
         self.used = rules.used.expand(rows, -1).clone()  # (R, V) times, given ones included
         self.ids = torch.zeros(rows, 0, dtype=torch.long, device=device)  # (R, places so far)
 
@@ -154,11 +191,12 @@ class Progress:
         again = self.used > 0
         rhyming = (self.rules.rhymes[:, place] & self.alive).any(1, keepdim=True)  # (R, 1)
         banned = (self.used > 1) | (again & rhyming)
-        if place % (self.rules.width + 1):
+        if column := self.rules.shape.columns[place]:
             last = self.ids[:, -1:]  # (R, 1)
             banned |= self._followed(last)
             again = again.scatter(1, last, False)  # 悠悠 is no repetition
-            weight = UNSEEN_WORD if ends_word(place % (self.rules.width + 1)) else UNSEEN
+            banned |= again & self.rules.distinct
+            weight = UNSEEN_WORD if ends_word(column) else UNSEEN
             logits = logits - weight * ~self.rules.lexicon.pairs.followers(self.ids[:, -1])
         weighed = (logits - REPEATED * again).masked_fill(banned | ~fitting, -torch.inf)
         for fallback in (logits.masked_fill(~fitting, -torch.inf), logits):
@@ -173,15 +211,16 @@ class Progress:
         plain = self.alive & ~rules.rhymes[:, place]
         wanted = torch.stack([(plain & (rules.wants[:, place] == c)).any(1) for c in range(len(CLASSES))], 1)  # (R, 3)
         fitting = wanted.float() @ rules.classes.float()  # (R, 3) @ (3, V)
-        if rules.rhymes[:, place].any():
-            groups = self.possible & rhyming.any(1, keepdim=True)  # (R, G)
-            fitting += groups.float() @ rules.groups.float()  # (R, G) @ (G, V)
+        letter = rules.letter[place]
+        if letter >= 0:
+            groups = self.possible[:, letter] & rhyming.any(1, keepdim=True)  # (R, G)
+            fitting += groups.float() @ rules.groups[rules.tone(place)].float()  # (R, G) @ (G, V)
         fitting = fitting > 0
-        if place % (rules.width + 1):
+        if rules.shape.columns[place]:
             row, number = rules.compounds.starting(self.ids[:, -1], rules.size)
             second = rules.compounds.keys[number] % rules.size
             fits, groups = self._as_compounds(number, place)
-            rhymed = (self.possible[row] & groups).any(1, keepdim=True)  # (C, 1)
+            rhymed = (self.possible[row, letter] & groups).any(1, keepdim=True)  # (C, 1); without a letter of no use
             fits &= self.alive[row] & (rhymed | ~rules.rhymes[:, place])
             fitting[row, second] = fits.any(1)
         return fitting
@@ -191,7 +230,8 @@ class Progress:
         rules = self.rules
         first, second = rules.compounds.first[number], rules.compounds.second[number]  # (C)
         wants = rules.wants[:, place - 1], rules.wants[:, place]  # (K), (K)
-        return rules.fits[first][:, wants[0]] & rules.fits[second][:, wants[1]], rules.compounds.groups[number]
+        fits = rules.fits[first][:, wants[0]] & rules.fits[second][:, wants[1]]
+        return fits, rules.rhyming.compounds[rules.tone(place), number]
 
     def _followed(self, last: Tensor) -> Tensor:
         """(R, V) what has followed the character `last` (R, 1) in this poem."""
@@ -205,26 +245,29 @@ class Progress:
         """Goes on with the tokens (R)."""
         rules = self.rules
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)
-        if place % (rules.width + 1) == rules.width:  # a punctuation mark
+        column, letter = rules.shape.columns[place], rules.letter[place]
+        if column == MARK:
             return
         wants, rhymes = rules.wants[:, place], rules.rhymes[:, place]  # (K), (K)
+        groups = rules.groups[rules.tone(place)][:, tokens].T  # (R, G)
         if place in rules.given:
             fits = torch.ones_like(self.alive)  # (R, K) see Rules
-            groups = rules.given_groups[place].to(wants.device).expand(len(tokens), -1)  # (R, G)
+            if letter >= 0:
+                groups = rules.given_groups[place].to(wants.device).expand(len(tokens), -1)
         else:
             fits = rules.classes[:, tokens][wants].T  # (3, R) -> (K, R) -> (R, K)
-            groups = rules.groups[:, tokens].T  # (R, G)
-            if place % (rules.width + 1):
+            if column:
                 found, number = rules.compounds.find(self.ids[:, -2], tokens, rules.size)
                 in_compound, its_groups = self._as_compounds(number, place)
                 fits = torch.where(found[:, None], in_compound, fits)
                 groups = torch.where(found[:, None], its_groups, groups)
             self.used.scatter_add_(1, tokens[:, None], torch.ones_like(tokens[:, None], dtype=torch.uint8))
-        left = self.possible & groups  # (R, G)
         alive = self.alive & fits
         self.alive = torch.where(alive.any(1, keepdim=True), alive, self.alive)  # nothing fitted: see apply_rules
-        rhymed = (self.alive & rhymes).any(1, keepdim=True) & left.any(1, keepdim=True)
-        self.possible = torch.where(rhymed, left, self.possible)
+        if letter >= 0:
+            left = self.possible[:, letter] & groups  # (R, G)
+            rhymed = (self.alive & rhymes).any(1, keepdim=True) & left.any(1, keepdim=True)
+            self.possible[:, letter] = torch.where(rhymed, left, self.possible[:, letter])
 
     def select(self, rows: Tensor) -> None:
         """Leaves the poems `rows` (R), which may repeat."""

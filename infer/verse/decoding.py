@@ -15,6 +15,7 @@ from data.vocabulary import Vocabulary
 from infer.verse.constraints import Progress, Rules
 from infer.verse.plan import CHARACTER, KINDS
 from infer.verse.settings import PoemSettings
+from infer.verse.shape import MARK
 from models.poet import Poet, State
 
 RESAMPLE = 0.5  # how much of the likelihood decides which candidates survive: 0 none, 1 all of it
@@ -110,7 +111,10 @@ class Decoder:
         for place, slot in enumerate(self.plan):
             log_probs, *plain = (self.model.logits(f).float().log_softmax(1) for f in features)  # (R, V)
             theme = log_probs - plain[0] if plain else log_probs.new_zeros(())
-            if slot in self.masks:
+            if self.rules and place in self.rules.copies:
+                tokens = draft.ids[:, self.rules.copies[place]]
+                draft.add(tokens, log_probs, theme)
+            elif slot in self.masks:
                 logits = (log_probs + self.settings.guidance * theme).masked_fill(self.masks[slot], -torch.inf)
                 tokens = self._choose(draft, logits, place, random[:, place])
                 draft.add(tokens, log_probs, theme)
@@ -123,7 +127,7 @@ class Decoder:
             draft.open = draft.open & (tokens != self.vocabulary.eos)
             if not draft.open.any() or place == len(self.plan) - 1:
                 break
-            if self.rules and candidates > 1 and place % (self.rules.width + 1) == self.rules.width:
+            if self.rules and candidates > 1 and self.rules.shape.columns[place] == MARK:
                 rows = resample(RESAMPLE * draft.weight.view(poems, -1), chance[:, -1, place])
                 draft.select(rows)
                 draft.weight *= 1 - RESAMPLE  # the rest of it still counts
@@ -148,7 +152,7 @@ class Decoder:
             return self._sample(logits, random)
         ruled = draft.progress.apply_rules(logits, place)
         tokens = self._sample(ruled, random)
-        if place % (self.rules.width + 1) == self.rules.width - 1:
+        if self.rules.shape.is_last(place):
             tokens = self._avoid_copies(draft.ids, ruled, tokens, random)
         scale = max(self.settings.temperature, COLD)
         draft.weight += (ruled / scale).logsumexp(1) - (logits / scale).logsumexp(1)

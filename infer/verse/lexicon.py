@@ -1,9 +1,10 @@
 """What is known of the characters of one poet, as tensors: made once, and used by every poem. Nothing is decided here.
 
-Shapes: V tokens of the vocabulary, G level rhyme groups, M compounds, P pairs.
+Shapes: V tokens of the vocabulary, G rhyme groups, M compounds, P pairs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from data.vocabulary import Vocabulary
 from infer.verse.pairs import read_pairs
 from infer.verse.plan import token_masks
-from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
+from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable, read_divisions
 from models.poet import Poet
 
 CLASSES = (EITHER, LEVEL, OBLIQUE)
@@ -26,13 +27,13 @@ class Compounds:
     """Compounds of two in which a character has not the readings that it has alone.
 
     `keys` (M), sorted: first id x V + second id, at last V x V. `first`, `second` (M): their tones in it, as FITS
-    counts them (of a first character that has all its readings both). `groups` (M, G): those of the second one's rhyme.
+    counts them (of a first character that has all its readings both). `words`: the compounds themselves.
     """
 
     keys: Tensor
     first: Tensor
     second: Tensor
-    groups: Tensor
+    words: list[str]
 
     def find(self, first: Tensor, second: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """(whether it is a compound, its number; any if it is none) of ids (R) and (R)."""
@@ -43,7 +44,21 @@ class Compounds:
         return starting(self.keys, first, size)
 
     def to(self, device: torch.device) -> "Compounds":
-        return Compounds(*(t.to(device) for t in (self.keys, self.first, self.second, self.groups)))
+        return Compounds(*(t.to(device) for t in (self.keys, self.first, self.second)), self.words)
+
+
+@dataclass(frozen=True)
+class Rhyming:
+    """What rhymes with what: in the groups of 平水韵 (level tone only), or in the 部 of 词林正韵.
+
+    `names` (G); `groups` (2, G, V) whether a character rhymes in it, in level and in oblique tone; `compounds`
+    (2, M, G) the same of the last character of each compound.
+    """
+
+    names: list[str]
+    groups: Tensor
+    compounds: Tensor
+    groups_of: Callable[[str, int, str], list[str]]  # of the character at a place of a verse, in a tone
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ def starting(keys: Tensor, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
 class Lexicon:
     """A vocabulary with its masks (infer/verse/plan.py), the pairs that verse has, and the poet's rhyme table, if any.
 
-    `classes` (3, V): what may stand where a class is wanted. `groups` (G, V): what rhymes in each of table.level.
+    `classes` (3, V): what may stand where a class is wanted.
     """
 
     vocabulary: Vocabulary
@@ -111,8 +126,8 @@ class Lexicon:
     pairs: "Pairs"
     table: RhymeTable | None
     classes: Tensor | None = None
-    groups: Tensor | None = None
     compounds: Compounds | None = None
+    made: dict[bool, Rhyming] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, model: Poet) -> "Lexicon":
@@ -133,32 +148,46 @@ class Lexicon:
         tones = [table.tones(c) if len(c) == 1 else "" for c in characters]
         letters = [c.isalnum() and c != " " for c in characters]
         classes = torch.tensor([letters, [LEVEL in t for t in tones], [OBLIQUE in t for t in tones]])
-        groups = torch.zeros(len(table.level), len(characters), dtype=torch.bool)
-        numbers = {group: i for i, group in enumerate(table.level)}
-        for i, c in enumerate(characters):
-            if LEVEL in tones[i]:
-                groups[[numbers[g] for g in table.groups(c)], i] = True
-        compounds = _compounds(vocabulary, table, numbers).to(model.device)
-        return cls(vocabulary, masks, pairs, table, classes.to(model.device), groups.to(model.device), compounds)
+        compounds = _compounds(vocabulary, table).to(model.device)
+        return cls(vocabulary, masks, pairs, table, classes.to(model.device), compounds)
+
+    def rhyming(self, regulated: bool) -> Rhyming:
+        """The rhymes of regulated verse, or those of 词; made when they are needed first."""
+        if regulated not in self.made:
+            self.made[regulated] = self._make_rhyming(regulated)
+        return self.made[regulated]
+
+    def _make_rhyming(self, regulated: bool) -> Rhyming:
+        table = self.table
+        names, groups_of = (table.level, table.groups) if regulated else (list(read_divisions()), table.divisions)
+        numbers = {name: i for i, name in enumerate(names)}
+        characters, words = self.vocabulary.characters, self.compounds.words
+        groups = np.zeros((2, len(names), len(characters)), bool)
+        compounds = np.zeros((2, len(words), len(names)), bool)
+        for t, tone in enumerate((LEVEL,) if regulated else (LEVEL, OBLIQUE)):
+            for i, c in enumerate(characters):
+                if len(c) == 1:
+                    groups[t, [numbers[g] for g in groups_of(c, 0, tone)], i] = True
+            for i, word in enumerate(words):
+                compounds[t, i, [numbers[g] for g in groups_of(word, -1, tone)] if word else []] = True
+        device = self.classes.device
+        return Rhyming(names, *(torch.from_numpy(a).to(device) for a in (groups, compounds)), groups_of)
 
 
 _made: "WeakKeyDictionary[Poet, tuple[tuple, Lexicon]]" = WeakKeyDictionary()
 
 
-def _compounds(vocabulary: Vocabulary, table: RhymeTable, numbers: dict[str, int]) -> Compounds:
+def _compounds(vocabulary: Vocabulary, table: RhymeTable) -> Compounds:
     ids, size = vocabulary.ids, len(vocabulary)
-    found = {size * size: (3, 3, np.zeros(len(numbers), bool))}  # the last one is none, so that there always is one
+    found = {size * size: (3, 3, "")}  # the last one is none, so that there always is one
     for word in {*table.readings[0].compounds, *table.readings[1].compounds}:
         if word[0] in ids and word[1] in ids and table.tones(word[0]) and table.tones(word[1]):
             restricted = word[0] in table.readings[0].compounds.get(word, {})
             first, second = (_bits(table.tones(word, i)) for i in (0, 1))
-            groups = np.zeros(len(numbers), bool)
-            groups[[numbers[g] for g in table.groups(word)]] = True
-            found[ids[word[0]] * size + ids[word[1]]] = (first if restricted else 3, second, groups)
+            found[ids[word[0]] * size + ids[word[1]]] = (first if restricted else 3, second, word)
     keys = sorted(found)
     first, second = (torch.tensor([found[key][i] for key in keys], dtype=torch.long) for i in (0, 1))
-    groups = np.array([found[key][2] for key in keys], bool).reshape(len(keys), len(numbers))
-    return Compounds(torch.tensor(keys, dtype=torch.long), first, second, torch.from_numpy(groups))
+    return Compounds(torch.tensor(keys, dtype=torch.long), first, second, [found[key][2] for key in keys])
 
 
 def _bits(tones: str) -> int:

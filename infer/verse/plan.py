@@ -1,44 +1,81 @@
 """The plan of a poem: which kind of token, or which given character, stands at each place."""
 
+import itertools
 import unicodedata
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from data.verse import FORMS, PAUSES, STOPS
+from data.verse import FORMS, PAUSES, STOPS, split_verses
 from data.vocabulary import EOS, SPECIALS, Vocabulary
 from infer.verse.settings import PoemSettings
+from infer.verse.shape import Shape
+from infer.verse.tunes import Tune, find_tune, no_such_form
+from infer.verse.verdict import PAIR
 from utils.errors import UserError
 
 CHARACTER, PAUSE, STOP, ANY = KINDS = "<character>", "<pause>", "<stop>", "<any>"  # what a place may take
-Shape = tuple[int, int]  # verses, characters in each
+LONGEST = 16  # characters of an acrostic: two poems of eight verses
 
 
-def choose_form(settings: PoemSettings, forms: list[str]) -> tuple[Shape | None, str]:
-    """(shape, or None for a free poem; name of the form) for the settings, `forms` being those the network knows."""
-    form = settings.form
+@dataclass(frozen=True)
+class Form:
+    """A form of verse: its name, empty if it has none; its shape, None for a poem without; the tune of a 词."""
+
+    name: str = ""
+    shape: Shape | None = None
+    tune: Tune | None = None
+
+    @property
+    def regulated(self) -> bool:
+        return self.name in FORMS
+
+    @property
+    def sections(self) -> list[int]:
+        """How many lines each section of a 词 has; nothing for other forms."""
+        marks = iter(self.shape.marks if self.tune else ())
+        return [
+            sum(mark == STOPS[0] for mark in itertools.islice(marks, count))
+            for count in (self.tune.sections if self.tune else ())
+        ]
+
+    @property
+    def copies(self) -> dict[int, int]:
+        """The places that repeat an earlier place: that."""
+        found = self.tune.copies if self.tune else {}
+        return {self.shape.characters[i]: self.shape.characters[first] for i, first in found.items()}
+
+
+def choose_form(settings: PoemSettings, forms: list[str]) -> Form:
+    """The form for the settings, `forms` being those the network knows."""
+    name = settings.form
+    if name == PAIR:
+        return Form(PAIR, _pair_shape(settings))
+    if name not in ("auto", "free", *FORMS):
+        return _form_of_tune(settings, find_tune(name))
     count = len(characters_of(settings.acrostic))
     widths = {len(characters_of(verse)) for verse in settings.lines} - {0}
-    if len(widths) > 1 or (widths and form == "free"):
+    if len(widths) > 1 or (widths and name == "free"):
         raise UserError(f"the given verses need one length and a form, not {' and '.join(map(str, widths))}")
-    if widths and form == "auto":
-        form = _named((len(settings.lines), *widths))
-        if not form:
+    if widths and name == "auto":
+        name = _named((len(settings.lines), *widths))
+        if not name:
             raise UserError(f"{len(settings.lines)} verses of {widths.pop()} characters are none of {' '.join(FORMS)}")
-    if count and form in ("auto", "free"):
-        width = 7 if any(FORMS[f][1] == 7 for f in forms) or not forms else 5
-        return (count, width), _named((count, width)) or {5: "五言", 7: "七言"}[width]
-    if form == "auto":
-        form = next((f for f in ("七绝", *forms) if f in forms), "free")
-    if form == "free":
-        return None, ""
-    verses, width = FORMS[form]
+    if count and name in ("auto", "free"):  # the form is completed
+        width = 7 if any(FORMS[f][1] == 7 for f in forms if f in FORMS) or not forms else 5
+        name = _named((4 if count <= 4 else 8, width))
+    if name == "auto":
+        name = next((f for f in ("七绝", *forms) if f in forms), "free")
+    if name == "free":
+        return Form()
+    verses, width = FORMS[name]
     if widths and (len(settings.lines) > verses or widths != {width}):
-        raise UserError(f"the given verses do not fit {form}: {verses} verses of {width} characters")
+        raise UserError(f"the given verses do not fit {name}: {verses} verses of {width} characters")
     if count > verses:
-        message = f"{form} has {verses} verses, not {count}; choose no form for {count}"
+        message = f"{name} has {verses} verses, not {count}; choose no form for {count}"
         raise UserError(message, acrostic=settings.acrostic)
-    return (verses, width), form
+    return Form(name, Shape.even(verses, width))
 
 
 def _named(shape: tuple[int, ...]) -> str:
@@ -46,24 +83,51 @@ def _named(shape: tuple[int, ...]) -> str:
     return next((form for form, known in FORMS.items() if known == shape), "")
 
 
-def make_plan(shape: Shape | None, settings: PoemSettings, masks: dict[str, Tensor]) -> list[str]:
+def _form_of_tune(settings: PoemSettings, tune: Tune | None) -> Form:
+    if tune is None:
+        raise no_such_form(settings.form, ("auto", *FORMS, PAIR, "free"))
+    count, verses = len(characters_of(settings.acrostic)), len(tune.shape.widths)
+    if count > verses:
+        raise UserError(f"{tune.name} has {verses} verses, not {count}", acrostic=settings.acrostic)
+    for verse, width in zip(settings.lines, tune.shape.widths, strict=False):
+        if verse and len(characters_of(verse)) != width:
+            raise UserError(f"{verse} does not fit {tune.name}, which has {width} characters there")
+    if len(settings.lines) > verses:
+        raise UserError(f"the given verses do not fit {tune.name}: it has {verses}")
+    return Form(tune.name, tune.shape, tune)
+
+
+def _pair_shape(settings: PoemSettings) -> Shape:
+    """Twice the verses of the first line that the prompt is, or twice seven characters."""
+    if settings.acrostic or any(settings.lines):
+        raise UserError(f"{PAIR}: give the first line as prompt, no acrostic and no verses")
+    parts = [len(characters_of(part)) for part in split_verses(settings.prompt)] if settings.prompt else [7]
+    if not parts or max(parts) > 30:
+        raise UserError("a line of a pair has 1 to 30 characters between its marks", prompt=settings.prompt)
+    inside = ["，"] * (len(parts) - 1)
+    return Shape(tuple(parts * 2), (*inside, "；" if inside else "，", *inside, "。"))
+
+
+def make_plan(form: Form, settings: PoemSettings, masks: dict[str, Tensor]) -> list[str]:
     """For each place the given character, or one of KINDS; a line break where the corpus has no punctuation."""
+    shape = form.shape
     if shape is None:
         given = list(settings.prompt) or [CHARACTER]  # a poem is not empty
         return [*given, *[ANY] * (settings.max_chars - len(given))]
-    count, width = shape
-    marks = [PAUSE if v % 2 == 0 and v < count - 1 else STOP for v in range(count)]
-    plan = [kind for mark in marks for kind in [CHARACTER] * width + [mark if mark in masks else "\n"]]
+    plan = []
+    for width, mark in zip(shape.widths, shape.marks, strict=True):
+        kind = {"，": PAUSE, "。": STOP}.get(mark, mark)
+        plan += [CHARACTER] * width + [kind if kind in masks or kind == mark else "\n"]
     prompt = characters_of(settings.prompt)
-    if len(prompt) > count * width:
+    if len(prompt) > len(shape.characters):
         raise UserError(
-            f"has {len(prompt)} characters, the form only {count * width}: shorten it, or choose form=free", prompt=None
+            f"has {len(prompt)} characters, the form only {len(shape.characters)}: shorten it, or choose form=free",
+            prompt=None,
         )
-    places = [v * (width + 1) + i for v in range(count) for i in range(width)]
-    starts = zip(range(0, len(plan), width + 1), characters_of(settings.acrostic), strict=False)
-    kept = [(v * (width + 1) + i, c) for v, verse in enumerate(settings.lines)
+    starts = zip(shape.starts, characters_of(settings.acrostic), strict=False)
+    kept = [(start + i, c) for start, verse in zip(shape.starts, settings.lines, strict=False)
             for i, c in enumerate(characters_of(verse))]  # fmt: skip
-    for place, character in (*starts, *zip(places, prompt, strict=False), *kept):
+    for place, character in (*starts, *zip(shape.characters, prompt, strict=False), *kept):
         if plan[place] not in (CHARACTER, character):
             given = {"the prompt": prompt, "the acrostic": settings.acrostic, "the given verses": kept}
             names = " and ".join(name for name, there in given.items() if there)

@@ -22,11 +22,11 @@ def are_neighbours(one: str, other: str) -> bool:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A tone pattern: for each verse what each of its places wants (平 仄 中), and whether it rhymes."""
+    """A tone pattern: for each verse what each of its places wants (平 仄 中), and the letter of its rhyme, or ""."""
 
     name: str
     verses: tuple[str, ...]
-    rhymes: tuple[bool, ...]
+    rhymes: tuple[str, ...]
 
 
 def patterns(count: int, width: int) -> list[Pattern]:
@@ -39,11 +39,31 @@ def patterns(count: int, width: int) -> list[Pattern]:
     found = []
     for second in (LEVEL, OBLIQUE):
         for first_rhymes in (False, True):
-            rhymes = tuple(v % 2 == 1 or (v == 0 and first_rhymes) for v in range(count))
+            rhymes = tuple("A" if v % 2 == 1 or (v == 0 and first_rhymes) else "" for v in range(count))
             seconds = [second if v % 4 in (0, 3) else OPPOSITE[second] for v in range(count)]
             places = [template(width, s, LEVEL if r else OBLIQUE) for s, r in zip(seconds, rhymes, strict=True)]
             found.append(Pattern(pattern_name(second, first_rhymes), tuple(places), rhymes))
     return found
+
+
+def pair_patterns(first: list[list[str]]) -> list[Pattern]:
+    """The patterns of a pair (对联), `first` being the tones that each character of its first line may have.
+
+    Those of a couplet of regulated verse if the line has one of these, else: opposite tones at the even places and at
+    the ends, and a last one in level tone. The line has several verses where it has marks inside.
+    """
+    [*before, last] = first
+    if not before and len(last) in (5, 7):
+        couplets = [p.verses[:2] for p in patterns(4, len(last)) if not p.rhymes[0]]
+        fitting = [c for c in couplets if all(w == EITHER or w in t for w, t in zip(c[0], last, strict=True))]
+        if fitting:
+            return [Pattern("", verses, ("", "")) for verses in fitting]
+    answers = []
+    for verse in first:
+        wants = [OPPOSITE.get(t, EITHER) if i % 2 or i == len(verse) - 1 else EITHER for i, t in enumerate(verse)]
+        answers.append("".join(wants))
+    answers[-1] = answers[-1][:-1] + LEVEL
+    return [Pattern("", (*(EITHER * len(verse) for verse in first), *answers), ("",) * 2 * len(first))]
 
 
 def pattern_name(second: str, first_rhymes: bool) -> str:

@@ -9,16 +9,16 @@ from infer.verse.constraints import ends_word
 from infer.verse.decoding import Draft
 from infer.verse.images import Theme
 from infer.verse.lexicon import Pairs
-from infer.verse.plan import Shape
+from infer.verse.plan import Form
+from infer.verse.shape import Shape
+from infer.verse.verdict import PAIR
 from models.poet import Poet
 
 THEME, PARALLEL, KEYWORD, IMAGES, ATTESTED, UNSEEN = 3.0, 3.0, 0.5, 0.5, 1.0, 2.0  # weights
 
 
 @torch.inference_mode()
-def rate(
-    model: Poet, draft: Draft, shape: Shape | None, texts: Sequence[str], theme: Theme, pairs: Pairs | None
-) -> Tensor:
+def rate(model: Poet, draft: Draft, form: Form, texts: Sequence[str], theme: Theme, pairs: Pairs | None) -> Tensor:
     """Ratings (R): fluency + THEME x theme + PARALLEL x parallelism in nats per character + KEYWORD for each keyword
     in the poem + IMAGES x the share of the images of modern words that is in it + `attestation`, if there are pairs.
 
@@ -30,35 +30,41 @@ def rate(
     """
     surprise = draft.mean(-draft.log_probs - draft.entropy).abs()
     rating = THEME * draft.mean(draft.theme) - surprise
-    if shape and shape[0] == 8:
-        rating = rating + PARALLEL * parallelism(model, draft.ids, shape[1])
+    shape = form.shape
+    if form.name == PAIR:
+        rating = rating + PARALLEL * parallelism(model, draft.ids, shape, [0])
+    elif form.regulated and len(shape.widths) == 8:
+        rating = rating + PARALLEL * parallelism(model, draft.ids, shape, [2, 4])
     if shape and pairs:
-        rating = rating + attestation(pairs, draft.ids, shape[1])
+        rating = rating + attestation(pairs, draft.ids, shape)
     for words, weight in (theme.words, KEYWORD), (theme.images, IMAGES / max(1, len(theme.images))):
         found = [sum(word in text for word in words) for text in texts]
         rating = rating + weight * torch.tensor(found, device=rating.device)
     return rating
 
 
-def parallelism(model: Poet, ids: Tensor, width: int) -> Tensor:
-    """How parallel couplets 2 and 3 of poems of eight verses are (R), from ids (R, T) with punctuation.
+def parallelism(model: Poet, ids: Tensor, shape: Shape, firsts: Sequence[int]) -> Tensor:
+    """How parallel the couplets are that begin with the verses `firsts` (R), from ids (R, T) with punctuation.
 
     Mean cosine of the embeddings at the same place of the two verses, -1 for the same character: about 0.11 in real
-    poems, 0.01 if the second verse comes from another poem.
+    couplets 2 and 3 of eight verses, 0.01 if the second verse comes from another poem. Of a pair with marks inside its
+    lines the lines are compared.
     """
-    middle = ids.view(len(ids), 8, width + 1)[:, 2:6, :-1]  # (R, 4, width)
-    first, second = middle[:, 0::2], middle[:, 1::2]  # (R, 2, width)
+    half = len(shape.widths) // 2 if len(firsts) == 1 else 1  # verses of a side
+    inside = [p for p in shape.characters if any(v <= shape.verses[p] < v + half for v in firsts)]
+    shift = shape.starts[firsts[0] + half] - shape.starts[firsts[0]]
+    first, second = ids[:, inside], ids[:, [p + shift for p in inside]]  # (R, places)
     cosine = torch.cosine_similarity(model.embed(first), model.embed(second), -1)
-    return torch.where(first == second, -1.0, cosine).mean((1, 2))
+    return torch.where(first == second, -1.0, cosine).mean(1)
 
 
-def attestation(pairs: Pairs, ids: Tensor, width: int) -> Tensor:
+def attestation(pairs: Pairs, ids: Tensor, shape: Shape) -> Tensor:
     """How far the pairs of neighbours of poems (R), ids (R, T) with punctuation, are those of verse.
 
     ATTESTED x the share of all that verse often has, - UNSEEN x the share of those at the places of words that it
     never has.
     """
-    verses = ids.view(len(ids), -1, width + 1)[:, :, :-1]  # (R, verses, width)
-    seen, common = pairs.attested(verses[:, :, :-1], verses[:, :, 1:])  # (R, verses, width - 1)
-    words = [i for i in range(width - 1) if ends_word(i + 1)]
-    return ATTESTED * common.float().mean((1, 2)) - UNSEEN * (~seen[:, :, words]).float().mean((1, 2))
+    seconds = [p for p, column in enumerate(shape.columns) if column > 0]
+    words = [i for i, p in enumerate(seconds) if ends_word(shape.columns[p])]
+    seen, common = pairs.attested(ids[:, [p - 1 for p in seconds]], ids[:, seconds])  # (R, pairs)
+    return ATTESTED * common.float().mean(1) - UNSEEN * (~seen[:, words]).float().mean(1)

@@ -2,11 +2,23 @@
 
 import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 from infer.verse.readings import NONE, Readings, read_readings
 from utils.errors import UserError
 
 LEVEL, OBLIQUE, EITHER, UNKNOWN = "平", "仄", "中", "？"
+
+
+CI_RHYMES = Path(__file__).parents[2] / "data" / "ci_rhymes.txt"
+
+
+@cache
+def read_divisions() -> dict[str, dict[str, str]]:
+    """The 部 of 词林正韵: of each its 平水韵 groups, and of a group that is divided its characters there, else ""."""
+    lines = [line.split(" ") for line in CI_RHYMES.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    return {name: dict(part.partition(":")[::2] for part in groups) for name, *groups in lines}
 
 
 class RhymeTable:
@@ -51,6 +63,11 @@ class RhymeTable:
         kept = self.readings[1].of(verse, place) if tone == LEVEL else None
         return [group for group in self.level if group in kept] if kept else every
 
+    def divisions(self, verse: str, place: int = -1, tone: str = LEVEL) -> list[str]:
+        """The 部 of 词林正韵 that the character at that place of a verse rhymes in, in a tone."""
+        own, character = self.groups(verse, place, tone), verse[place]
+        return [name for name, groups in read_divisions().items() if any(_holds(groups, g, character) for g in own)]
+
     def find(self, name: str) -> str:
         """The level group of that name: 一先, 先 or 下平一先. Raises UserError if it is none."""
         short = re.sub("^[上下]平(声)?", "", name)
@@ -61,6 +78,19 @@ class RhymeTable:
         if found:
             raise UserError(f"{'、'.join(found)} is no level-tone group; regulated verse takes {level}", rhyme=name)
         raise UserError(f"no such rhyme group; choose one of {level}", rhyme=name)
+
+
+def find_division(name: str) -> str:
+    """The 部 of 词林正韵 of that name, 第七部, or with a 平水韵 group so called, 先. Raises UserError if none is."""
+    for division, groups in read_divisions().items():
+        if name == division or any(name in (group, _bare(group)) for group in groups):
+            return division
+    first, *_, last = read_divisions()
+    raise UserError(f"no such rhyme group; choose one from {first} to {last}, or a 平水韵 group", rhyme=name)
+
+
+def _holds(groups: Mapping[str, str], group: str, character: str) -> bool:
+    return group in groups and (not groups[group] or character in groups[group])
 
 
 def _bare(group: str) -> str:
