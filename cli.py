@@ -92,6 +92,27 @@ def print_results(results: Iterable[Any], as_json: bool, done: str) -> None:
         raise Incomplete
 
 
+def poem_text(poem: Any, cfg: config.GenerateConfig) -> str:
+    """A poem (a Composition) as generate prints it."""
+    if cfg.json:
+        return json.dumps(poem.as_dict() | ({"pinyin": poem.pinyin} if cfg.pinyin else {}), ensure_ascii=False)
+    text, lines = str(poem), "\n".join(poem.lines)
+    if cfg.explain:
+        head = text.split("\n")[0] + "\n" if text[0] == "《" else ""
+        return f"{head}{poem.check or lines}\nscore {poem.score:.2f}, rating {poem.rating:.2f}, --seed={poem.seed}"
+    if cfg.pinyin:
+        readings = dict(zip(poem.lines, poem.pinyin, strict=True))
+        text = "\n".join(f"{line}\n{readings[line]}" if line in readings else line for line in text.split("\n"))
+    return text
+
+
+def count_off(things: Iterable[Any], total: int, text: str, unit: str) -> Iterable[Any]:
+    """`things` with a progress bar on stderr, if that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(things, text, total, leave=False, unit=unit, disable=None)
+
+
 @contextmanager
 def progress_bar(text: str) -> Iterator[Callable[[float], None]]:
     """A progress bar on stderr, if that is a terminal: the callback that moves it to a fraction of the work."""

@@ -1,15 +1,18 @@
 """Every option of every command, once: type, default and help. options.py makes checked copies; nothing is global."""
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from infer.verse.settings import PoemSettings as POEM
+from infer.verse.tunes import tune_names
 from options import CLASSIFIER, ONLY_FOR, PAINTER, POET, Options, is_for, option, option_names, parse
 from utils.errors import UserError, did_you_mean
 
 OPTIMIZERS = ("adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("plateau", "step", "multistep", "cosine", "one_cycle", "constant")
-FORMS = ("auto", "五绝", "七绝", "五律", "七律")
+FORM_HELP = "form of the poem: 五绝, 七绝, 五律, 七律, 对联, free, or a tune of 词; auto: 七绝 if the poet knows it"
+TUNES = textwrap.indent(textwrap.fill(" ".join(tune_names()), 44), " " * 27)
 PATTERNS = ("auto", "平起首句入韵", "平起首句不入韵", "仄起首句入韵", "仄起首句不入韵")
 LOSS_HELP = "loss network; auto: vgg16 if at hand, else the classifier"
 LOSS_NETWORKS = ("auto", "vgg16", "vgg19", "squeezenet", "classifier")
@@ -165,11 +168,11 @@ class DogCatConfig(DefaultConfig):
 class GenerateConfig(Options):
     """Options of generate."""
 
-    form: str = option(POEM.form, "form of the poem, also a tune of 词 such as 浣溪沙; auto: 七绝 if the poet knows it")
-    prompt: str = option("", "first characters of the poem")
+    form: str = option(POEM.form, f"{FORM_HELP}\n{TUNES}")
+    prompt: str = option("", "first characters of the poem; of 对联 the first line")
     title: str = option("", "title to write to")
     author: str = option("", "poet to imitate")
-    acrostic: str = option("", "藏头诗: the verses begin with these characters")
+    acrostic: str = option("", "藏头诗: the verses begin with these characters, two poems for more than eight")
     keywords: str = option("", "words that the poem is about, such as 春江,月 or coffee")
     poem: str = option("", "poem to rewrite: only the verses of --lock are kept")
     lock: str = option("", "verses of --poem to keep, such as 1,3")
@@ -184,6 +187,8 @@ class GenerateConfig(Options):
     guidance: float = option(POEM.guidance, "classifier-free guidance scale of title and keywords; 0: none", maximum=10)
     max_chars: int = option(POEM.max_chars, "maximum length of a free poem", minimum=1, maximum=10_000)
     seed: int = POEM_SEED
+    script: str = option("simplified", "characters of the poems", ("simplified", "traditional"))
+    pinyin: bool = option(False, "print how each line is read today")
     explain: bool = option(False, "print tones, pattern and rhyme with each poem")
     json: bool = option(False, "one JSON object a line: form, title, lines, score, rating, pattern, rhyme, remarks")
     load: str = option(POET, "the poet's file, or pytorch-book's with tang.npz beside it", reads=MODEL)
@@ -228,7 +233,7 @@ class PostcardConfig(Options):
     poem: str = option("", "the poem, or a text file with it; empty: the poet writes one")
     title: str = option("", "title, in a column of its own; the poet writes to it")
     keywords: str = option("", "words for the poet to write about, with commas")
-    form: str = option("auto", "form of the poem to write", FORMS)
+    form: str = option("auto", FORM_HELP)
     seed: int = POEM_SEED
     signature: str = option("", "small column after the poem: a name, a date")
     seal: str = option("诗画", "one to four characters on the red seal; empty: no seal")

@@ -20,11 +20,25 @@ from tempfile import TemporaryDirectory
 import cli
 import config
 import shihua
-from cli import Option, check_paths, no_arguments, parse, print_facts, print_results, progress_bar, say, task_options
+from cli import (
+    Option,
+    check_paths,
+    count_off,
+    no_arguments,
+    parse,
+    poem_text,
+    print_facts,
+    print_results,
+    progress_bar,
+    say,
+    task_options,
+    write,
+)
 from data.verse import given_poems
 from utils.errors import UserError
 from utils.text import parse_named_numbers
 
+FEW = 16  # poems that are shown when all are written, the best first
 NETWORK_ONLY = ("style", "strength", "load", "tile", "memory_limit")  # options of stylize
 OPTIMIZE_ONLY = "style_image style_size steps loss_network vgg content_weight style_weight tv_weight".split()
 
@@ -86,22 +100,20 @@ def generate(*args: str, **options: Option) -> None:
     poet = shihua.Poet(cfg.load, cfg.use_gpu)
     if cfg.explain:
         _ = poet.table  # without one there is nothing to explain
-    poems = poet.write(settings=cfg)
-    if cfg.json:
-        for poem in poems:
-            print(json.dumps(poem.as_dict(), ensure_ascii=False))
-        return
-    for remark in dict.fromkeys(remark for poem in poems for remark in poem.remarks):
-        say(remark)
-    if cfg.explain:
-        for poem in poems:
-            head = f"《{poem.title}》\n" if poem.title else ""
-            score = f"score {poem.score:.2f}, rating {poem.rating:.2f}, --seed={poem.seed}"
-            print(f"{head}{poem.check or chr(10).join(poem.lines)}\n{score}\n")
-    else:
-        print("\n\n".join(map(str, poems)))
-    ratings = f"best first, rated {' '.join(f'{poem.rating:.2f}' for poem in poems)}; " if 1 < len(poems) <= 16 else ""
-    say(f"({ratings}--seed={min(poem.seed for poem in poems)} writes this again)")
+    few = cfg.n <= FEW
+    poems = poet.write(settings=cfg) if few else count_off(poet.write_each(settings=cfg), cfg.n, "writing", "poem")
+    said: dict[str, None] = {}
+    seeds, ratings = [], []
+    for number, poem in enumerate(poems):
+        for remark in () if cfg.json else poem.remarks:
+            if remark not in said:
+                write(remark, sys.stderr)
+            said[remark] = None
+        write("\n" * (number > 0 and not cfg.json) + poem_text(poem, cfg))
+        seeds, ratings = [*seeds, poem.seed], [*ratings, f"{poem.rating:.2f}"]
+    best = f"best first, rated {' '.join(ratings)}; " if few and cfg.n > 1 else ""
+    if not cfg.json:
+        say(f"({best}--seed={min(seeds)} writes this again)")
 
 
 def check(*args: str, **options: Option) -> None:

@@ -86,25 +86,31 @@ class Poet(_Model):
 
         Raises UserError where the settings do not fit each other.
         """
+        return sorted(self.write_each(title, settings, lines, **more), key=lambda poem: -poem.rating)
+
+    def write_each(
+        self, title: str = "", settings: GenerateConfig | None = None, lines: Sequence[str] = (), **more: Any
+    ) -> "Iterator[Composition]":
+        """The same poems, each as soon as it is written."""
         settings = merge(GenerateConfig, settings, more)
         poem = one_poem(settings.poem, "poem") if settings.poem else ""  # or the file that it names
         from data.vocabulary import Vocabulary
-        from infer.verse.compose import compose
+        from infer.verse.compose import compose_each
         from infer.verse.poets import remarks_on
         from infer.verse.settings import PoemSettings, keep_verses, split_words
 
         asked = _pick(settings, *(f.name for f in dataclasses.fields(PoemSettings) if f.name != "lines"))
         asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
+        asked = PoemSettings(lines=lines or keep_verses(poem, settings.lock), **asked)
         vocabulary = Vocabulary(self.network.vocab)
         for name in ("prompt", "author", "acrostic"):  # the poems have remarks on title and keywords
-            for remark in vocabulary.remarks(asked[name]):
+            for remark in vocabulary.remarks(getattr(asked, name)):
                 log.info(f"{name}: {remark}")
-        for remark in remarks_on(vocabulary.fold(asked["author"])[0]):
+        for remark in remarks_on(vocabulary.fold(asked.author)[0]):
             log.info(f"author: {remark}")
         seed = settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n)
-        lines = lines or keep_verses(poem, settings.lock)
-        poems = compose(self.network, PoemSettings(lines=lines, **asked), settings.n, seed)
-        return sorted(poems, key=lambda poem: -poem.rating)
+        for poem in compose_each(self.network, asked, settings.n, seed):
+            yield poem.in_traditional() if settings.script == "traditional" else poem
 
     @cached_property
     def table(self) -> "RhymeTable":

@@ -46,16 +46,15 @@ def check_verses(verses: list[str], table: RhymeTable, title: str = "") -> Check
     even = len(verses) % 2 == 0 and len(verses) >= 4 and {len(verse) for verse in verses} in ({5}, {7})
     if tuned and not even:
         return tuned
-    if halves := _halves(verses):
-        found.form, found.style, found.faults = "", PAIR, _check_pair(verses, readings, halves)
-    elif not even:
+    if _is_pair(verses):
+        return check_pair(verses, table)
+    if not even:
         found.remarks = ["regulated verse has 4, 8 or more even verses of 5 or 7 characters"]
         return found
-    else:
-        _check_regulated(found, known, readings, table)
-        # 浣溪沙, 生查子 and 玉楼春 have such a shape, too
-        if tuned and (is_named(title) or len(tuned.faults) < len(found.faults) or (found.style and not tuned.faults)):
-            return tuned
+    _check_regulated(found, known, readings, table)
+    # 浣溪沙, 生查子 and 玉楼春 have such a shape, too
+    if tuned and (is_named(title) or len(tuned.faults) < len(found.faults) or (found.style and not tuned.faults)):
+        return tuned
     found.remarks += unknown_characters(found)
     return found
 
@@ -210,15 +209,24 @@ def _check_rhyme(verses: list[str], groups: list[list[str]], rhymes: list[bool])
 # ---------------------------------------------------------------------------------------------------------- pairs
 
 
-def _halves(verses: list[str]) -> int:
-    """How many verses each side of a pair has; 0 if it is none."""
+def _is_pair(verses: list[str]) -> bool:
+    """Whether verses that nothing else is known of are a pair: two, or two equal sides of several lengths."""
     half, odd = divmod(len(verses), 2)
     widths = [len(verse) for verse in verses]
-    sides = half == 1 or (len(set(widths[:half])) > 1 and widths[:half] == widths[half:])
-    return half if sides and not odd else 0
+    return not odd and (half == 1 or (len(set(widths[:half])) > 1 and widths[:half] == widths[half:]))
 
 
-def _check_pair(verses: list[str], readings: list[list[str]], half: int) -> list[Fault]:
+def check_pair(verses: list[str], table: RhymeTable) -> Check:
+    """Checks a pair: verses (without punctuation), as many on either side."""
+    readings, tones = tones_of(as_in_table(verses, table), table)
+    half = len(verses) // 2
+    lines = [half, half] if half > 1 else []
+    found = Check("", verses, tones, style=PAIR, faults=_pair_faults(verses, readings, half), lines=lines)
+    found.remarks = unknown_characters(found)
+    return found
+
+
+def _pair_faults(verses: list[str], readings: list[list[str]], half: int) -> list[Fault]:
     """The faults of a pair: length, opposite tones at even places and ends, 仄 before 平, characters in both sides."""
     faults = []
     for v in range(half):

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 
 import torch
 
-from data.verse import CI, FORMS, MARKS, form_of, to_lines, verses
+from data.verse import CI, FORMS, MARKS, form_of, to_lines, traditional, verses
 from data.vocabulary import AUTHOR, KEYWORD, TITLE, Vocabulary
-from infer.verse.check import check_verses
+from infer.verse.check import check_pair, check_verses
 from infer.verse.check_ci import check_tune
 from infer.verse.constraints import Rules
 from infer.verse.decoding import COLD, Decoder
 from infer.verse.drawn import draw_title
 from infer.verse.images import Theme, find_theme
 from infer.verse.lexicon import Lexicon
-from infer.verse.plan import KINDS, Form, choose_form, make_plan
+from infer.verse.pinyin import read_aloud
+from infer.verse.plan import KINDS, Form, choose_form, make_plan, split_acrostic
 from infer.verse.prosody import Pattern, pair_patterns, patterns
 from infer.verse.rank import rate
 from infer.verse.rhyme import LEVEL, OBLIQUE, RhymeTable, find_division
@@ -69,6 +70,15 @@ class Composition:
         """Whether each verse rhymes; empty if it was written without rules."""
         return self.check.rhymes if self.check else []
 
+    @property
+    def pinyin(self) -> list[str]:
+        """How each line is read today: chuáng qián míng yuè guāng, …"""
+        return list(map(read_aloud, self.lines))
+
+    def in_traditional(self) -> "Composition":
+        """The poem in traditional characters."""
+        return dataclasses.replace(self, title=traditional(self.title), lines=list(map(traditional, self.lines)))
+
     def as_dict(self) -> dict:
         facts = {name: value for name, value in vars(self).items() if name != "check"}
         return {**facts, "score": round(self.score, 4), "rating": round(self.rating, 4)}
@@ -85,14 +95,29 @@ class Composition:
 def compose(
     model: Poet, settings: PoemSettings | None = None, n: int = 1, seed: int = 0, forms: list[str] | None = None
 ) -> list[Composition]:
-    """Writes `n` poems. Poem i depends on seed + i alone, whatever n is.
+    """Writes `n` poems: all that `compose_each` gives."""
+    return list(compose_each(model, settings, n, seed, forms))
+
+
+def compose_each(
+    model: Poet, settings: PoemSettings | None = None, n: int = 1, seed: int = 0, forms: list[str] | None = None
+) -> Iterator[Composition]:
+    """Writes `n` poems, each when it is asked for. Poem i depends on seed + i alone, whatever n is.
 
     A poem about nothing in particular is written to a title that is drawn (infer/verse/drawn.py), and not shown. With a
-    form every poem has its number of verses and characters by construction. `forms` are those that the network has
-    learnt (None: as its file says). Raises UserError for settings that do not fit each other or the network.
+    form every poem has its number of verses and characters by construction. An acrostic of more than eight makes two
+    poems of each. `forms` are those that the network has learnt (None: as its file says). Raises UserError for settings
+    that do not fit each other or the network.
     """
     settings = settings or PoemSettings()
     forms = model.metadata.get("forms", []) if forms is None else forms
+    parts = split_acrostic(settings)
+    if len(parts) > 1:
+        for i, part in itertools.product(range(n), parts):
+            [poem] = compose(model, dataclasses.replace(settings, acrostic=part), 1, seed + i, forms)
+            poem.remarks.insert(0, f"{settings.acrostic}: two poems, {' and '.join(parts)}")
+            yield poem
+        return
     lexicon = Lexicon.of(model)
     vocabulary, masks = lexicon.vocabulary, lexicon.masks
     theme = find_theme(settings.title, settings.keywords, vocabulary)
@@ -105,16 +130,28 @@ def compose(
     candidates = 1 if form.shape is None or settings.temperature < COLD else settings.candidates
     draws = bool(rules) and TITLE in vocabulary.ids and not (theme.title or settings.prompt or any(settings.lines))
     draws = draws and not (theme.words or theme.images)
-    step = 1 if draws else max(1, BATCH // candidates)
-    poems: list[Composition] = []
+    answers = form.name == PAIR and form.couplet in forms
+    step = 1 if draws or answers else max(1, BATCH // candidates)
     for first in range(seed, seed + n, step):
         seeds = range(first, min(first + step, seed + n))
         if draws:
             drawn = dataclasses.replace(theme, title=vocabulary.fold(draw_title(first))[0])
             conditions = _conditions(vocabulary, settings, drawn, form, forms)[:1]  # no guidance: it is not asked for
+        if answers:
+            before = vocabulary.encode(_opening(model, settings, form, first, forms))
+            decoder = dataclasses.replace(decoder, conditions=[[*c, *before] for c in conditions])
+        elif draws:
             decoder = dataclasses.replace(decoder, conditions=conditions)
-        poems += _compose_batch(decoder, seeds, candidates, form, theme)
-    return poems
+        yield from _compose_batch(decoder, seeds, candidates, form, theme)
+
+
+def _opening(model: Poet, settings: PoemSettings, form: Form, seed: int, forms: list[str]) -> str:
+    """A couplet that a pair is written behind: the network has learnt that the second couplet is parallel."""
+    title = settings.title or settings.prompt or draw_title(seed)
+    quatrain = form.couplet.replace("律", "绝")
+    asked = PoemSettings(form=quatrain, title=title, keywords=settings.keywords, candidates=4)
+    [poem] = compose(model, asked, 1, seed, forms)
+    return poem.lines[0]
 
 
 def _compose_batch(
@@ -138,7 +175,7 @@ def _compose_batch(
         prosody, remarks = {}, [*theme.remarks]
         if decoder.rules:
             table, parts = decoder.rules.lexicon.table, verses(texts[row])
-            found = check_tune(parts, table, form.tune) if form.tune else check_verses(parts, table)
+            found = check_form(parts, table, form)
             prosody = {"pattern": found.pattern, "rhyme": found.rhyme, "check": found}
             remarks += draft.progress.remarks(row)
         elif settings.regular and form.shape:
@@ -146,6 +183,13 @@ def _compose_batch(
         score, rating = scores[row].item(), ratings[poem, best].item()
         facts = {"score": score, "rating": rating, "seed": seeds[poem], "remarks": remarks, **prosody}
         yield Composition(form.name or form_of(lines), settings.title, lines, sections=form.sections, **facts)
+
+
+def check_form(verses: list[str], table: RhymeTable, form: Form) -> Check:
+    """What verses of that form break of its rules."""
+    if form.tune:
+        return check_tune(verses, table, form.tune)
+    return check_pair(verses, table) if form.name == PAIR else check_verses(verses, table)
 
 
 def _rules(settings: PoemSettings, lexicon: Lexicon, plan: Sequence[str], form: Form) -> Rules | None:
@@ -191,7 +235,8 @@ def _conditions(
         if getattr(settings, name) and token not in vocabulary.ids:
             raise UserError("needs a poet that has learnt such: train one, or leave it out", **{name: None})
     keywords = [*theme.words, *theme.images] if KEYWORD in vocabulary.ids else []
-    known, tune = (CI, form.tune.name) if form.tune else (form.name if form.name in forms else "", "")
+    known, tune = (CI, form.tune.name) if form.tune else (form.couplet or form.name, "")
+    known = known if form.tune or known in forms else ""
     parts = vocabulary.condition(known, vocabulary.fold(settings.author)[0], theme.title, keywords, tune)
     whole, plain = ([*sum(chosen, []), vocabulary.bos] for chosen in (parts, parts[:2]))
     return [whole] if whole == plain else [whole, plain]

@@ -194,10 +194,13 @@ class Progress:
         if column := self.rules.shape.columns[place]:
             last = self.ids[:, -1:]  # (R, 1)
             banned |= self._followed(last)
-            again = again.scatter(1, last, False)  # 悠悠 is no repetition
+            pairs = self.rules.lexicon.pairs
+            doubled = pairs.attested(last, last)[1]  # (R, 1) 悠悠 is no repetition, 雪雪 is one
+            again = again.scatter(1, last, False)
             banned |= again & self.rules.distinct
+            banned = banned.scatter(1, last, banned.gather(1, last) | ~doubled)
             weight = UNSEEN_WORD if ends_word(column) else UNSEEN
-            logits = logits - weight * ~self.rules.lexicon.pairs.followers(self.ids[:, -1])
+            logits = logits - weight * ~pairs.followers(self.ids[:, -1])
         weighed = (logits - REPEATED * again).masked_fill(banned | ~fitting, -torch.inf)
         for fallback in (logits.masked_fill(~fitting, -torch.inf), logits):
             stuck = weighed.isneginf().all(1, keepdim=True)

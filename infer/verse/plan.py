@@ -11,7 +11,7 @@ from data.verse import FORMS, PAUSES, STOPS, split_verses
 from data.vocabulary import EOS, SPECIALS, Vocabulary
 from infer.verse.settings import PoemSettings
 from infer.verse.shape import Shape
-from infer.verse.tunes import Tune, find_tune, no_such_form
+from infer.verse.tunes import Tune, find_tune
 from infer.verse.verdict import PAIR
 from utils.errors import UserError
 
@@ -30,6 +30,12 @@ class Form:
     @property
     def regulated(self) -> bool:
         return self.name in FORMS
+
+    @property
+    def couplet(self) -> str:
+        """The form of eight verses whose couplets a pair is like; empty if there is none."""
+        same = self.name == PAIR and len(self.shape.widths) == 2
+        return next((form for form, shape in FORMS.items() if same and shape == (8, self.shape.widths[0])), "")
 
     @property
     def sections(self) -> list[int]:
@@ -78,14 +84,24 @@ def choose_form(settings: PoemSettings, forms: list[str]) -> Form:
     return Form(name, Shape.even(verses, width))
 
 
+def split_acrostic(settings: PoemSettings) -> list[str]:
+    """The acrostics of the poems that are needed: two for more than eight characters and no form."""
+    characters = characters_of(settings.acrostic)
+    count = len(characters)
+    if count <= 8 or settings.form not in ("auto", "free"):
+        return [settings.acrostic]
+    if count > LONGEST:
+        raise UserError(f"an acrostic has {LONGEST} characters at most, two poems of eight verses", acrostic=None)
+    first = min(8, count - 4)
+    return ["".join(characters[:first]), "".join(characters[first:])]
+
+
 def _named(shape: tuple[int, ...]) -> str:
     """The form of that shape; empty if it has no name."""
     return next((form for form, known in FORMS.items() if known == shape), "")
 
 
-def _form_of_tune(settings: PoemSettings, tune: Tune | None) -> Form:
-    if tune is None:
-        raise no_such_form(settings.form, ("auto", *FORMS, PAIR, "free"))
+def _form_of_tune(settings: PoemSettings, tune: Tune) -> Form:
     count, verses = len(characters_of(settings.acrostic)), len(tune.shape.widths)
     if count > verses:
         raise UserError(f"{tune.name} has {verses} verses, not {count}", acrostic=settings.acrostic)

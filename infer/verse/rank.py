@@ -32,7 +32,7 @@ def rate(model: Poet, draft: Draft, form: Form, texts: Sequence[str], theme: The
     rating = THEME * draft.mean(draft.theme) - surprise
     shape = form.shape
     if form.name == PAIR:
-        rating = rating + PARALLEL * parallelism(model, draft.ids, shape, [0])
+        rating = rating + 2 * PARALLEL * parallelism(model, draft.ids, shape, [0])
     elif form.regulated and len(shape.widths) == 8:
         rating = rating + PARALLEL * parallelism(model, draft.ids, shape, [2, 4])
     if shape and pairs:

@@ -4,7 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data.verse import FORMS
 from infer.verse.check import chinese_verses
+from infer.verse.tunes import find_tune, no_such_form
+from infer.verse.verdict import PAIR
 from utils.errors import UserError
 
 
@@ -15,7 +18,8 @@ class PoemSettings:
     What is given is kept as it is, even characters that the network does not know (it reads the unknown token instead).
 
     Args:
-        form: one of FORMS, "free", or "auto": what fits the rest, else 七绝 if the network has learnt it.
+        form: one of FORMS, a tune of 词, 对联, "free", or "auto": what fits the rest, else 七绝 if the network has
+            learnt it.
         prompt, acrostic: how the poem begins; how its verses begin.
         keywords: words that the poem should be about.
         lines: verses to keep, without punctuation; an empty one is written.
@@ -45,6 +49,11 @@ class PoemSettings:
     top_p: float = 0.93
     guidance: float = 1.5
     max_chars: int = 200
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a form that there is not."""
+        if self.form not in ("auto", "free", PAIR, *FORMS) and not find_tune(self.form):
+            raise no_such_form(self.form, ("auto", *FORMS, PAIR, "free"))
 
 
 def split_words(text: str) -> list[str]:
