@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -225,8 +226,8 @@ def spell_out(argv: list[str]) -> list[str]:
     return words
 
 
-def help_text(commands: dict[str, Callable], command: str = "") -> str:
-    """All commands and options, or those of one command."""
+def help_text(commands: dict[str, Callable], listed: dict[str, Callable], command: str = "") -> str:
+    """All commands and options, or those of one command; `listed` gives the names that an option may have."""
     if command:
         check_command(command)
         head, option_sets = f"python main.py {command}: {commands[command].__doc__}", config.OPTIONS[command]
@@ -234,12 +235,13 @@ def help_text(commands: dict[str, Callable], command: str = "") -> str:
         listing = "\n".join(f"  {name:10} {f.__doc__}" for name, f in commands.items())
         head = f"usage: python main.py COMMAND [--option=value …]\n\n{listing}"
         option_sets = dict.fromkeys(cls for sets in config.OPTIONS.values() for cls in sets)
-    return "\n\n".join([head, *(options_text(cls, command) for cls in option_sets)])
+    return "\n\n".join([head, *(options_text(cls, listed, command) for cls in option_sets)])
 
 
-def options_text(cls: type[Options], command: str) -> str:
+def options_text(cls: type[Options], listed: dict[str, Callable], command: str) -> str:
     """The options that `cls` adds to its base, or gives another default; of a command those that it has a use for."""
-    all_of_them = not command or not issubclass(cls, config.DefaultConfig)
+    not_of_training = not issubclass(cls, config.DefaultConfig)
+    all_of_them = not command or not_of_training
     inherited = {(f.name, f.default) for f in dataclasses.fields(cls.__mro__[1])}
     lines = [cls.__doc__]
     for f in dataclasses.fields(cls):
@@ -247,6 +249,8 @@ def options_text(cls: type[Options], command: str) -> str:
             default = "" if f.default == "" else f"={f.default}"
             choices = ", ".join(filter(None, f.metadata["choices"]))
             lines.append(f"  {'--' + f.name + default:24} {f.metadata['help']}{choices and f' ({choices})'}")
+            wrapped = textwrap.wrap("   ".join(listed.get(f.name, list)()), 70) if not_of_training else ()
+            lines += [" " * 27 + line for line in wrapped]
     return "\n".join(lines)
 
 

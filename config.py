@@ -1,18 +1,16 @@
 """Every option of every command, once: type, default and help. options.py makes checked copies; nothing is global."""
 
-import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from infer.verse.settings import PoemSettings as POEM
-from infer.verse.tunes import tune_names
 from options import CLASSIFIER, ONLY_FOR, PAINTER, POET, Options, is_for, option, option_names, parse
+from utils import files
 from utils.errors import UserError, did_you_mean
 
 OPTIMIZERS = ("adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("plateau", "step", "multistep", "cosine", "one_cycle", "constant")
 FORM_HELP = "form of the poem: 五绝, 七绝, 五律, 七律, 对联, free, or a tune of 词; auto: 七绝 if the poet knows it"
-TUNES = textwrap.indent(textwrap.fill(" ".join(tune_names()), 44), " " * 27)
 PATTERNS = ("auto", "平起首句入韵", "平起首句不入韵", "仄起首句入韵", "仄起首句不入韵")
 LOSS_HELP = "loss network; auto: vgg16 if at hand, else the classifier"
 LOSS_NETWORKS = ("auto", "vgg16", "vgg19", "squeezenet", "classifier")
@@ -26,7 +24,7 @@ WEIGHTS, PICTURES, STYLES = "a file of weights", "a folder of pictures", "a pict
 POEM_SEED = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
 STRENGTH = option(1.0, "0: the photograph, 1: the painting, up to 1.5: painted again", maximum=1.5)
 MAX_MEGAPIXELS = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
-QUALITY = option(95, "quality of JPEG and other lossy files, 1 to 100", minimum=1, maximum=100)
+QUALITY = option(files.QUALITY, "quality of JPEG and other lossy files, 1 to 100", minimum=1, maximum=100)
 VIEWS = "crops and mirror images of each picture that are averaged: 1, 2, 4, 6"
 
 
@@ -168,7 +166,7 @@ class DogCatConfig(DefaultConfig):
 class GenerateConfig(Options):
     """Options of generate."""
 
-    form: str = option(POEM.form, f"{FORM_HELP}\n{TUNES}")
+    form: str = option(POEM.form, FORM_HELP)
     prompt: str = option("", "first characters of the poem; of 对联 the first line")
     title: str = option("", "title to write to")
     author: str = option("", "poet to imitate")

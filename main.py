@@ -117,12 +117,14 @@ def generate(*args: str, **options: Option) -> None:
 
 
 def check(*args: str, **options: Option) -> None:
-    """POEM|FILE|-  mark the tones of verse, and what breaks the rules of the regulated forms"""
+    """POEM|FILE|-  mark the tones of verse, and what breaks the rules of its form, pair or tune"""
     cfg = parse("check", options)
     if len(args) != 1 or not args[0]:
         raise UserError("check needs one poem, or file of poems: python main.py check 白日依山尽，黄河入海流。…")
     poet = shihua.Poet(cfg.load)
-    checks = [poet.check(poem) for poem in given_poems(args[0])]
+    from infer.verse.check_ci import join_sections
+
+    checks = [poet.check(poem) for poem in join_sections(given_poems(args[0]))]
     if cfg.json:
         print("\n".join(json.dumps(found.as_dict(), ensure_ascii=False) for found in checks))
     else:
@@ -280,7 +282,7 @@ def info(*args: str, **options: Option) -> None:
 def help(*args: str, **options: Option) -> None:  # noqa: A001  the command's name
     """[COMMAND]  this text, or every option of a command"""
     no_arguments("help", (*args[1:], *(f"--{name}" for name in options)))
-    print(cli.help_text(COMMANDS, *args))
+    print(cli.help_text(COMMANDS, {"form": shihua.tune_names, "style": shihua.style_names}, *args))
 
 
 # A new command is a function above, and its options (classes of config.py) in config.OPTIONS.

@@ -18,7 +18,6 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ if TYPE_CHECKING:  # torch is imported when something is done, not before: mista
 
     from infer.painting.files import Result
     from infer.photo.classify import Answer
+    from infer.postcard.card import Card
     from infer.verse.check import Check
     from infer.verse.compose import Composition
     from infer.verse.rhyme import RhymeTable
@@ -285,37 +285,6 @@ class Classifier(_Model):
         return Settings(settings.tta, precision, workers=settings.num_workers, out=out, **same)
 
 
-@dataclass(frozen=True)
-class Card:
-    """A finished postcard: its picture, and what is on it."""
-
-    image: "Image.Image"
-    title: str
-    poem: str  # as it was given, or written
-    lines: list[str]  # its verses
-    seed: int | None  # with which the poet writes the poem again; None: it was given
-    font: str
-    place: str  # of the poem: picture or paper
-    contrast: float  # of ink and background, by WCAG
-    path: Path | None  # where `save` puts it; None: the photograph was no file
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        facts = _pick(self, "title", "lines", "seed", "font", "place") | {"contrast": round(self.contrast, 2)}
-        return facts | {"width": self.image.width, "height": self.image.height}
-
-    def save(self, path: str | Path | None = None, quality: int = PostcardConfig.quality) -> Path:
-        """Writes a .jpg, .png, .webp, .tif, .bmp or .pdf, and returns where. Raises UserError if it cannot."""
-        import numpy as np
-
-        from infer.postcard.card import save_postcard
-
-        if not (path := path or self.path):
-            raise UserError("name the file to write", path=None)
-        save_postcard(path, np.asarray(self.image), quality)
-        return Path(path)
-
-
 def postcard(
     photo: Any,
     poem: Any = "",
@@ -324,7 +293,7 @@ def postcard(
     poet: Poet | None = None,
     progress: Progress | None = None,
     **more: Any,
-) -> Card:
+) -> "Card":
     """A photograph, painted, with a poem on it: a text, a poem of the poet's, or by default a new one.
 
     Raises UserError for words that a card has no room for, before anything is written or painted.
@@ -334,7 +303,6 @@ def postcard(
     paints = settings.style != "none" and settings.strength > 0
     painter = painter or (Painter(settings.load, settings.use_gpu) if paints else None)
     poet = poet or (None if text else Poet(settings.poet, settings.use_gpu))
-    from PIL import Image
 
     from infer.postcard import card
     from infer.postcard.fonts import choose_face
@@ -361,11 +329,24 @@ def postcard(
         picture = read(painter.paint(picture, style=settings.style, strength=settings.strength, progress=progress))
     made = card.postcard(picture.on(PAPER), words, face, settings.place)
     place = "paper" if made.on_paper else "picture"
-    return Card(Image.fromarray(made.rgb), title, text, words.lines, seed, face.name, place, made.contrast, path)
+    return card.Card(made.rgb, title, text, words.lines, seed, face.name, place, made.contrast, path)
 
 
 def _pick(settings: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
+
+
+def tune_names() -> list[str]:
+    """The tunes of 词 that the poet writes to."""
+    from infer.verse.tunes import tune_names
+
+    return tune_names()
+
+
+def style_names() -> list[str]:
+    """The styles of the shipped painter, such as "starry_night 星夜"."""
+    styles = Painter().styles if not is_missing(shipped(PAINTER)) else []
+    return [f"{name} {chinese_name(name)}".strip() for name in styles]
 
 
 def chinese_name(style: str) -> str:

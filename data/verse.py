@@ -14,7 +14,7 @@ from pathlib import Path
 from utils.errors import UserError
 
 FORMS = {"五绝": (4, 5), "七绝": (4, 7), "五律": (8, 5), "七律": (8, 7)}  # verses, characters in each
-CI = "词"
+CI, PAIR = "词", "对联"
 OTHER_FORMS = ("五言", "七言", "杂言", CI)
 PAUSES, STOPS = "，、", "。？！；"  # a pause ends a verse, a stop may end a couplet
 MARKS = PAUSES + STOPS

@@ -4,19 +4,21 @@ What the browser keeps, and sends back, is {"asked": the request, "poems": what 
 """
 
 import html
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from config import GenerateConfig
-from data.verse import verses
+from data.verse import CI, FORMS, PAIR, verses
 from demo.parts import JOB, LABELS, QUIET, report, textbox
 from demo.service import CANDIDATES, Service
+from shihua import tune_names
 from utils.errors import UserError
 
-FORMS = GenerateConfig.__dataclass_fields__["form"].metadata["choices"]
-FORM_NAMES = {"auto": "自动 auto", "free": "自由 free"}
+CHOICES = ("auto", *FORMS, PAIR, CI, "free")
+FORM_NAMES = {"auto": "自动 auto", "free": "自由 free", CI: "词 to a tune", PAIR: "对联 couplet"}
 GONE = "the poems are not here any more; write them anew"
 TONES = {"平": "○", "仄": "●", "中": "◐"}
 RHYME = "△"
@@ -26,7 +28,7 @@ CHOOSE = (
     "element.addEventListener('click', e => { const card = e.target.closest('[data-index]');"
     " if (card) trigger('click', {index: Number(card.dataset.index)}); });"
 )
-ASKED = ("form", "title", "keywords", "acrostic", "temperature", "seed")
+ASKED = ("form", "tune", "title", "keywords", "acrostic", "temperature", "seed")
 
 
 class ComposeTab:
@@ -36,7 +38,8 @@ class ComposeTab:
     def build(self) -> None:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                form = gr.Radio([(FORM_NAMES.get(c, c), c) for c in FORMS], value="auto", label=LABELS["form"])
+                form = gr.Radio([(FORM_NAMES.get(c, c), c) for c in CHOICES], value="auto", label=LABELS["form"])
+                tune = gr.Dropdown(tune_names(), label=LABELS["tune"], visible=False)
                 title, keywords = textbox("title", "春江夜泊"), textbox("keywords", "梅 雪")
                 acrostic = textbox("acrostic", "诗画人间")
                 temperature = gr.Slider(0, 1.5, GenerateConfig.temperature, step=0.05, label=LABELS["temperature"])
@@ -53,7 +56,8 @@ class ComposeTab:
                         self.to_postcard = gr.Button("题到画上 Onto a postcard")
         self.poems = gr.JSON(visible=False)
         shown = [self.poems, cards, scroll, lock, chosen]
-        asked = [form, title, keywords, acrostic, temperature, seed]
+        asked = [form, tune, title, keywords, acrostic, temperature, seed]
+        form.change(lambda chosen: gr.update(visible=chosen == CI), form, tune, **QUIET)
         for trigger in (write.click, title.submit, keywords.submit, acrostic.submit):
             trigger(report(self.write), asked, shown, **JOB)
         again.click(report(self.rewrite), [self.poems, lock], shown, show_progress_on=cards, **JOB)
@@ -62,17 +66,28 @@ class ComposeTab:
     def write(self, *answers: Any) -> tuple:
         asked = dict(zip(ASKED, answers, strict=True))
         asked["seed"] = -1 if asked["seed"] is None else asked["seed"]
-        return self.show_poems(asked, self.service.write(**asked))
+        if asked["form"] == CI and not asked["tune"]:
+            raise UserError("请选词牌 choose a tune", tune=None)
+        return self.show_poems(asked, self._written(asked))
+
+    def _written(self, asked: dict, kept: Sequence[str] = ()) -> list[Any]:
+        """The poems that are asked for, to the chosen tune if they are 词."""
+        settings = {name: value for name, value in asked.items() if name != "tune"}
+        settings["form"] = asked["tune"] if asked["form"] == CI else asked["form"]
+        return self.service.write(kept=kept, **settings)
 
     def rewrite(self, state: Any, kept: list[str]) -> tuple:
         """Writes anew what is not among the `kept` numbers of verses."""
         state = read_state(state)
         poem = chosen_of(state)
-        if kept and poem["form"] not in FORMS:
-            raise UserError("只有绝句和律诗能留句 Verses can be kept in 绝句 and 律诗 only")
+        tuned = poem["form"] in tune_names()
+        if kept and not (poem["form"] in FORMS or tuned):
+            raise UserError("只有绝句、律诗和词能留句 Verses can be kept in 绝句, 律诗 and 词 only")
         verses = [verse if str(i) in kept else "" for i, verse in enumerate(verses_of(poem))]
-        asked = {**state["asked"], "form": poem["form"] if poem["form"] in FORMS else "free", "seed": -1}
-        return self.show_poems(asked, self.service.write(kept=verses if kept else (), **asked), kept)
+        asked = {**state["asked"], "seed": -1}
+        if kept and not tuned:
+            asked["form"] = poem["form"]
+        return self.show_poems(asked, self._written(asked, verses if kept else ()), kept)
 
     def show_poems(self, asked: dict, poems: list[Any], kept: Sequence[str] = ()) -> tuple:
         return self.show_state({"asked": asked, "poems": [poem.as_dict() for poem in poems], "chosen": 0}, kept)
@@ -135,8 +150,9 @@ def card(poem: dict, chosen: bool, index: int, check: Any) -> str:
     notes = [poem["form"] or "自由 free"]
     if check and check.wants:
         notes += [check.pattern, f"押{check.rhyme}" if check.rhyme else "", *(fault.kind for fault in check.faults)]
-        marked = [_marked(check, number) for number in range(len(check.verses))]
-        verses = "".join(f"<div>{''.join(couplet)}</div>" for couplet in zip(marked[::2], marked[1::2], strict=True))
+        marked = iter([_marked(check, number) for number in range(len(check.verses))])
+        lines = [list(itertools.islice(marked, count)) for count in check.lines or [2] * (len(check.verses) // 2)]
+        verses = "".join(f"<div>{''.join(line)}</div>" for line in lines)
     else:
         verses = "".join(f"<p>{html.escape(line)}</p>" for line in poem["lines"])
     remarks = "".join(f"<em>{html.escape(remark)}</em>" for remark in poem.get("remarks", []))

@@ -34,6 +34,7 @@ AT_ONCE = 2  # jobs; others wait
 JOB: dict[str, Any] = {"concurrency_id": "job", "concurrency_limit": AT_ONCE, **PRIVATE}
 LABELS = {  # of the fields, by the names of what they ask for
     "form": "体裁 Form",
+    "tune": "词牌 Tune",
     "title": "题目 Title",
     "keywords": "关键词 Keywords",
     "acrostic": "藏头 Acrostic",

@@ -141,7 +141,7 @@ SLIPS = [  # what was typed, and what the one line on stderr must hold
     ("val --task=style --width=1", ["--width is for train and find_lr and summary; val"]),
     ("train --task=dogcat --tta=2", ["--tta is for val and test; train"]),
     ("generate --form=五绝 --acrostic=春江花月夜", ["--acrostic=春江花月夜"]),
-    ("generate --form=五绝句", ["--form=五绝句: choose one of", "did you mean 五绝?"]),
+    ("generate --form=五绝句", ["--form=五绝句: choose auto,", "did you mean 五绝 "]),
     ("generate --rhyme=先 --form=free", ["--rhyme=先: needs", "五绝 七绝 五律 七律"]),
     ("generate --pattern=平起", ["--pattern=平起: choose one of auto, 平起首句入韵"]),
     ("generate --poem=床前明月光，疑是地上霜。 --lock=3", ["--lock=3: expected numbers of verses from 1 to 2"]),
@@ -258,7 +258,7 @@ def test_generate_json_is_one_object_a_line_and_nothing_else_on_stdout(capsys, p
     poems = generated(capsys, poet_file, "--n=3", "--title=春龘", "--form=五绝")
     assert len(poems) == 3
     for poem in poems:
-        assert list(poem) == "form title lines score rating seed pattern rhyme remarks".split()
+        assert list(poem) == "form title lines score rating seed pattern rhyme remarks sections".split()
         assert poem["form"] == "五绝" and poem["title"] == "春龘" and poem["score"] < 0
         assert [len(v) for v in verses("".join(poem["lines"]))] == [5] * 4
 
@@ -279,13 +279,35 @@ def test_generate_for_people(capsys, poet_file):
 
 
 def test_the_best_poem_comes_first_and_its_seed_writes_it_alone(capsys, poet_file):
-    poems = generated(capsys, poet_file, "--n=20", "--seed=1", "--form=五绝")
+    poems = generated(capsys, poet_file, "--n=16", "--seed=1", "--form=五绝")
     ratings = [poem["rating"] for poem in poems]
     assert ratings == sorted(ratings, reverse=True) and ratings[0] > ratings[-1]
-    assert {poem["seed"] for poem in poems} == set(range(1, 21))
+    assert {poem["seed"] for poem in poems} == set(range(1, 17))
     for poem in poems[:3]:
         assert generated(capsys, poet_file, f"--seed={poem['seed']}", "--form=五绝")[0]["lines"] == poem["lines"]
     assert generated(capsys, poet_file, "--n=5") != generated(capsys, poet_file, "--n=5")
+
+
+def test_many_poems_are_printed_as_they_are_written(capsys, poet_file, monkeypatch):
+    poems = generated(capsys, poet_file, "--n=40", "--seed=1", "--form=五绝")
+    assert [poem["seed"] for poem in poems] == list(range(1, 41))
+    assert poems[:16] == sorted(
+        generated(capsys, poet_file, "--n=16", "--seed=1", "--form=五绝"), key=lambda p: p["seed"]
+    )
+    written = []
+    monkeypatch.setattr(main, "write", lambda text, *_: written.append(text) if len(written) < 3 else sys.exit(9))
+    with pytest.raises(SystemExit):
+        main.main(["generate", f"--load={poet_file}", "--n=400", "--noregular", "--form=五绝"])
+    assert len(written) == 3
+
+
+def test_traditional_characters_and_pinyin(capsys, poet_file):
+    words = ("--seed=1", "--form=五绝", "--prompt=门风云", "--title=春")
+    [poem] = generated(capsys, poet_file, *words, "--script=traditional", "--pinyin")
+    assert poem["lines"][0].startswith("門風雲") and poem["title"] == "春"
+    assert poem["pinyin"][0].startswith("mén fēng yún") and poem["pinyin"][1][-1] == "."
+    out = generate(capsys, poet_file, *words, "--pinyin")[0].splitlines()
+    assert out[1].startswith("门风云") and out[2].startswith("mén fēng yún") and len(out) == 5
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from utils.errors import UserError
 
+QUALITY = 95  # of JPEG and other lossy files
 MODEL_FORMAT = "shihua-1"  # in the header of our own model files
 
 

@@ -22,7 +22,7 @@ from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from utils.errors import UserError, reason_of
-from utils.files import atomic_save
+from utils.files import QUALITY, atomic_save
 from utils.signatures import HEAD, RAW, RAW_SUFFIXES, recognize
 
 IMAGE_SUFFIXES = frozenset(
@@ -166,7 +166,7 @@ def format_of(path: str | Path) -> str:
     return WRITABLE[suffix.lower()]
 
 
-def save_image(path: str | Path, rgb: np.ndarray, alpha: np.ndarray | None = None, quality: int = 95) -> None:
+def save_image(path: str | Path, rgb: np.ndarray, alpha: np.ndarray | None = None, quality: int = QUALITY) -> None:
     """Writes (H, W, 3) uint8 with `alpha` (H, W) to `path`, whole or not at all, in the format of its suffix.
 
     JPEG and BMP have no alpha: the picture is laid on white. Raises UserError for another suffix, for more pixels than

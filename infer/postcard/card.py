@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ from infer.postcard.ink import DARK, LIGHT, PAPER, draw_text, lay_mist
 from infer.postcard.layout import Box, Glyph, find_quiet_place, mount
 from infer.postcard.text import Inscription
 from utils.errors import UserError
-from utils.files import atomic_save, refuse_overwriting
+from utils.files import QUALITY, atomic_save, refuse_overwriting
 from utils.images import WRITABLE, save_image
 
 MIST = 0.35  # more of it, and the picture is mounted on paper instead
@@ -65,6 +66,39 @@ def postcard(rgb: np.ndarray, text: Inscription, face: Face, place: str) -> Post
     ratio = contrast(*luminance(np.array((PAPER, DARK), np.uint8)).tolist())
     box = (left, top, left + width, top + height)
     return Postcard(card, block.columns, block.seal, box, True, 0.0, ratio)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A finished postcard with what is on it, and where `save` puts it (None: the photograph was no file)."""
+
+    rgb: np.ndarray
+    title: str
+    poem: str  # as it was given, or written
+    lines: list[str]  # its verses
+    seed: int | None  # with which the poet writes the poem again; None: it was given
+    font: str
+    place: str  # of the poem: picture or paper
+    contrast: float  # of ink and background, by WCAG
+    path: Path | None
+
+    @property
+    def image(self) -> Image.Image:
+        return Image.fromarray(self.rgb)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        names = ("title", "lines", "seed", "font", "place")
+        height, width = self.rgb.shape[:2]
+        facts = {name: getattr(self, name) for name in names} | {"contrast": round(self.contrast, 2)}
+        return facts | {"width": width, "height": height}
+
+    def save(self, path: str | Path | None = None, quality: int = QUALITY) -> Path:
+        """Writes a .jpg, .png, .webp, .tif, .bmp or .pdf, and returns where. Raises UserError if it cannot."""
+        if not (path := path or self.path):
+            raise UserError("name the file to write", path=None)
+        save_postcard(path, self.rgb, quality)
+        return Path(path)
 
 
 def destination(photo: str, out: str, others: Sequence[str] = ()) -> Path:

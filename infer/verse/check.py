@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.verse import HAN, form_of, parse_poem, split_verses
+from data.verse import HAN, PAIR, form_of, parse_poem, split_verses
 from infer.verse.check_ci import find_tune_of, is_named
 from infer.verse.prosody import OPPOSITE, are_neighbours, pattern_name, template
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
-from infer.verse.verdict import PAIR, Check, Fault, as_in_table, tones_of, unknown_characters
+from infer.verse.verdict import Check, Fault, as_in_table, tones_of, unknown_characters
 from utils.errors import UserError
 
 OLD_STYLE = 0.4  # faults a verse above which verse is not meant to be regulated

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
-from data.verse import CI
+from data.verse import CI, FORMS, form_of, parse_poem, split_verses
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
 from infer.verse.tunes import Tune, read_tunes
 from infer.verse.verdict import Check, Fault, as_in_table, tones_of, unknown_characters
@@ -85,24 +85,40 @@ def is_named(title: str) -> bool:
 
 def find_tune_of(verses: Sequence[str], table: RhymeTable, title: str = "") -> Check | None:
     """The check of verses by the tune that the title names, else by the one that they fit best; None: they fit none."""
-    text, cuts = "".join(verses), set(accumulate(map(len, verses)))
-    named = named_tunes(title)
-    found = []
-    for tune in named or read_tunes():
-        ends = list(accumulate(tune.shape.widths))
-        inside = {end for end, mark in zip(ends, tune.shape.marks, strict=True) if mark == "、"}
-        rhymed = {end for end, letter in zip(ends, tune.pattern.rhymes, strict=True) if letter}
-        others = (cuts - {*ends}) | ({*ends} - cuts - inside)
-        fits = named or (rhymed <= cuts and len(others) <= OTHER_CUTS)
-        if tune.length != len(text) or not fits:
-            continue
-        check = check_tune(verses, table, tune)
-        if named or len(check.faults) <= max(2, MOST_FAULTS * len(text)):
-            found.append(check)
-    if not found and named:
+    length, named = sum(map(len, verses)), named_tunes(title)
+    right = [tune for tune in named or read_tunes() if tune.length == length]
+    checks = [check_tune(verses, table, tune) for tune in right if named or is_cut_alike(verses, tune)]
+    if named and not checks:
         lengths = " or ".join(dict.fromkeys(str(tune.length) for tune in named))
-        check = Check(CI, list(verses), tones_of(list(verses), table)[1])
-        wanted = f"{named[0].name} has {lengths} characters, these verses {len(text)}"
-        check.pattern, check.faults = named[0].name, [Fault("字数", len(verses), 0, wanted)]
-        found = [check]
-    return min(found, key=lambda check: len(check.faults), default=None)
+        wanted = f"{named[0].name} has {lengths} characters, these verses {length}"
+        check = Check(CI, list(verses), tones_of(list(verses), table)[1], pattern=named[0].name)
+        check.faults = [Fault("字数", len(verses), 0, wanted)]
+        return check
+    good = [check for check in checks if named or len(check.faults) <= max(2, MOST_FAULTS * length)]
+    return min(good, key=lambda check: len(check.faults), default=None)
+
+
+def is_cut_alike(verses: Sequence[str], tune: Tune) -> bool:
+    """Whether verses end where those of the tune do, at its rhymes at least, and hardly anywhere else."""
+    cuts, ends = set(accumulate(map(len, verses))), list(accumulate(tune.shape.widths))
+    inside = {end for end, mark in zip(ends, tune.shape.marks, strict=True) if mark == "、"}
+    rhymed = {end for end, letter in zip(ends, tune.pattern.rhymes, strict=True) if letter}
+    others = (cuts - {*ends}) | ({*ends} - cuts - inside)
+    return rhymed <= cuts and len(others) <= OTHER_CUTS
+
+
+def join_sections(poems: Sequence[str]) -> list[str]:
+    """Poems, of which those that are the two sections of a 词 are joined again."""
+    joined: list[str] = []
+    for poem in poems:
+        before = split_verses(joined[-1]) if joined else []
+        both, first = [*before, *split_verses(poem)], sum(map(len, before))
+        whole = form_of([f"{verse}。" for verse in before]) in FORMS and not named_tunes(parse_poem(joined[-1]).title)
+        sections = not whole and any(
+            tune.length == sum(map(len, both))
+            and sum(tune.shape.widths[: tune.sections[0]]) == first
+            and is_cut_alike(both, tune)
+            for tune in read_tunes()
+        )
+        joined[-1:] = [f"{joined[-1]}\n{poem}"] if sections else [*joined[-1:], poem]
+    return joined

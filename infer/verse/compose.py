@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from data.verse import CI, FORMS, MARKS, form_of, to_lines, traditional, verses
+from data.verse import CI, FORMS, MARKS, PAIR, form_of, to_lines, traditional, verses
 from data.vocabulary import AUTHOR, KEYWORD, TITLE, Vocabulary
 from infer.verse.check import check_pair, check_verses
 from infer.verse.check_ci import check_tune
@@ -27,7 +27,7 @@ from infer.verse.prosody import Pattern, pair_patterns, patterns
 from infer.verse.rank import rate
 from infer.verse.rhyme import LEVEL, OBLIQUE, RhymeTable, find_division
 from infer.verse.settings import PoemSettings
-from infer.verse.verdict import PAIR, Check
+from infer.verse.verdict import Check
 from models.poet import Poet
 from utils.errors import UserError
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from data.verse import PAIR
 from infer.verse.check import tone_faults
 from infer.verse.lexicon import CLASSES, FITS, Lexicon
 from infer.verse.plan import Form
 from infer.verse.prosody import Pattern
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE
 from infer.verse.shape import MARK
-from infer.verse.verdict import PAIR
 
 ENOUGH = 15  # characters that a rhyme group must have among the commonest: poorer ones trap a poem
 COMMON = 3000

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.verse import FORMS, PAUSES, STOPS, split_verses
+from data.verse import FORMS, PAIR, PAUSES, STOPS, split_verses
 from data.vocabulary import EOS, SPECIALS, Vocabulary
 from infer.verse.settings import PoemSettings
 from infer.verse.shape import Shape
 from infer.verse.tunes import Tune, find_tune
-from infer.verse.verdict import PAIR
 from utils.errors import UserError
 
 CHARACTER, PAUSE, STOP, ANY = KINDS = "<character>", "<pause>", "<stop>", "<any>"  # what a place may take

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from data.verse import PAIR
 from infer.verse.constraints import ends_word
 from infer.verse.decoding import Draft
 from infer.verse.images import Theme
 from infer.verse.lexicon import Pairs
 from infer.verse.plan import Form
 from infer.verse.shape import Shape
-from infer.verse.verdict import PAIR
 from models.poet import Poet
 
 THEME, PARALLEL, KEYWORD, IMAGES, ATTESTED, UNSEEN = 3.0, 3.0, 0.5, 0.5, 1.0, 2.0  # weights

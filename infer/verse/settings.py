@@ -4,10 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.verse import FORMS
+from data.verse import FORMS, PAIR
 from infer.verse.check import chinese_verses
 from infer.verse.tunes import find_tune, no_such_form
-from infer.verse.verdict import PAIR
 from utils.errors import UserError
 
 

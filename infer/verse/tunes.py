@@ -112,8 +112,8 @@ def find_tune(name: str) -> Tune | None:
 
 def no_such_form(name: str, forms: tuple[str, ...]) -> UserError:
     """The error for a form that is none: it names the nearest."""
-    names = dict.fromkeys(n for tune in read_tunes() for n in tune.names)
+    names = dict.fromkeys([*forms, *(n for tune in read_tunes() for n in tune.names)])
     shared = sorted(names, key=lambda n: -len(set(n) & set(name)) / len(set(n) | set(name)))
-    near = [n for n in shared if set(n) & set(name)][:3] or difflib.get_close_matches(name, names, 3, 0.3)
+    near = [n for n in shared if set(n) & set(name) and not n.isascii()][:3] or difflib.get_close_matches(name, forms)
     hint = f"did you mean {' or '.join(near)}?" if near else "python main.py help generate names the tunes of 词"
-    return UserError(f"expected one of {', '.join(forms)}, or a tune of 词; {hint}", form=name)
+    return UserError(f"choose {', '.join(forms)}, or a tune of 词; {hint}", form=name)

@@ -4,10 +4,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from data.verse import simplify
+from data.verse import PAIR, simplify
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, UNKNOWN, RhymeTable
-
-PAIR = "对联"
 
 
 @dataclass(frozen=True)
