@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from data.verse import split_verses
+from data.vocabulary import Vocabulary
 from infer.verse.check import check, check_pair
 from infer.verse.check_ci import check_tune, join_sections
 from infer.verse.compose import compose
 from infer.verse.model_file import SHIPPED
 from infer.verse.rhyme import RhymeTable, read_divisions
 from infer.verse.settings import PoemSettings
+from infer.verse.spelling import spell_today
 from infer.verse.tunes import TUNES, find_tune, tune_names
 from models.basemodule import read_metadata
 from models.poet import Poet
@@ -269,3 +271,22 @@ def test_a_character_is_doubled_only_where_verse_does_so(model):
     lexicon = Lexicon.of(model)
     ids = torch.tensor(lexicon.vocabulary.encode("".join(allowed)), dtype=torch.long)
     assert bool(lexicon.pairs.attested(ids, ids)[1].all()), allowed
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    {"江月西沈夜泊船": "江月西沉夜泊船", "沈郎腰瘦不胜衣": "沈郎腰瘦不胜衣", "看著梅花著此身": "看着梅花着此身",
+     "闭门著书多岁月": "闭门著书多岁月", "无柰春何": "无奈春何", "素柰花开，花落著，": "素柰花开，花落著，"}.items(),
+)  # fmt: skip
+def test_old_spellings_are_those_of_today(old, new):
+    assert spell_today(old) == new
+
+
+def test_what_is_written_is_spelt_as_today_and_what_is_given_stays(model):
+    """The network wants 沈 everywhere."""
+    vocabulary = Vocabulary(model.vocab)
+    bias = model.output_bias.data.clone()
+    model.output_bias.data[vocabulary.ids["沈"]] = 50.0
+    [poem] = compose(model, PoemSettings(form="七绝", prompt="沈水", candidates=1, regular=False))
+    model.output_bias.data = bias
+    assert poem.verses[:2] == ["沈水" + "沉" * 5, "沉" * 7]

@@ -16,6 +16,7 @@ from infer.verse.constraints import Progress, Rules
 from infer.verse.plan import CHARACTER, KINDS
 from infer.verse.settings import PoemSettings
 from infer.verse.shape import MARK
+from infer.verse.spelling import spell_today
 from models.poet import Poet, State
 
 RESAMPLE = 0.5  # how much of the likelihood decides which candidates survive: 0 none, 1 all of it
@@ -168,7 +169,7 @@ class Decoder:
         """
         rows = torch.arange(len(tokens), device=tokens.device)
         for _ in range(REDRAWS):  # more would be a corpus that has everything
-            texts = self.texts(torch.cat([ids[rows], tokens[rows, None]], 1))
+            texts = self.texts(torch.cat([ids[rows], tokens[rows, None]], 1), today=False)  # as the corpus has them
             seen = self.model.seen([re.split(f"[{PAUSES}{STOPS}\n]", text)[-1] for text in texts])
             rows = rows[torch.tensor(seen, dtype=torch.bool, device=rows.device)]
             if not len(rows):
@@ -178,13 +179,15 @@ class Decoder:
             tokens[rows] = self._sample(logits[rows], random[rows])
         return tokens
 
-    def texts(self, ids: Tensor) -> list[str]:
-        """The texts of ids (R, T) up to the end token, with given characters as they were given."""
+    def texts(self, ids: Tensor, today: bool = True) -> list[str]:
+        """The texts of ids (R, T) up to the end token: given characters as they were given, the others as they are
+        written `today`."""
         known = [None if slot in KINDS else slot for slot in self.plan[: ids.shape[1]]]
         texts = []
         for row in ids.tolist():
             row = row[: row.index(self.vocabulary.eos)] if self.vocabulary.eos in row else row
-            characters = [self.vocabulary.characters[i] for i in row]
+            characters = "".join(self.vocabulary.characters[i][:1] for i in row)
+            characters = spell_today(characters) if today else characters
             texts.append("".join(given or c for c, given in zip(characters, known, strict=False)))
         return texts
 
