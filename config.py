@@ -277,6 +277,7 @@ class SummaryConfig(Options):
 class CheckConfig(Options):
     """Options of check."""
 
+    rhymes: str = option("old", "old: 平水韵, of 词 词林正韵; new: 中华新韵, as is read today", ("old", "new"))
     json: bool = option(False, "one JSON object a line: form, verses, tones, wants, pattern, rhyme, style, faults …")
     load: str = option(POET, "the poet's file, which has the rhyme table", reads=MODEL)
 

@@ -124,7 +124,7 @@ def check(*args: str, **options: Option) -> None:
     poet = shihua.Poet(cfg.load)
     from infer.verse.check_ci import join_sections
 
-    checks = [poet.check(poem) for poem in join_sections(given_poems(args[0]))]
+    checks = [poet.check(poem, cfg.rhymes) for poem in join_sections(given_poems(args[0]))]
     if cfg.json:
         print("\n".join(json.dumps(found.as_dict(), ensure_ascii=False) for found in checks))
     else:

@@ -121,11 +121,15 @@ class Poet(_Model):
             raise UserError(f"{self.file} has no rhyme table: give a poet that was trained with one")
         return table
 
-    def check(self, poem: str | Sequence[str]) -> "Check":
-        """Tones, pattern, rhyme and faults of a poem, text or lines. Raises UserError for a text without verse."""
-        from infer.verse.check import check
+    def check(self, poem: str | Sequence[str], rhymes: str = "old") -> "Check":
+        """Tones, pattern, rhyme and faults of a poem, text or lines. Raises UserError for a text without verse.
 
-        return check(poem, self.table)
+        `rhymes`: "old" (平水韵, of 词 词林正韵) or "new" (中华新韵).
+        """
+        from infer.verse.check import check
+        from infer.verse.new_rhymes import NewRhymes
+
+        return check(poem, NewRhymes() if rhymes == "new" else self.table)
 
 
 class _Painting:

@@ -5,6 +5,10 @@ import json
 import pytest
 
 from data.rhyme import read_rhymes, restrict
+from infer.verse.check import check
+from infer.verse.model_file import SHIPPED
+from infer.verse.new_rhymes import NewRhymes
+from infer.verse.rhyme import LEVEL, OBLIQUE, RhymeTable
 from models.basemodule import read_metadata
 from tests.training import CHARACTERS, options, run, write_corpus
 from utils.errors import UserError
@@ -53,3 +57,38 @@ def test_without_one_it_is_the_shipped_poets(tmp_path):
     run(tmp_path, **options(tmp_path, max_epoch=1), run="one")
     rhymes = read_metadata(tmp_path / "one" / "best.safetensors")["rhymes"]
     assert set("春人") <= set(rhymes["十一真"]) and set().union(*rhymes.values()) <= set(CHARACTERS + "甲乙")
+
+
+# ----------------------------------------------------------------------------------------------------- 中华新韵
+
+
+@pytest.mark.parametrize(
+    "characters, group",
+    {"花家瓜鸭": "一麻", "波歌多伯": "二波", "街月雪别": "三皆", "开怀来": "四开", "灰杯飞": "五微", "高桥遥": "六豪",
+     "楼秋忧": "七尤", "山天船圆烟": "八寒", "门林春云": "九文", "光江床": "十唐", "风星中穷英": "十一庚",
+     "儿鱼衣七": "十二齐", "知诗时吃": "十三支", "书屋读": "十四姑"}.items(),
+)  # fmt: skip
+def test_new_rhymes_by_hand(characters, group):
+    table = NewRhymes()
+    assert group in table.level and len(table.level) == 14
+    for c in characters:
+        tone = table.tones(c)
+        assert table.groups(c, 0, tone) == table.divisions(c, -1, tone) == [group], c
+        assert table.groups(c, 0, OBLIQUE if tone == LEVEL else LEVEL) == []
+
+
+def test_new_tones_are_those_of_today_in_the_verse():
+    table = NewRhymes()
+    assert "".join(table.tones("白日依山尽", i) for i in range(5)) == "平仄平平仄", "白 has no entering tone any more"
+    assert table.tones("重叠金明灭", 0) == LEVEL and table.tones("重量", 0) == OBLIQUE
+    assert table.tones("a") == table.tones("。") == "" and table.groups("嗯") == []
+
+
+def test_check_by_new_rhymes():
+    """屋 and 书 rhyme today; 屋 had an entering tone."""
+    poem = "山前一水绕青竹，日落归来且读书。最爱晚风吹细雨，满天星斗照茅屋。"
+    table = NewRhymes()
+    found = check(poem, table)
+    assert found.rhyme == "十四姑" and not [f for f in found.faults if f.kind == "出韵"]
+    assert found.pattern.endswith("首句入韵") and not found.style
+    assert check(poem, RhymeTable.of(read_metadata(SHIPPED))).rhyme != "十四姑"

@@ -2,8 +2,8 @@
 
 import re
 
-# 沈 is a surname, and else 沉; 着 is another rhyme than 著, so that this stays at the end of a verse. 祗 is another tone
-# than 只, and stays.
+# 沈 is a surname, and else 沉. 着 rhymes otherwise than 著, which stays at the end of a verse; 只 has another tone
+# than 祗, which stays.
 TODAY = [
     (re.compile("沈(?![郎约谢腰隐侯宋园家生君]|东阳|休文)"), "沉"),
     (re.compile("(?<![名显昭土编])著(?![书作述论录]|$|[^\\w])"), "着"),
