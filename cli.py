@@ -23,6 +23,7 @@ from utils.errors import UserError, did_you_mean
 from utils.text import short
 
 Option = str | bool  # as written; True where an option has no value: --json
+FEW = 16  # poems that are shown when all are written, the best first
 SECONDS_TO_END = 5.0  # after Ctrl-C, to remove temporary files
 NO_VALUE = "<no value>"
 DASHES = str.maketrans(dict.fromkeys("—–−－―‐‑", "-") | {"＝": "="})  # that editors and input methods make of - and =
@@ -93,8 +94,25 @@ def print_results(results: Iterable[Any], as_json: bool, done: str) -> None:
         raise Incomplete
 
 
-def poem_text(poem: Any, cfg: config.GenerateConfig) -> str:
-    """A poem (a Composition) as generate prints it."""
+def print_poems(poems: Iterable[Any], cfg: config.GenerateConfig) -> None:
+    """Prints poems (Compositions) as they come; on stderr the remarks on them, each once, and the seed."""
+    from tqdm import tqdm
+
+    said: set[str] = set()
+    written = []
+    for poem in tqdm(poems, "writing", cfg.n, leave=False, unit="poem", disable=None if cfg.n > FEW else True):
+        for remark in poem.remarks:
+            if not (cfg.json or remark in said):
+                write(remark, sys.stderr)
+                said.add(remark)
+        write("\n" * bool(written and not cfg.json) + _poem_text(poem, cfg))
+        written.append((poem.seed, poem.rating))
+    best = f"best first, rated {' '.join(f'{rating:.2f}' for _, rating in written)}; " if 1 < cfg.n <= FEW else ""
+    if not cfg.json:
+        say(f"({best}--seed={min(written)[0]} writes this again)")
+
+
+def _poem_text(poem: Any, cfg: config.GenerateConfig) -> str:
     if cfg.json:
         return json.dumps(poem.as_dict() | ({"pinyin": poem.pinyin} if cfg.pinyin else {}), ensure_ascii=False)
     text, lines = str(poem), "\n".join(poem.lines)
@@ -105,13 +123,6 @@ def poem_text(poem: Any, cfg: config.GenerateConfig) -> str:
         readings = dict(zip(poem.lines, poem.pinyin, strict=True))
         text = "\n".join(f"{line}\n{readings[line]}" if line in readings else line for line in text.split("\n"))
     return text
-
-
-def count_off(things: Iterable[Any], total: int, text: str, unit: str) -> Iterable[Any]:
-    """`things` with a progress bar on stderr, if that is a terminal."""
-    from tqdm import tqdm
-
-    return tqdm(things, text, total, leave=False, unit=unit, disable=None)
 
 
 @contextmanager

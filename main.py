@@ -10,35 +10,18 @@ import sys
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while all this is imported; later see cli.run
 
-import dataclasses
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cli
 import config
 import shihua
-from cli import (
-    Option,
-    check_paths,
-    count_off,
-    no_arguments,
-    parse,
-    poem_text,
-    print_facts,
-    print_results,
-    progress_bar,
-    say,
-    task_options,
-    write,
-)
+from cli import Option, check_paths, no_arguments, parse, print_facts, print_results, progress_bar, say, task_options
 from data.verse import given_poems
 from utils.errors import UserError
 from utils.text import parse_named_numbers
 
-FEW = 16  # poems that are shown when all are written, the best first
 NETWORK_ONLY = ("style", "strength", "load", "tile", "memory_limit")  # options of stylize
 OPTIMIZE_ONLY = "style_image style_size steps loss_network vgg content_weight style_weight tv_weight".split()
 
@@ -66,17 +49,9 @@ def _evaluate(command: str, args: tuple[str, ...], options: dict[str, Option]) -
     if not cfg.load:
         example = f"--load=checkpoints/{cfg.task}.safetensors, or a run's best.safetensors"
         raise UserError(f"{command} needs a model file: {example}")
-    from tasks import make_task
-    from utils.hardware import check_workers, pick_device
+    from prepare import evaluate
 
-    check_workers(cfg.num_workers)
-    task = make_task(cfg)
-    task.to(pick_device(cfg.use_gpu))
-    with TemporaryDirectory() if cfg.fast_dev_run else nullcontext() as folder:
-        if folder and hasattr(cfg, "out"):
-            task.cfg = dataclasses.replace(task.cfg, out=folder)
-        metrics = task.evaluate(cfg.split or command)
-    print_facts(metrics, cfg.json)
+    print_facts(evaluate(cfg, cfg.split or command), cfg.json)
 
 
 def find_lr(*args: str, **options: Option) -> None:
@@ -100,20 +75,8 @@ def generate(*args: str, **options: Option) -> None:
     poet = shihua.Poet(cfg.load, cfg.use_gpu)
     if cfg.explain:
         _ = poet.table  # without one there is nothing to explain
-    few = cfg.n <= FEW
-    poems = poet.write(settings=cfg) if few else count_off(poet.write_each(settings=cfg), cfg.n, "writing", "poem")
-    said: dict[str, None] = {}
-    seeds, ratings = [], []
-    for number, poem in enumerate(poems):
-        for remark in () if cfg.json else poem.remarks:
-            if remark not in said:
-                write(remark, sys.stderr)
-            said[remark] = None
-        write("\n" * (number > 0 and not cfg.json) + poem_text(poem, cfg))
-        seeds, ratings = [*seeds, poem.seed], [*ratings, f"{poem.rating:.2f}"]
-    best = f"best first, rated {' '.join(ratings)}; " if few and cfg.n > 1 else ""
-    if not cfg.json:
-        say(f"({best}--seed={min(seeds)} writes this again)")
+    write = poet.write if cfg.n <= cli.FEW else poet.write_each
+    cli.print_poems(write(settings=cfg), cfg)
 
 
 def check(*args: str, **options: Option) -> None:
@@ -245,17 +208,10 @@ def summary(*args: str, **options: Option) -> None:
     from utils.files import refuse_overwriting
 
     refuse_overwriting(filter(None, [graph]), cfg.inputs(), "graph")
-    import torchinfo
+    from prepare import summary
 
-    from tasks import make_task
-
-    task = make_task(cfg)
-    columns = ("input_size", "output_size", "num_params", "mult_adds")
-    print(torchinfo.summary(task.model, input_data=task.example(), col_names=columns, verbose=0))
+    print(summary(cfg, graph))
     if graph:
-        from board.graph import draw_graph
-
-        draw_graph(graph, task.model, task.example())
         say(f"the graph: {graph}")
 
 

@@ -4,9 +4,10 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from training.parameters import checkpoint_layers, freeze, parameter_groups
 from training.recorder import Recorder, Sink
 from training.state import RunState, check_changes, lock, run_folder
 from utils.errors import UserError, did_you_mean
+from utils.hardware import check_workers, pick_device
 from utils.seed import seed_everything
 from utils.text import say
 
@@ -172,3 +174,28 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
 
     optimizer = task_optimizer(cfg, task)
     return lr_finder.find_lr(fabric, task.model, optimizer, task.step, batches(), steps, cfg.grad_clip)
+
+
+def evaluate(cfg: DefaultConfig, split: str) -> dict[str, Any]:
+    """The metrics of a model file on a split; with `fast_dev_run` of a single batch, files in a temporary folder."""
+    check_workers(cfg.num_workers)
+    task = make_task(cfg)
+    task.to(pick_device(cfg.use_gpu))
+    with TemporaryDirectory() if cfg.fast_dev_run else nullcontext() as folder:
+        if folder and hasattr(cfg, "out"):
+            task.cfg = dataclasses.replace(task.cfg, out=folder)
+        return task.evaluate(split)
+
+
+def summary(cfg: DefaultConfig, graph: str = "") -> str:
+    """The layers of a task's network as a table; `graph`: the picture to draw its graph into."""
+    import torchinfo
+
+    task = make_task(cfg)
+    columns = ("input_size", "output_size", "num_params", "mult_adds")
+    table = str(torchinfo.summary(task.model, input_data=task.example(), col_names=columns, verbose=0))
+    if graph:
+        from board.graph import draw_graph
+
+        draw_graph(graph, task.model, task.example())
+    return table

@@ -295,7 +295,7 @@ def test_many_poems_are_printed_as_they_are_written(capsys, poet_file, monkeypat
         generated(capsys, poet_file, "--n=16", "--seed=1", "--form=五绝"), key=lambda p: p["seed"]
     )
     written = []
-    monkeypatch.setattr(main, "write", lambda text, *_: written.append(text) if len(written) < 3 else sys.exit(9))
+    monkeypatch.setattr(main.cli, "write", lambda text, *_: written.append(text) if len(written) < 3 else sys.exit(9))
     with pytest.raises(SystemExit):
         main.main(["generate", f"--load={poet_file}", "--n=400", "--noregular", "--form=五绝"])
     assert len(written) == 3
