@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import MODEL, ClassifyConfig, GenerateConfig, PostcardConfig, StylizeConfig
-from data.verse import Poem, one_poem
+from data.verse import Poem, given_poems
 from options import CLASSIFIER, PAINTER, POET, ROOT, is_missing, merge, shipped
 from utils.errors import UserError
 from utils.files import refuse_overwriting
@@ -93,7 +93,7 @@ class Poet(_Model):
     ) -> "Iterator[Composition]":
         """The same poems, each as soon as it is written."""
         settings = merge(GenerateConfig, settings, more)
-        poem = one_poem(settings.poem, "poem") if settings.poem else ""  # or the file that it names
+        poem = _one_poem(settings.poem) if settings.poem else ""  # or the file that it names
         from data.vocabulary import Vocabulary
         from infer.verse.compose import compose_each
         from infer.verse.poets import remarks_on
@@ -303,7 +303,7 @@ def postcard(
     Raises UserError for words that a card has no room for, before anything is written or painted.
     """
     settings = merge(PostcardConfig, settings, more)
-    text = str(poem).strip() or (one_poem(settings.poem, "poem") if settings.poem else "")
+    text = str(poem).strip() or (_one_poem(settings.poem) if settings.poem else "")
     paints = settings.style != "none" and settings.strength > 0
     painter = painter or (Painter(settings.load, settings.use_gpu) if paints else None)
     poet = poet or (None if text else Poet(settings.poet, settings.use_gpu))
@@ -311,21 +311,22 @@ def postcard(
     from infer.postcard import card
     from infer.postcard.fonts import choose_face
     from infer.postcard.ink import PAPER
-    from infer.postcard.text import Inscription, read_poem
+    from infer.postcard.text import Inscription, read_poem, section_starts
 
     given, seed = read_poem(text) if text else Poem([]), None
     title, signature = settings.title or given.title, settings.signature or given.author
-    words = Inscription(given.lines, title, signature, settings.seal)
+    words = Inscription(given.lines, title, signature, settings.seal, section_starts(text))
     path = None
     if isinstance(photo, str | Path):
         path = card.destination(str(photo), settings.out, settings.inputs())
     picture = read(photo, settings.max_megapixels, settings.max_side)
     if not text:
         written = poet.write(title, form=settings.form, keywords=settings.keywords, seed=settings.seed)[0]
-        text, seed = "\n".join(written.lines), written.seed
+        text, seed = written.body, written.seed
         for remark in written.remarks:
             log.info(remark)
-        words = dataclasses.replace(words, lines=read_poem(text).lines)
+        given = read_poem(str(written))
+        words = dataclasses.replace(words, lines=given.lines, title=given.title, starts=section_starts(text))
     face, remarks = choose_face(words.characters, settings.font)
     for remark in remarks:
         log.info(remark)
@@ -334,6 +335,16 @@ def postcard(
     made = card.postcard(picture.on(PAPER), words, face, settings.place)
     place = "paper" if made.on_paper else "picture"
     return card.Card(made.rgb, title, text, words.lines, seed, face.name, place, made.contrast, path)
+
+
+def _one_poem(given: str) -> str:
+    """The poem that a setting `poem` is or names. Raises UserError if there are several, or none."""
+    from infer.verse.check_ci import join_sections
+
+    first, *others = join_sections(given_poems(given, "poem"))
+    if others:
+        raise UserError(f"{len(others) + 1} poems with blank lines between; give one", poem=None)
+    return first
 
 
 def _pick(settings: Any, *names: str) -> dict[str, Any]:

@@ -292,15 +292,6 @@ def given_poems(given: str, argument: str = "") -> list[str]:
     return poems
 
 
-def one_poem(given: str, argument: str = "") -> str:
-    """The same for a command that takes one poem only."""
-    first, *others = given_poems(given, argument)
-    if others:
-        about = {argument: None} if argument else {}
-        raise UserError(f"{len(others) + 1} poems with blank lines between; give one", **about)
-    return first
-
-
 def left_out(reasons: Iterable[str], total: int) -> str:
     """Such as "3 of 10 poems left out: 2 with missing characters, 1 without text"."""
     counts = Counter(reasons)

@@ -14,7 +14,7 @@ import main
 from infer.postcard.card import Postcard, destination, postcard, save_postcard
 from infer.postcard.fonts import Face
 from infer.postcard.ink import DARK, LIGHT, PAPER
-from infer.postcard.text import Inscription
+from infer.postcard.text import Inscription, section_starts
 from tests.fonts import make_font
 from utils.errors import UserError
 from utils.images import Picture, read_image, save_image
@@ -413,3 +413,24 @@ def test_a_written_poem_on_a_painted_photograph(capsys, photo, monkeypatch):
     assert [len(line) for line in facts["lines"]] == [7, 7, 7, 7] and all(line in err for line in facts["lines"])
     assert read_image(facts["out"]).rgb.shape == (facts["height"], facts["width"], 3)
     assert "--seed=5 writes this again" in err
+
+
+def test_the_sections_of_a_poem_stand_apart(face):
+    lines = EIGHT[:6]
+    card = postcard(plain(900, 1400), Inscription(lines, "登高", starts=[3]), face, "picture")
+    columns = [column for column in card.columns if column]
+    assert ["".join(glyph.character for glyph in column) for column in columns] == ["登高", *lines]
+    steps = [a[0].x - b[0].x for a, b in zip(columns[1:], columns[2:], strict=False)]
+    assert steps[0] == pytest.approx(steps[1]) and steps[2] == pytest.approx(2 * steps[0]) and len(steps) == 5
+
+
+@pytest.mark.parametrize(
+    "text, starts",
+    {
+        "一曲新词酒一杯。去年天气旧亭台。\n\n夕阳西下几时回？": [2],
+        "《春晓》\n\n春眠不觉晓，处处闻啼鸟。": [],
+        "春眠不觉晓，\n处处闻啼鸟。": [],
+    }.items(),
+)
+def test_sections_are_what_empty_lines_part(text, starts):
+    assert section_starts(text) == starts

@@ -198,7 +198,7 @@ def test_two_sections_with_a_line_between_are_one_poem():
     first, second = text[:32], text[32:]
     assert first.endswith("中。")
     night = "床前明月光，疑是地上霜。举头望明月，低头思故乡。"
-    assert join_sections([first, second, night, night]) == [f"{first}\n{second}", night, night]
+    assert join_sections([first, second, night, night]) == [f"{first}\n\n{second}", night, night]
     assert join_sections([]) == [] and join_sections([night]) == [night]
 
 

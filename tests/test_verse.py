@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import main
-from data.verse import STDIN, given_poems, one_poem, parse_poem, split_verses
+import shihua
+from data.verse import STDIN, given_poems, parse_poem, split_verses
 from utils.errors import UserError
 
 TOWER = ["白日依山尽", "黄河入海流", "欲穷千里目", "更上一层楼"]
@@ -86,7 +87,7 @@ def test_poems_are_parted_by_blank_lines_and_keep_their_titles(tmp_path, monkeyp
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     assert given_poems(text) == given_poems(STDIN)
     with pytest.raises(UserError, match="poem: 2 poems with blank lines"):
-        one_poem(str(file), "poem")
+        shihua.Poet().write(poem=str(file), lock="1")
 
 
 def test_a_file_of_a_corpus_is_read_as_such(tmp_path):

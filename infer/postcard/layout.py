@@ -3,7 +3,7 @@
 Lengths are in pixels; boxes are (left, top, right, bottom), the last two outside.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -62,19 +62,33 @@ class Block:
         return [glyph.box for glyph in self.glyphs] + ([self.seal] if self.seal else [])
 
 
-def _arrangements(lines: Sequence[str]) -> Iterator[tuple[float, list[list[str]]]]:
-    """(how well it reads, columns); a column is a list of pieces of verses, with gaps between them."""
-    yield 1.0, [[line] for line in lines]
+def _arrangements(sections: Sequence[Sequence[str]]) -> Iterator[tuple[float, list[list[str]]]]:
+    """(how well it reads, columns); a column is a list of pieces of verses, with gaps between them.
+
+    Between sections there is an empty column.
+    """
+    yield 1.0, _join([[line] for line in lines] for lines in sections)
+    lines = [line for section in sections for line in section]
     for together in (2, 4):
         if len(lines) >= 2 * together:
-            yield 0.9 / together**0.2, [list(lines[i : i + together]) for i in range(0, len(lines), together)]
+            groups = ([section[i : i + together] for i in range(0, len(section), together)] for section in sections)
+            yield 0.9 / together**0.2, _join([list(group) for group in section] for section in groups)
     longest = max(map(len, lines))
     for parts in range(2, longest // 2 + 1):  # low pictures: a verse goes on in the next column
         rows = -(-longest // parts)
-        yield 0.5, [[piece] for line in lines for piece in _pieces(line, rows)]
-    whole = "".join(lines)
-    for rows in np.unique(np.geomspace(2, max(2, len(whole)), 24).round().astype(int)):  # one stream, as in letters
-        yield 0.4, [[piece] for piece in _pieces(whole, rows)]
+        yield 0.5, _join([[piece] for line in section for piece in _pieces(line, rows)] for section in sections)
+    whole = ["".join(section) for section in sections]
+    longest = max(map(len, whole))
+    for rows in np.unique(np.geomspace(2, max(2, longest), 24).round().astype(int)):  # one stream, as in letters
+        yield 0.4, _join([[piece] for piece in _pieces(text, rows)] for text in whole)
+
+
+def _join(sections: Iterable[list[list[str]]]) -> list[list[str]]:
+    """The columns of all sections, an empty one between them."""
+    columns: list[list[str]] = []
+    for section in sections:
+        columns += [[""], *section] if columns else section
+    return columns
 
 
 def _pieces(text: str, length: int) -> list[str]:
@@ -139,7 +153,7 @@ def _blocks(text: Inscription, size: float, scales: Sequence[float]) -> list[tup
     ems = sorted({max(least, wanted * scale) for scale in scales}, reverse=True)
     return [
         (good * (em / wanted) ** 0.5, _set_columns(columns, em, text))
-        for good, columns in _arrangements(text.lines)
+        for good, columns in _arrangements(text.sections)
         for em in ems
     ]
 

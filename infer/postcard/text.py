@@ -1,7 +1,9 @@
 """What stands on a postcard: the verses of a poem, its title, a signature, a seal."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from data.verse import Poem, parse_poem, split_verses
 from utils.errors import UserError
@@ -13,6 +15,8 @@ LONGEST, MOST_WORDS = 600, 60  # characters of a poem; of a title or signature
 class Inscription:
     """The text of a postcard. `lines` are verses without punctuation; each gets a column where that fits.
 
+    `starts`: the verses, by number, with which a new section begins, after an empty column.
+
     Raises UserError for a seal of more than four characters, and for a title or signature over MOST_WORDS.
     """
 
@@ -20,6 +24,7 @@ class Inscription:
     title: str = ""
     signature: str = ""
     seal: str = ""
+    starts: Sequence[int] = ()
 
     def __post_init__(self):
         if len(self.seal) > 4 or any(c.isspace() for c in self.seal):
@@ -27,6 +32,12 @@ class Inscription:
         for name, words in (("title", self.title), ("signature", self.signature)):
             if len(words) > MOST_WORDS:
                 raise UserError(f"{len(words)} characters, a postcard has room for {MOST_WORDS}", **{name: None})
+
+    @property
+    def sections(self) -> list[list[str]]:
+        """The verses, by section."""
+        ends = [*self.starts, len(self.lines)]
+        return [list(self.lines[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
     @property
     def characters(self) -> str:
@@ -44,3 +55,10 @@ def read_poem(text: str) -> Poem:
     if count > LONGEST:
         raise UserError(f"{count} characters, a postcard has room for {LONGEST}", poem=None)
     return replace(poem, lines=lines)
+
+
+def section_starts(text: str) -> list[int]:
+    """The verses, by number, before which a poem has an empty line; none if that is not a matter of sections."""
+    counts = [len(split_verses(parse_poem(part).lines)) for part in re.split(r"\n\s*\n", text.strip())]
+    *starts, total = accumulate(counts)
+    return [n for n in starts if n] if total == len(split_verses(parse_poem(text).lines)) else []

@@ -120,5 +120,5 @@ def join_sections(poems: Sequence[str]) -> list[str]:
             and is_cut_alike(both, tune)
             for tune in read_tunes()
         )
-        joined[-1:] = [f"{joined[-1]}\n{poem}"] if sections else [*joined[-1:], poem]
+        joined[-1:] = [f"{joined[-1]}\n\n{poem}"] if sections else [*joined[-1:], poem]
     return joined

@@ -84,12 +84,16 @@ class Composition:
         return {**facts, "score": round(self.score, 4), "rating": round(self.rating, 4)}
 
     def __str__(self) -> str:
-        """As it is printed: the title, a line for each couplet or sentence, an empty one between sections."""
-        tune = self.form if self.sections else ""
-        head = "·".join(filter(None, (tune, self.title)))
+        """As it is printed: the title, of a 词 with its tune, and the body."""
+        head = "·".join(filter(None, (self.form if self.sections else "", self.title)))
+        return f"《{head}》\n" * bool(head) + self.body
+
+    @property
+    def body(self) -> str:
+        """A line for each couplet or sentence, an empty one between sections."""
         lines = iter(self.lines)
-        sections = ["\n".join(itertools.islice(lines, count)) for count in self.sections or [len(self.lines)]]
-        return f"《{head}》\n" * bool(head) + "\n\n".join(sections)
+        sections = [itertools.islice(lines, count) for count in self.sections or [len(self.lines)]]
+        return "\n\n".join(map("\n".join, sections))
 
 
 def compose(
