@@ -334,7 +334,7 @@ def postcard(
         picture = read(painter.paint(picture, style=settings.style, strength=settings.strength, progress=progress))
     made = card.postcard(picture.on(PAPER), words, face, settings.place)
     place = "paper" if made.on_paper else "picture"
-    return card.Card(made.rgb, title, text, words.lines, seed, face.name, place, made.contrast, path)
+    return card.Card(made.rgb, words.title, text, words.lines, seed, face.name, place, made.contrast, path)
 
 
 def _one_poem(given: str) -> str:

@@ -115,7 +115,7 @@ class ComposeTab:
     def carry(self, state: Any) -> tuple:
         """The chosen poem, onto a postcard."""
         poem = chosen_of(read_state(state))
-        return gr.update(selected="postcard"), "\n".join(poem["lines"]), poem["title"]
+        return gr.update(selected="postcard"), "\n".join(poem["lines"]), title_of(poem)
 
 
 def read_state(state: Any) -> dict:
@@ -144,9 +144,15 @@ def verses_of(poem: dict) -> list[str]:
     return verses("".join(poem["lines"]))
 
 
+def title_of(poem: dict) -> str:
+    """What stands above a poem: its title, and of a 词 the tune."""
+    tune = poem["form"] if poem["form"] in tune_names() else ""
+    return "·".join(filter(None, (tune, poem["title"])))
+
+
 def card(poem: dict, chosen: bool, index: int, check: Any) -> str:
     """A poem to choose: its lines, with tones and rhymes (infer.verse.check.Check) under the characters."""
-    title = f"<h4>{html.escape(poem['title'])}</h4>" if poem["title"] else ""
+    title = f"<h4>{html.escape(title_of(poem))}</h4>" if title_of(poem) else ""
     notes = [poem["form"] or "自由 free"]
     if check and check.wants:
         notes += [check.pattern, f"押{check.rhyme}" if check.rhyme else "", *(fault.kind for fault in check.faults)]
@@ -177,7 +183,7 @@ def _marked(check: Any, number: int) -> str:
 
 def scroll(poem: dict) -> str:
     """The chosen poem, upright, from right to left."""
-    title = f"<h3>{html.escape(poem['title'])}</h3>" if poem["title"] else ""
+    title = f"<h3>{html.escape(title_of(poem))}</h3>" if title_of(poem) else ""
     verses = verses_of(poem)
     columns = "".join(f"<p>{html.escape(verse)}</p>" for verse in verses)
     return f'<div class="scroll{" long" * (len(verses) > 4)}">{title}{columns}<span class="seal">诗画</span></div>'
