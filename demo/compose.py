@@ -22,6 +22,7 @@ FORM_NAMES = {"auto": "自动 auto", "free": "自由 free", CI: "词 to a tune",
 GONE = "the poems are not here any more; write them anew"
 TONES = {"平": "○", "仄": "●", "中": "◐"}
 RHYME = "△"
+SECTION = ' class="section"'  # begins here
 LEGEND = '<p class="key">○ 平 level　● 仄 oblique　◐ 平仄 either　<b>△</b> 韵 rhyme</p>'
 WELCOME = '<div class="empty"><p>诗成于此</p><small>The poems will stand here.</small></div>'
 CHOOSE = (
@@ -125,10 +126,11 @@ def read_state(state: Any) -> dict:
         poems = [
             {name: str(poem[name]) for name in ("form", "title")}
             | {name: [str(line) for line in poem[name]] for name in ("lines", "remarks")}
+            | {"sections": [int(count) for count in poem.get("sections", ())]}
             for poem in state["poems"][:CANDIDATES]
         ]
         return {"asked": asked, "poems": poems, "chosen": state["chosen"]}
-    except (KeyError, IndexError, TypeError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise UserError(GONE) from None
 
 
@@ -157,10 +159,12 @@ def card(poem: dict, chosen: bool, index: int, check: Any) -> str:
     if check and check.wants:
         notes += [check.pattern, f"押{check.rhyme}" if check.rhyme else "", *(fault.kind for fault in check.faults)]
         marked = iter([_marked(check, number) for number in range(len(check.verses))])
-        lines = [list(itertools.islice(marked, count)) for count in check.lines or [2] * (len(check.verses) // 2)]
-        verses = "".join(f"<div>{''.join(line)}</div>" for line in lines)
+        counts = check.lines or [2] * (len(check.verses) // 2)
+        lines = ["".join(itertools.islice(marked, count)) for count in counts]
     else:
-        verses = "".join(f"<p>{html.escape(line)}</p>" for line in poem["lines"])
+        lines = [f"<p>{html.escape(line)}</p>" for line in poem["lines"]]
+    starts = set(itertools.accumulate(poem.get("sections", [])))
+    verses = "".join(f"<div{SECTION if i in starts else ''}>{line}</div>" for i, line in enumerate(lines))
     remarks = "".join(f"<em>{html.escape(remark)}</em>" for remark in poem.get("remarks", []))
     return (
         f'<button class="card" data-index="{index}" aria-pressed="{"true" if chosen else "false"}">{title}'
@@ -185,5 +189,6 @@ def scroll(poem: dict) -> str:
     """The chosen poem, upright, from right to left."""
     title = f"<h3>{html.escape(title_of(poem))}</h3>" if title_of(poem) else ""
     verses = verses_of(poem)
-    columns = "".join(f"<p>{html.escape(verse)}</p>" for verse in verses)
+    starts = {len(verses_of({"lines": poem["lines"][:n]})) for n in itertools.accumulate(poem.get("sections", []))}
+    columns = "".join(f"<p{SECTION if i in starts else ''}>{html.escape(v)}</p>" for i, v in enumerate(verses))
     return f'<div class="scroll{" long" * (len(verses) > 4)}">{title}{columns}<span class="seal">诗画</span></div>'

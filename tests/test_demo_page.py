@@ -35,6 +35,7 @@ POEM = {
     "title": "登鹳雀楼",
     "lines": ["白日依山尽，黄河入海流。", "欲穷千里目，更上一层楼。"],
     "remarks": [],
+    "sections": [],
 }
 ASKED = {"form": "五绝", "tune": "", "title": "题", "keywords": "", "acrostic": "", "temperature": 0.8, "seed": 1}
 STATE = {"asked": ASKED, "poems": [POEM, {**POEM, "title": "又"}], "chosen": 0}
@@ -46,6 +47,7 @@ BROKEN = {
     "no poems": {**STATE, "poems": []},
     "poems that are none": {**STATE, "poems": [None]},
     "a poem without lines": {**STATE, "poems": [{"title": "题"}]},
+    "sections that are none": {**STATE, "poems": [{**POEM, "sections": ["x"]}]},
     "lines that are none": {**STATE, "poems": [{**POEM, "lines": 3}]},
     "another request": {**STATE, "asked": {"bogus": 1}},
 }
@@ -110,7 +112,8 @@ def test_a_state_is_read_as_texts_and_no_longer_than_it_was_made():
     poem = {"form": None, "title": 3, "lines": [1, [2]], "remarks": "ab", "more": 1}
     state = read_state({**STATE, "poems": [poem] * 1000, "chosen": 1})
     assert len(state["poems"]) == CANDIDATES and state["chosen"] == 1
-    assert state["poems"][0] == {"form": "None", "title": "3", "lines": ["1", "[2]"], "remarks": ["a", "b"]}
+    read = {"form": "None", "title": "3", "lines": ["1", "[2]"], "remarks": ["a", "b"], "sections": []}
+    assert state["poems"][0] == read
     assert read_state(STATE) == STATE
     service = Idle()
     ComposeTab(service).rewrite({**STATE, "asked": {**ASKED, "n": 8, "bogus": 1}}, [])
@@ -126,7 +129,7 @@ def test_a_very_long_poem_is_shown_without_its_prosody(monkeypatch):
     state = {**STATE, "poems": [POEM, {**POEM, "lines": long}]}
     _, cards, *_ = ComposeTab(Service(DemoConfig())).choose(state, event(index=1))
     assert checked == [POEM["lines"]]
-    assert f"<p>{long[0]}</p><p>春</p>" in cards
+    assert f"<div><p>{long[0]}</p></div><div><p>春</p></div>" in cards
 
 
 # ------------------------------------------------------------------------------------------------------- stopping
@@ -253,6 +256,19 @@ def said(capsys, *words: object) -> list[dict]:
     """What `python main.py WORDS --json` prints."""
     assert main.main([*map(str, words), "--json"]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_ci_is_shown_with_its_tune_and_its_sections(service):
+    """A button for the tune, two sections apart, tones under the characters; and kept verses are rewritten to it."""
+    tab = ComposeTab(service)
+    with pytest.raises(UserError, match="tune: 请选词牌"):
+        tab.write("词", None, "春夜", "", "", 0.6, 1)
+    state, cards, scroll, lock, _ = tab.write("词", "菩萨蛮", "春夜", "", "", 0.6, 1)
+    assert "菩萨蛮·春夜" in cards and cards.count('<div class="section">') == 4 and cards.count("△") > 4 * 8
+    assert scroll.count('<p class="section">') == 1 and len(lock["choices"]) == 8
+    again = tab.rewrite(state, ["0", "1"])[0]["poems"][0]
+    assert again["form"] == "菩萨蛮" and again["lines"][:2] == state["poems"][0]["lines"][:2]
+    assert tab.carry(state)[2] == "菩萨蛮·春夜"
 
 
 def test_a_poem_is_that_of_the_command_line(service, capsys):

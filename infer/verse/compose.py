@@ -22,7 +22,7 @@ from infer.verse.drawn import draw_title
 from infer.verse.images import Theme, find_theme
 from infer.verse.lexicon import Lexicon
 from infer.verse.pinyin import read_aloud
-from infer.verse.plan import KINDS, Form, choose_form, make_plan, split_acrostic
+from infer.verse.plan import KINDS, Form, characters_of, choose_form, make_plan, split_acrostic
 from infer.verse.prosody import Pattern, pair_patterns, patterns
 from infer.verse.rank import rate
 from infer.verse.rhyme import LEVEL, OBLIQUE, RhymeTable, find_division
@@ -176,7 +176,7 @@ def _compose_batch(
     for poem, best in enumerate(ratings.argmax(1).tolist()):
         row = poem * candidates + best
         lines = to_lines(texts[row].split("\n"))
-        prosody, remarks = {}, [*theme.remarks]
+        prosody, remarks = {}, [*theme.remarks, *_free_verses(settings.acrostic, form)]
         if decoder.rules:
             table, parts = decoder.rules.lexicon.table, verses(texts[row])
             found = check_form(parts, table, form)
@@ -187,6 +187,14 @@ def _compose_batch(
         score, rating = scores[row].item(), ratings[poem, best].item()
         facts = {"score": score, "rating": rating, "seed": seeds[poem], "remarks": remarks, **prosody}
         yield Composition(form.name or form_of(lines), settings.title, lines, sections=form.sections, **facts)
+
+
+def _free_verses(acrostic: str, form: Form) -> list[str]:
+    """A remark on a form that has more verses than the acrostic has characters."""
+    count, verses = len(characters_of(acrostic)), len(form.shape.widths) if form.shape else 0
+    if not 0 < count < verses:
+        return []
+    return [f"{acrostic} has {count} characters, {form.name} {verses} verses: the others are free"]
 
 
 def check_form(verses: list[str], table: RhymeTable, form: Form) -> Check:
