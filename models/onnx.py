@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.transformer_net import TransformerNet
-from utils.files import atomic_write
+from utils.files import atomic_write, check_writable
 
 SMALLEST = 5  # pixels: a shorter side is too short for the first convolution's reflection
 
@@ -19,6 +19,7 @@ def export_onnx(model: TransformerNet, path: str | Path, style: str) -> None:
     `image` (batch, 3, height, width) in 0..1, sides of at least SMALLEST -> `painting`, of that shape, clamped to 0..1.
     Raises UserError if the place cannot be written.
     """
+    check_writable(path)
     painter = copy.deepcopy(model).float().cpu().eval()
     # Nothing is computed with it; but equal sizes, and a size of 1, would be taken for constants.
     example = (torch.zeros(2, 3, 64, 68),)

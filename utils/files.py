@@ -24,13 +24,7 @@ def atomic_save(path: str | Path, write: Callable[[str], object]) -> None:
     If anything fails (a full disk, an unwritable folder), the file that stood at `path` is untouched, the temporary one
     beside it is removed, and a UserError says so.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    temporary = _make_temporary(Path(path))
     try:
         write(temporary)
         umask = os.umask(0)
@@ -46,6 +40,22 @@ def atomic_save(path: str | Path, write: Callable[[str], object]) -> None:
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises UserError if nothing can be written at `path`: to be known before something slow."""
+    os.unlink(_make_temporary(Path(path)))
+
+
+def _make_temporary(path: Path) -> str:
+    """A new empty file beside `path`, its folder made if need be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return temporary
 
 
 def atomic_write(path: str | Path, data: bytes | str) -> None:
