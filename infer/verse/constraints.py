@@ -21,9 +21,12 @@ from infer.verse.shape import MARK
 
 ENOUGH = 15  # characters that a rhyme group must have among the commonest: poorer ones trap a poem
 COMMON = 3000
-# nats that a pair which verse never has is less likely: at the places of words of two characters, and elsewhere
+# nats that a pair which verse never has is less likely: at the places of words of two and of rhymes, and elsewhere
 UNSEEN_WORD, UNSEEN = 2.0, 0.5
 GAP = "\0"  # stands for a character that is yet to be written
+# The same of a character from which verse does not often go on with the tone, or the rhymes, of the next place: 婵
+# where 娟 is no rhyme.
+DEAD_END = 3.0
 REPEATED = 2.5  # nats that a character which the poem has already is less likely; a third of real poems repeat one
 
 
@@ -199,8 +202,12 @@ class Progress:
             again = again.scatter(1, last, False)
             banned |= again & self.rules.distinct
             banned = banned.scatter(1, last, banned.gather(1, last) | ~doubled)
-            weight = UNSEEN_WORD if ends_word(column) else UNSEEN
+            weight = UNSEEN_WORD if ends_word(column) or self.rules.shape.is_last(place) else UNSEEN
             logits = logits - weight * ~pairs.followers(self.ids[:, -1])
+        following = place + 1
+        if self.rules.shape.columns[following] != MARK and following not in self.rules.given | self.rules.copies:
+            goes_on = self._matching(following, self.rules.lexicon.leads, self.rules.rhyming.leads)
+            logits = logits - DEAD_END * ~goes_on
         weighed = (logits - REPEATED * again).masked_fill(banned | ~fitting, -torch.inf)
         for fallback in (logits.masked_fill(~fitting, -torch.inf), logits):
             stuck = weighed.isneginf().all(1, keepdim=True)
@@ -209,16 +216,8 @@ class Progress:
 
     def _fitting(self, place: int) -> Tensor:
         """(R, V) what fits tone and rhyme of a pattern that is still possible."""
-        rules = self.rules
-        rhyming = self.alive & rules.rhymes[:, place]  # (R, K)
-        plain = self.alive & ~rules.rhymes[:, place]
-        wanted = torch.stack([(plain & (rules.wants[:, place] == c)).any(1) for c in range(len(CLASSES))], 1)  # (R, 3)
-        fitting = wanted.float() @ rules.classes.float()  # (R, 3) @ (3, V)
-        letter = rules.letter[place]
-        if letter >= 0:
-            groups = self.possible[:, letter] & rhyming.any(1, keepdim=True)  # (R, G)
-            fitting += groups.float() @ rules.groups[rules.tone(place)].float()  # (R, G) @ (G, V)
-        fitting = fitting > 0
+        rules, letter = self.rules, self.rules.letter[place]
+        fitting = self._matching(place, rules.classes, rules.groups)
         if rules.shape.columns[place]:
             row, number = rules.compounds.starting(self.ids[:, -1], rules.size)
             second = rules.compounds.keys[number] % rules.size
@@ -227,6 +226,18 @@ class Progress:
             fits &= self.alive[row] & (rhymed | ~rules.rhymes[:, place])
             fitting[row, second] = fits.any(1)
         return fitting
+
+    def _matching(self, place: int, classes: Tensor, groups: Tensor) -> Tensor:
+        """(R, V) what `classes` (3, V) or, where a pattern rhymes, `groups` (2, G, V) have of what the place wants."""
+        rules, letter = self.rules, self.rules.letter[place]
+        rhyming = self.alive & rules.rhymes[:, place]  # (R, K)
+        plain = self.alive & ~rules.rhymes[:, place]
+        wanted = torch.stack([(plain & (rules.wants[:, place] == c)).any(1) for c in range(len(CLASSES))], 1)  # (R, 3)
+        found = wanted.float() @ classes.float()  # (R, 3) @ (3, V)
+        if letter >= 0:
+            possible = self.possible[:, letter] & rhyming.any(1, keepdim=True)  # (R, G)
+            found += possible.float() @ groups[rules.tone(place)].float()  # (R, G) @ (G, V)
+        return found > 0
 
     def _as_compounds(self, number: Tensor, place: int) -> tuple[Tensor, Tensor]:
         """For compounds (C) that end at `place`: (patterns that their tones fit (C, K), groups that they rhyme in)."""

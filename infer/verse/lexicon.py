@@ -52,12 +52,13 @@ class Rhyming:
     """What rhymes with what: in the groups of 平水韵 (level tone only), or in the 部 of 词林正韵.
 
     `names` (G); `groups` (2, G, V) whether a character rhymes in it, in level and in oblique tone; `compounds`
-    (2, M, G) the same of the last character of each compound.
+    (2, M, G) the same of the last character of each compound; `leads` (2, G, V) the same of what often follows it.
     """
 
     names: list[str]
     groups: Tensor
     compounds: Tensor
+    leads: Tensor
     groups_of: Callable[[str, int, str], list[str]]  # of the character at a place of a verse, in a tone
 
 
@@ -90,6 +91,14 @@ class Pairs:
         found[row, self.keys[number] % self.size] = True
         return found
 
+    def leads(self, sets: Tensor) -> Tensor:
+        """(..., V) whether one of each of the sets (..., V) of characters often follows a character."""
+        first, second = (ids[self.common] for ids in (self.keys // self.size, self.keys % self.size))
+        found = torch.zeros_like(sets)
+        for own, into in zip(sets.flatten(0, -2), found.flatten(0, -2), strict=True):  # views
+            into[first[own[second]]] = True
+        return found
+
     def attested(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Whether pairs of ids, of any shape, occur in verse, and whether they do often."""
         keys = first * self.size + second
@@ -118,7 +127,7 @@ def starting(keys: Tensor, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
 class Lexicon:
     """A vocabulary with its masks (infer/verse/plan.py), the pairs that verse has, and the poet's rhyme table, if any.
 
-    `classes` (3, V): what may stand where a class is wanted.
+    `classes` (3, V): what may stand where a class is wanted; `leads` (3, V): after what such often stands.
     """
 
     vocabulary: Vocabulary
@@ -126,6 +135,7 @@ class Lexicon:
     pairs: "Pairs"
     table: RhymeTable | None
     classes: Tensor | None = None
+    leads: Tensor | None = None
     compounds: Compounds | None = None
     made: dict[bool, Rhyming] = field(default_factory=dict, repr=False)
 
@@ -149,7 +159,8 @@ class Lexicon:
         letters = [c.isalnum() and c != " " for c in characters]
         classes = torch.tensor([letters, [LEVEL in t for t in tones], [OBLIQUE in t for t in tones]])
         compounds = _compounds(vocabulary, table).to(model.device)
-        return cls(vocabulary, masks, pairs, table, classes.to(model.device), compounds)
+        classes = classes.to(model.device)
+        return cls(vocabulary, masks, pairs, table, classes, pairs.leads(classes), compounds)
 
     def rhyming(self, regulated: bool) -> Rhyming:
         """The rhymes of regulated verse, or those of 词; made when they are needed first."""
@@ -171,7 +182,8 @@ class Lexicon:
             for i, word in enumerate(words):
                 compounds[t, i, [numbers[g] for g in groups_of(word, -1, tone)] if word else []] = True
         device = self.classes.device
-        return Rhyming(names, *(torch.from_numpy(a).to(device) for a in (groups, compounds)), groups_of)
+        groups, compounds = (torch.from_numpy(a).to(device) for a in (groups, compounds))
+        return Rhyming(names, groups, compounds, self.pairs.leads(groups), groups_of)
 
 
 _made: "WeakKeyDictionary[Poet, tuple[tuple, Lexicon]]" = WeakKeyDictionary()
