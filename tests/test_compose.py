@@ -462,6 +462,9 @@ def test_attested_pairs_by_hand():
     keys = torch.tensor(sorted([spring * len(vocabulary) + river, river * len(vocabulary) + flower]))
     pairs = Pairs(keys, keys // len(vocabulary) == spring, len(vocabulary))
     assert pairs.followers(torch.tensor([spring, moon])).nonzero().tolist() == [[0, river]]
+    sets = torch.zeros(2, 1, len(vocabulary), dtype=torch.bool)
+    sets[0, 0, [river, moon]] = sets[1, 0, flower] = True
+    assert pairs.leads(sets).nonzero().tolist() == [[0, 0, spring]], "江 does not often lead to 花"
     verse = [spring, river, flower, moon, moon, pause]
     found = attestation(pairs, torch.tensor([verse * 4]), Shape.even(4, 5)).item()
     assert found == pytest.approx(ATTESTED / 4 - UNSEEN / 2)

@@ -290,3 +290,16 @@ def test_what_is_written_is_spelt_as_today_and_what_is_given_stays(model):
     [poem] = compose(model, PoemSettings(form="七绝", prompt="沈水", candidates=1, regular=False))
     model.output_bias.data = bias
     assert poem.verses[:2] == ["沈水" + "沉" * 5, "沉" * 7]
+
+
+def test_a_character_whose_word_cannot_rhyme_is_avoided(model, table):
+    """The network wants 婵 before each rhyme: it stands there only where 娟 rhymes."""
+    ids = Vocabulary(model.vocab).ids
+    bias = model.output_bias.data.clone()
+    model.output_bias.data[ids["婵"]] += 10.0
+    count = {}
+    for rhyme in ("先", "庚"):
+        poems = compose(model, PoemSettings(form="七绝", rhyme=rhyme, candidates=1, temperature=1.0), n=30)
+        count[rhyme] = sum(verse[5] == "婵" for poem in poems for verse in poem.verses[1::2])
+    model.output_bias.data = bias
+    assert count["先"] > 3 * count["庚"] and count["先"] > 2, count
