@@ -271,7 +271,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(demo):
     ("data", "sentence"),
     [
         (("题" * 31, "五绝", "", "", 0.8, 1, 1), "title: must be a text of at most 30 characters"),
-        (("题", "sonnet", "", "", 0.8, 1, 1), "form=sonnet: choose one of"),
+        (("题", "sonnet", "", "", 0.8, 1, 1), "form=sonnet: choose auto,"),
         (("题", "五绝", "", "", 0.8, 1, 100_000), "n=100000: must be at most 8"),
     ],
 )
