@@ -86,7 +86,11 @@ class Poet(_Model):
 
         Raises UserError where the settings do not fit each other.
         """
-        return sorted(self.write_each(title, settings, lines, **more), key=lambda poem: -poem.rating)
+        poems = list(self.write_each(title, settings, lines, **more))
+        ratings: dict[int, float] = {}
+        for poem in poems:  # the two poems of a long acrostic have one seed, and stay together
+            ratings[poem.seed] = ratings.get(poem.seed, 0.0) + poem.rating
+        return sorted(poems, key=lambda poem: -ratings[poem.seed])
 
     def write_each(
         self, title: str = "", settings: GenerateConfig | None = None, lines: Sequence[str] = (), **more: Any

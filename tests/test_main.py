@@ -288,6 +288,15 @@ def test_the_best_poem_comes_first_and_its_seed_writes_it_alone(capsys, poet_fil
     assert generated(capsys, poet_file, "--n=5") != generated(capsys, poet_file, "--n=5")
 
 
+def test_the_two_poems_of_a_long_acrostic_stay_together(capsys, poet_file):
+    poems = generated(capsys, poet_file, "--n=6", "--seed=1", "--acrostic=门风云山水门风云山")
+    assert [len(verses("".join(poem["lines"]))) for poem in poems] == [8, 4] * 6
+    seeds = [poem["seed"] for poem in poems]
+    assert seeds[::2] == seeds[1::2] and sorted(seeds[::2]) == list(range(1, 7))
+    pairs = [a["rating"] + b["rating"] for a, b in zip(poems[::2], poems[1::2], strict=True)]
+    assert pairs == sorted(pairs, reverse=True)
+
+
 def test_many_poems_are_printed_as_they_are_written(capsys, poet_file, monkeypatch):
     poems = generated(capsys, poet_file, "--n=40", "--seed=1", "--form=五绝")
     assert [poem["seed"] for poem in poems] == list(range(1, 41))

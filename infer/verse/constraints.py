@@ -69,7 +69,7 @@ class Rules:
             for place, letter in enumerate(self.letter):
                 rhymes = bool(p.rhymes[self.shape.verses[place]]) or place in self.sources
                 self.rhymes[k, place] = letter >= 0 and rhymes
-        self.rhyming = lexicon.rhyming(self.regulated)
+        self.rhyming = lexicon.rhyming(form.tune is None)  # a pair needs none: what is there already
         self.names, self.classes = self.rhyming.names, lexicon.classes  # (3, V)
         self.groups, self.compounds = self.rhyming.groups, lexicon.compounds  # (2, G, V)
         self.possible = self._possible_groups(rhyme)  # (L, G)
