@@ -65,14 +65,17 @@ def _exploded(losses: list[float], steps: int) -> bool:
 
 
 def steepest(rates: list[float], losses: list[float]) -> float:
-    """The rate at which the loss falls fastest, before its minimum. Raises UserError if it never falls."""
+    """The rate at which the loss falls fastest, before its minimum. Raises UserError if it never falls.
+
+    The first tenth of the losses is left out: they are means of a few batches, which differ by luck.
+    """
     ends = [i for i in range(1, len(losses)) if _exploded(losses[: i + 1], len(losses))]
-    before = losses[: ends[0]] if ends else losses
-    lowest = before.index(min(before)) if before else 0
-    reach = max(1, min(len(rates) // 10, lowest // 2))
+    start, end = len(losses) // 10, ends[0] if ends else len(losses)
+    lowest = min(range(start, end), key=losses.__getitem__, default=start)
+    reach = max(1, min(len(rates) // 10, (lowest - start) // 2))
     slopes = {
         rates[i]: (losses[i + reach] - losses[i - reach]) / math.log(rates[i + reach] / rates[i - reach])
-        for i in range(reach, lowest - reach + 1)
+        for i in range(start + reach, lowest - reach + 1)
     }
     if not slopes or min(slopes.values()) >= 0:
         raise UserError("the loss falls at no learning rate: look at the data, and at what is frozen")
