@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import config
 from data.verse import STDIN
-from options import TRUTH, Options, find_inputs, is_missing, known_name, option_names, shipped
+from options import TRUTH, Options, find_inputs, is_for, is_missing, known_name, option_names, shipped
 from options import parse as parse_options
 from utils.errors import UserError, did_you_mean
 from utils.text import short
@@ -156,12 +156,17 @@ def task_options(command: str, options: dict[str, Option], unexpected: tuple[str
         stored = resumed_options(options, options.get("save_path", config.DefaultConfig.save_path))
         options = {**options, "resume": stored["resume"]}
     elif "task" not in options and isinstance(options.get("load"), str):
-        from utils.files import class_and_task
-
-        network, task = class_and_task(shipped(os.path.expanduser(options["load"])))
-        if network:
-            options = {**options, "task": task or TASK_OF.get(network, "dogcat")}
+        if task := task_of(shipped(os.path.expanduser(options["load"]))):
+            options = {**options, "task": task}
     return find_inputs(config.task_config(options, command, stored), options)
+
+
+def task_of(path: str) -> str:
+    """The task that a model file is of; empty for another file."""
+    from utils.files import class_and_task
+
+    network, task = class_and_task(path)
+    return network and (task or TASK_OF.get(network, "dogcat"))
 
 
 def take(cls: type[Options], options: dict[str, Option]) -> Any:
@@ -256,7 +261,7 @@ def options_text(cls: type[Options], listed: dict[str, Callable], command: str) 
     inherited = {(f.name, f.default) for f in dataclasses.fields(cls.__mro__[1])}
     lines = [cls.__doc__]
     for f in dataclasses.fields(cls):
-        if (f.name, f.default) not in inherited and (all_of_them or config.is_for(f.name, command)):
+        if (f.name, f.default) not in inherited and (all_of_them or is_for(f.name, command)):
             default = "" if f.default == "" else f"={f.default}"
             choices = ", ".join(filter(None, f.metadata["choices"]))
             lines.append(f"  {'--' + f.name + default:24} {f.metadata['help']}{choices and f' ({choices})'}")

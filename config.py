@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from infer.verse.settings import PoemSettings as POEM
-from options import CLASSIFIER, ONLY_FOR, PAINTER, POET, Options, is_for, option, option_names, parse
+from options import CLASSIFIER, PAINTER, POET, Options, option, parse_task
 from utils import files
-from utils.errors import UserError, did_you_mean
 
 OPTIMIZERS = ("adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("plateau", "step", "multistep", "cosine", "one_cycle", "constant")
@@ -14,7 +13,7 @@ FORM_HELP = "form of the poem: 五绝, 七绝, 五律, 七律, 对联, free, or 
 PATTERNS = ("auto", "平起首句入韵", "平起首句不入韵", "仄起首句入韵", "仄起首句不入韵")
 LOSS_HELP = "loss network; auto: vgg16 if at hand, else the classifier"
 LOSS_NETWORKS = ("auto", "vgg16", "vgg19", "squeezenet", "classifier")
-BACKBONES = ("mobilenet_v2", "squeezenet1_1", "resnet34", "lenet")
+BACKBONES = ("efficientnet_lite0", "mobilenet_v2", "squeezenet1_1", "resnet34", "lenet")
 INITIAL = {"reads": "a file of weights, or imagenet or none", "words": ("auto", "imagenet", "none")}
 MODEL = "a model file; python main.py train makes one"
 DATA = "a file or folder of data, or leave it out for the embedded sample"
@@ -140,8 +139,9 @@ class StyleConfig(DefaultConfig):
 class DogCatConfig(DefaultConfig):
     """Options of train, val and test with --task=dogcat."""
 
-    backbone: str = option("mobilenet_v2", "network; lenet: the one to read first", BACKBONES)
+    backbone: str = option("efficientnet_lite0", "network; lenet: the one to read first", BACKBONES)
     pretrained: str = option("auto", "initial weights: a file, imagenet, none; auto: the classifier's", **INITIAL)
+    freeze: str = option("auto", "parameters to freeze, by name; auto: all but the shipped network's last layer")
     image_size: int = option(160, "side of the crops in pixels", minimum=32)
     dropout: float = option(0.2, "dropout before the last layer, where the network has one", maximum=1)
     label_smoothing: float = option(0.0, "label smoothing", maximum=1)
@@ -149,6 +149,7 @@ class DogCatConfig(DefaultConfig):
     jitter: float = option(0.2, "colour jitter: how much brightness, contrast and saturation vary", maximum=1)
     shuffle_blocks: int = option(0, "cut training pictures into N x N blocks and shuffle them a little; 0: off")
     views: int = option(1, "if only the last layer is trained: crops of each picture, computed once", minimum=1)
+    distill: float = option(0.0, "weight of staying with what the shipped classifier knows besides its own classes")
     others: str = option("", "folder of pictures of other subjects: learn to reject them", reads=PICTURES)
     cache: str = option("", "folder that caches the decoded, reduced pictures; empty: no cache", writes="files")
     labels: str = option("", "test: CSV file with the classes of pictures", reads="a CSV file id,label")
@@ -156,10 +157,10 @@ class DogCatConfig(DefaultConfig):
     out: str = option("", "val, test: folder of the report; empty: tmp/dogcat_val, tmp/dogcat_test", writes="files")
     batch_size: int = option(16, "pictures in a batch (of all devices together)", minimum=1)
     warmup: int = option(10, "warm-up steps, in which the learning rate rises from zero")
-    lr: float = option(5e-4, "learning rate")
+    lr: float = option(3e-3, "learning rate; 5e-4 where all layers learn")
     lr_schedule: str = option("cosine", "learning rate schedule", SCHEDULES)
     ema: float = option(0.99, "exponential moving average of the weights, such as 0.998; 0: off", maximum=1)
-    max_epoch: int = option(6, "number of epochs")
+    max_epoch: int = option(20, "number of epochs")
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,8 @@ class GenerateConfig(Options):
     author: str = option("", "poet to imitate")
     acrostic: str = option("", "藏头诗: the verses begin with these characters, two poems for more than eight")
     keywords: str = option("", "words that the poem is about, such as 春江,月 or coffee")
+    picture: str = option("", "photograph to write about: title and keywords from what it shows", reads="a picture")
+    avoid: str = option("", "characters that the poems must not have, such as 愁泪")
     poem: str = option("", "poem to rewrite: only the verses of --lock are kept")
     lock: str = option("", "verses of --poem to keep, such as 1,3")
     regular: bool = option(POEM.regular, "keep to the tones and rhymes of the four regulated forms")
@@ -267,6 +270,16 @@ class ClassifyConfig(Options):
 
 
 @dataclass(frozen=True)
+class DescribeConfig(Options):
+    """Options of describe."""
+
+    json: bool = option(False, "one JSON object a line: path, seen, colors, poem (title, words, avoid); or path, error")
+    max_megapixels: float = MAX_MEGAPIXELS
+    load: str = option(CLASSIFIER, "the classifier's file", reads=MODEL)
+    use_gpu: bool = option(False, "use the GPU if there is one")
+
+
+@dataclass(frozen=True)
 class SummaryConfig(Options):
     """Options of summary, besides those of train."""
 
@@ -293,7 +306,7 @@ class FindLrConfig(Options):
 class ExportConfig(Options):
     """Options of export."""
 
-    load: str = option(PAINTER, "style network, or weights of pytorch/examples or pytorch-book", reads=MODEL)
+    load: str = option(PAINTER, "painter, or weights of pytorch/examples or pytorch-book; or classifier", reads=MODEL)
     style: str = option("", "the style to export; empty: the first one")
     out: str = option("", "file to write, NAME.onnx; empty: the model file's name, in this folder", writes=".onnx")
 
@@ -362,6 +375,7 @@ OPTIONS: dict[str, tuple[type[Options], ...]] = {
     "stylize": (StylizeConfig,),
     "postcard": (PostcardConfig,),
     "classify": (ClassifyConfig,),
+    "describe": (DescribeConfig,),
     "export": (ExportConfig,),
     "average": (AverageConfig,),
     "visdom": (VisdomConfig,),
@@ -379,17 +393,4 @@ def task_config(overrides: dict[str, Any], command: str = "", stored: dict[str, 
 
     Raises UserError as `parse` does, and for options of another task, or that `command` has no use for.
     """
-    values = {**(stored or {}), **overrides}
-    name = parse(DefaultConfig, {"task": values.get("task", DefaultConfig.task)}).task
-    if name not in TASKS:
-        raise UserError(f"choose one of {', '.join(TASKS)}{did_you_mean(name, TASKS)}", task=name)
-    for given in overrides:
-        tasks = [task for task, cls in TASKS.items() if given in option_names(cls)]
-        if tasks and name not in tasks:
-            raise UserError(f"--{given} is an option of --task={' and '.join(tasks)}, not of --task={name}")
-    cfg = parse(TASKS[name], values)
-    for given in overrides if command else ():
-        given = given if hasattr(cfg, given) else given.removeprefix("no").lstrip("_")  # --nocompile
-        if not is_for(given, command):
-            raise UserError(f"--{given} is for {' and '.join(ONLY_FOR[given])}; {command} has no use for it")
-    return cfg
+    return parse_task(DefaultConfig, TASKS, {**(stored or {}), **overrides}, overrides, command)

@@ -19,6 +19,7 @@ import config
 import shihua
 from cli import Option, check_paths, no_arguments, parse, print_facts, print_results, progress_bar, say, task_options
 from data.verse import given_poems
+from infer.painting.names import both_names
 from utils.errors import UserError
 from utils.text import parse_named_numbers
 
@@ -99,7 +100,7 @@ def stylize(*args: str, **options: Option) -> None:
     cfg = parse("stylize", options)
     if cfg.style == "list":
         styles = shihua.Painter(cfg.load).styles
-        print("\n".join(f"{name}  {shihua.chinese_name(name)}".rstrip() for name in styles))
+        print("\n".join(map(both_names, styles)))
         return
     painter = _painter(cfg)
     check_paths("stylize", args, "a picture, a folder of pictures, or a video")
@@ -144,11 +145,22 @@ def classify(*args: str, **options: Option) -> None:
         print_results(classifier.classify_files(args, cfg, progress), cfg.json, "read")
 
 
+def describe(*args: str, **options: Option) -> None:
+    """PATH …  say what photographs show: things, place, season, hour, weather, colours"""
+    cfg = parse("describe", options)
+    classifier = shihua.Classifier(cfg.load, cfg.use_gpu)
+    check_paths("describe", args, "a photograph, or a folder of photographs")
+    print_results(classifier.describe_files(args, cfg.max_megapixels), cfg.json, "read")
+
+
 def export(*args: str, **options: Option) -> None:
-    """write the network of a style as ONNX, for other programs (takes some 20 seconds)"""
+    """write the network of a style, or a classifier, as ONNX, for other programs (takes some 20 seconds)"""
     cfg = parse("export", options, args)
     out = Path(cfg.out or f"{Path(cfg.load).stem}.onnx")
-    shihua.Painter(cfg.load).export(out, cfg.style)
+    if cli.task_of(cfg.load) == "dogcat" and not cfg.style:
+        shihua.Classifier(cfg.load).export(out)
+    else:
+        shihua.Painter(cfg.load).export(out, cfg.style)
     print(out)
 
 

@@ -182,7 +182,7 @@ ONLY_FOR = {
         "train val test": "fast_dev_run",
         "train find_lr": "precision batch_size optimizer momentum weight_decay lr_scale freeze grad_clip seed"
         " styles_per_photo epoch_batches temporal_weight"
-        " label_smoothing mixup jitter shuffle_blocks views others cache",
+        " label_smoothing mixup jitter shuffle_blocks views distill others cache",
         "train find_lr summary": "init rhymes backbone dropout min_count row_length width pretrained",
         "val test": "split lpips squeezenet optimize_steps tta out",
         "val test find_lr": "json",
@@ -194,6 +194,28 @@ ONLY_FOR = {
 def is_for(name: str, command: str) -> bool:
     """Whether a command of tasks has a use for an option."""
     return command in ONLY_FOR.get(name, (command,))
+
+
+def parse_task(
+    default: type[Config], tasks: dict[str, type[Config]], values: dict[str, Any], given: Iterable[str], command: str
+) -> Config:
+    """The checked options of the task that values["task"] names; `given` are the names that the user has written.
+
+    Raises UserError as `parse` does, and for names of another task, or that `command` has no use for.
+    """
+    name = parse(default, {"task": values.get("task", default.task)}).task
+    if name not in tasks:
+        raise UserError(f"choose one of {', '.join(tasks)}{did_you_mean(name, tasks)}", task=name)
+    for option_ in given:
+        owners = [task for task, cls in tasks.items() if option_ in option_names(cls)]
+        if owners and name not in owners:
+            raise UserError(f"--{option_} is an option of --task={' and '.join(owners)}, not of --task={name}")
+    cfg = parse(tasks[name], values)
+    for option_ in given if command else ():
+        option_ = option_ if hasattr(cfg, option_) else option_.removeprefix("no").lstrip("_")  # --nocompile
+        if not is_for(option_, command):
+            raise UserError(f"--{option_} is for {' and '.join(ONLY_FOR[option_])}; {command} has no use for it")
+    return cfg
 
 
 def known_name(name: str, options: Iterable[str]) -> str:

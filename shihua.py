@@ -17,32 +17,33 @@ import json
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import MODEL, ClassifyConfig, GenerateConfig, PostcardConfig, StylizeConfig
-from data.verse import Poem, given_poems
+from data.verse import Poem
+from infer.painting.names import both_names, chinese_name  # noqa: F401  for the page
+from infer.verse.tunes import tune_names  # noqa: F401  likewise
 from options import CLASSIFIER, PAINTER, POET, ROOT, is_missing, merge, shipped
 from utils.errors import UserError
 from utils.files import refuse_overwriting
-from utils.photo import as_photo
+from utils.photo import as_photo, decoding, read
 
 if TYPE_CHECKING:  # torch is imported when something is done, not before: mistakes are answered at once
     from PIL import Image
 
     from infer.painting.files import Result
     from infer.photo.classify import Answer
+    from infer.photo.describe import Description
     from infer.postcard.card import Card
     from infer.verse.check import Check
     from infer.verse.compose import Composition
     from infer.verse.rhyme import RhymeTable
-    from utils.images import Picture
 
 Progress = Callable[[float], object]
 log = logging.getLogger("shihua")
-_decoding = threading.Lock()  # one picture at a time: a large one takes a lot of memory
 
 
 class _Model:
@@ -82,10 +83,7 @@ class Poet(_Model):
     def write(
         self, title: str = "", settings: GenerateConfig | None = None, lines: Sequence[str] = (), **more: Any
     ) -> "list[Composition]":
-        """`n` poems, the best first; str(poem) prints one. `lines` are verses that stay, "" for those to be written.
-
-        Raises UserError where the settings do not fit each other.
-        """
+        """`n` poems, the best first; str(poem) prints one. `lines` are verses that stay, "" for those to be written."""
         poems = list(self.write_each(title, settings, lines, **more))
         ratings: dict[int, float] = {}
         for poem in poems:  # the two poems of a long acrostic have one seed, and stay together
@@ -97,7 +95,9 @@ class Poet(_Model):
     ) -> "Iterator[Composition]":
         """The same poems, each as soon as it is written."""
         settings = merge(GenerateConfig, settings, more)
-        poem = _one_poem(settings.poem) if settings.poem else ""  # or the file that it names
+        from infer.verse.check_ci import one_poem
+
+        poem = one_poem(settings.poem)
         from data.vocabulary import Vocabulary
         from infer.verse.compose import compose_each
         from infer.verse.poets import remarks_on
@@ -105,13 +105,15 @@ class Poet(_Model):
 
         asked = _pick(settings, *(f.name for f in dataclasses.fields(PoemSettings) if f.name != "lines"))
         asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
+        if settings.picture:
+            seen = Classifier().describe(settings.picture)
+            _tell([seen])
+            asked |= seen.subject_with(**_pick(PoemSettings(**asked), "title", "keywords", "avoid"))
         asked = PoemSettings(lines=lines or keep_verses(poem, settings.lock), **asked)
         vocabulary = Vocabulary(self.network.vocab)
         for name in ("prompt", "author", "acrostic"):  # the poems have remarks on title and keywords
-            for remark in vocabulary.remarks(getattr(asked, name)):
-                log.info(f"{name}: {remark}")
-        for remark in remarks_on(vocabulary.fold(asked.author)[0]):
-            log.info(f"author: {remark}")
+            _tell(f"{name}: {remark}" for remark in vocabulary.remarks(getattr(asked, name)))
+        _tell(f"author: {remark}" for remark in remarks_on(vocabulary.fold(asked.author)[0]))
         seed = settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n)
         for poem in compose_each(self.network, asked, settings.n, seed):
             yield poem.in_traditional() if settings.script == "traditional" else poem
@@ -126,10 +128,7 @@ class Poet(_Model):
         return table
 
     def check(self, poem: str | Sequence[str], rhymes: str = "old") -> "Check":
-        """Tones, pattern, rhyme and faults of a poem, text or lines. Raises UserError for a text without verse.
-
-        `rhymes`: "old" (平水韵, of 词 词林正韵) or "new" (中华新韵).
-        """
+        """Tones, pattern, rhyme ("old": 平水韵, "new": 中华新韵) and faults of a poem. UserError: there is no verse."""
         from infer.verse.check import check
         from infer.verse.new_rhymes import NewRhymes
 
@@ -154,7 +153,7 @@ class _Painting:
         picture = read(photo, settings.max_megapixels, settings.max_side)
         mask = read_mask(settings.mask, settings.max_megapixels) if settings.mask else None
         brush = self._brush(settings)
-        log.info(str(brush))
+        _tell([brush])
         rgb = stylize(picture.rgb[None], brush.paint, settings.keep_color, mask, progress)[0]
         image = Image.fromarray(rgb)
         if picture.alpha is not None:
@@ -166,8 +165,7 @@ class _Painting:
     ) -> "Iterator[Result]":
         """Paints pictures, folders, animations and videos into files (`out`); what is broken gives an error.
 
-        Processes that torchrun has started share them. Raises UserError, before anything is written, for a path that
-        does not exist, or if a painting would replace a file that is read.
+        Processes of torchrun share them. Raises UserError at once for a path that does not exist, or an input replaced.
         """
         settings = merge(StylizeConfig, settings, more)
         refuse_overwriting([settings.out] if settings.out else [], [*paths, *settings.inputs()])
@@ -177,8 +175,7 @@ class _Painting:
         rank, world = rank_and_world()
         brush = self._brush(settings)
         jobs, remarks = plan(paths, settings.out, brush.label, settings.inputs())
-        for remark in (brush, *remarks) if rank == 0 else ():
-            log.info(str(remark))
+        _tell((brush, *remarks) if rank == 0 else ())
         same = _pick(settings, "keep_color", "mask", "max_side", "max_megapixels", "batch", "quality")
         return paint_files(jobs[rank::world], brush.paint, **same)
 
@@ -215,18 +212,15 @@ class Painter(_Model, _Painting):
         return StylePainter(self.network, memory_limit=limit, stroke=stroke, **same)
 
     def export(self, out: str | Path, style: str = "") -> None:
-        """Writes the network of a style (empty: the first one) as ONNX, for other programs.
-
-        Raises UserError if that would replace the model's file, and for a mixture.
-        """
+        """Writes the network of a style (empty: the first one) as ONNX. Raises UserError for a mixture."""
         refuse_overwriting([out], [self.file])
         from infer.painting.styles import choose_styles
-        from models.onnx import export_onnx
+        from models.onnx import export_painter
 
         name, *others = choose_styles(style, self.network.styles)
         if others:
             raise UserError("one style is exported, no mixture", style=style)
-        export_onnx(self.network[name], out, name)
+        export_painter(self.network[name], out, name)
 
 
 class Optimizer(_Painting):
@@ -260,7 +254,7 @@ class Classifier(_Model):
         from infer.photo.classify import classify
 
         settings = self._chosen(merge(ClassifyConfig, settings, more), out=None)
-        with _decoding:
+        with decoding:
             (answer,) = classify(self.network, [as_photo(photo)], settings)
         if answer.error:
             raise UserError(answer.error)
@@ -275,8 +269,7 @@ class Classifier(_Model):
     ) -> "Iterator[Answer]":
         """An answer for each picture at `paths` (files, folders, .tar files), and a table of them in the file `csv`.
 
-        Processes that torchrun has started share the pictures. Raises UserError if a path does not exist, or a file
-        cannot be written.
+        Processes of torchrun share them. Raises UserError if a path does not exist, or a file cannot be written.
         """
         settings = merge(ClassifyConfig, settings, more)
         from infer.photo.files import classify_files, plan_table
@@ -284,6 +277,42 @@ class Classifier(_Model):
         overlays = settings.out if settings.explain else None
         table = plan_table(paths, settings.csv, settings.inputs(), overlays)  # before the model is read
         return classify_files(self.network, paths, self._chosen(settings, settings.out), table, progress)
+
+    @property
+    def recognises(self) -> bool:
+        """Whether it sees more than its own classes, so that it can describe a picture."""
+        from infer.photo.classify import recognises
+
+        return recognises(self.network)
+
+    def describe(self, photo: Any, max_megapixels: float = 0) -> "Description":
+        """What a photograph shows in words, and the poem it asks for. Raises UserError if it cannot be read."""
+        with decoding:
+            [found] = self._describe([as_photo(photo)], max_megapixels)
+        if found.error:
+            raise UserError(found.error)
+        return found
+
+    def describe_files(self, paths: Sequence[str], max_megapixels: float = 0) -> "Iterator[Description]":
+        """A description of each picture at `paths`: files, folders, .tar files. Raises UserError as `describe` does."""
+        from infer.photo.classify import find_pictures
+
+        return self._describe(find_pictures(paths), max_megapixels)
+
+    def _describe(self, sources: Sequence[Any], max_megapixels: float) -> "Iterator[Description]":
+        from infer.photo.describe import describe
+
+        return describe(self.network, sources, max_megapixels)
+
+    def export(self, out: str | Path) -> None:
+        """Writes the network as ONNX. Raises UserError if that would replace the model's file."""
+        refuse_overwriting([out], [self.file])
+        from infer.photo.classify import calibration
+        from models.classifier import Classifier as Network
+        from models.onnx import export_classifier
+
+        model = Network.load(self.file)
+        export_classifier(model, out, calibration(model, 1)[0])
 
     def _chosen(self, settings: ClassifyConfig, out: str | None) -> Any:
         from infer.photo.classify import Settings, classifying_precision
@@ -299,15 +328,18 @@ def postcard(
     settings: PostcardConfig | None = None,
     painter: Painter | None = None,
     poet: Poet | None = None,
+    classifier: Classifier | None = None,
     progress: Progress | None = None,
     **more: Any,
 ) -> "Card":
-    """A photograph, painted, with a poem on it: a text, a poem of the poet's, or by default a new one.
+    """A photograph, painted, with a poem on it: a text, or a new one to the title and keywords, or what is to be seen.
 
     Raises UserError for words that a card has no room for, before anything is written or painted.
     """
     settings = merge(PostcardConfig, settings, more)
-    text = str(poem).strip() or (_one_poem(settings.poem) if settings.poem else "")
+    from infer.verse.check_ci import one_poem
+
+    text = str(poem).strip() or one_poem(settings.poem)
     paints = settings.style != "none" and settings.strength > 0
     painter = painter or (Painter(settings.load, settings.use_gpu) if paints else None)
     poet = poet or (None if text else Poet(settings.poet, settings.use_gpu))
@@ -320,20 +352,15 @@ def postcard(
     given, seed = read_poem(text) if text else Poem([]), None
     title, signature = settings.title or given.title, settings.signature or given.author
     words = Inscription(given.lines, title, signature, settings.seal, section_starts(text))
-    path = None
-    if isinstance(photo, str | Path):
-        path = card.destination(str(photo), settings.out, settings.inputs())
+    named = isinstance(photo, str | Path)
+    path = card.destination(str(photo), settings.out, settings.inputs()) if named else None
     picture = read(photo, settings.max_megapixels, settings.max_side)
     if not text:
-        written = poet.write(title, form=settings.form, keywords=settings.keywords, seed=settings.seed)[0]
-        text, seed = written.body, written.seed
-        for remark in written.remarks:
-            log.info(remark)
-        given = read_poem(str(written))
+        written = _poem_for(photo, title, settings, poet, classifier)
+        text, seed, given = written.body, written.seed, read_poem(str(written))
         words = dataclasses.replace(words, lines=given.lines, title=given.title, starts=section_starts(text))
     face, remarks = choose_face(words.characters, settings.font)
-    for remark in remarks:
-        log.info(remark)
+    _tell(remarks)
     if paints:
         picture = read(painter.paint(picture, style=settings.style, strength=settings.strength, progress=progress))
     made = card.postcard(picture.on(PAPER), words, face, settings.place)
@@ -341,49 +368,31 @@ def postcard(
     return card.Card(made.rgb, words.title, text, words.lines, seed, face.name, place, made.contrast, path)
 
 
-def _one_poem(given: str) -> str:
-    """The poem that a setting `poem` is or names. Raises UserError if there are several, or none."""
-    from infer.verse.check_ci import join_sections
+def _poem_for(
+    photo: Any, title: str, settings: PostcardConfig, poet: Poet, classifier: Classifier | None
+) -> "Composition":
+    """A poem for a card: to the title and the keywords, or else about what the classifier sees in the photograph."""
+    subject: dict[str, Any] = {"title": title, "keywords": settings.keywords}
+    if not title and not settings.keywords and (classifier or not is_missing(shipped(CLASSIFIER))):
+        classifier = classifier or Classifier(use_gpu=settings.use_gpu)
+        if classifier.recognises:
+            found = classifier.describe(photo)
+            _tell([found])
+            subject = found.subject | {"keywords": ",".join(found.words)}
+    [written] = poet.write(form=settings.form, seed=settings.seed, **subject)
+    _tell(written.remarks)
+    return written
 
-    first, *others = join_sections(given_poems(given, "poem"))
-    if others:
-        raise UserError(f"{len(others) + 1} poems with blank lines between; give one", poem=None)
-    return first
+
+def _tell(remarks: Iterable[Any]) -> None:
+    for remark in remarks:
+        log.info(str(remark))
 
 
 def _pick(settings: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
-def tune_names() -> list[str]:
-    """The tunes of 词 that the poet writes to."""
-    from infer.verse.tunes import tune_names
-
-    return tune_names()
-
-
 def style_names() -> list[str]:
-    """The styles of the shipped painter, such as "starry_night 星夜"."""
-    styles = Painter().styles if not is_missing(shipped(PAINTER)) else []
-    return [f"{name} {chinese_name(name)}".strip() for name in styles]
-
-
-def chinese_name(style: str) -> str:
-    """What a style is called in Chinese, empty if it has no such name."""
-    from infer.painting.names import CHINESE
-
-    return CHINESE.get(style, ("",))[0]
-
-
-def read(photo: Any, max_megapixels: float = 0, max_side: int = 0) -> "Picture":
-    """A photograph as a Picture, upright, reduced to `max_side`. Raises UserError as `utils.images.read_image` does."""
-    from utils.images import Picture, read_image
-
-    if isinstance(photo, Picture):
-        return photo
-    photo = as_photo(photo)
-    with _decoding:
-        picture = read_image(photo.path or photo.open(), max_megapixels, max_side, photo.name)
-    if picture.note:
-        log.info(picture.note)
-    return picture
+    """The styles of the shipped painter, such as "starry_night 星月夜"; none without its file."""
+    return list(map(both_names, Painter().styles)) if not is_missing(shipped(PAINTER)) else []

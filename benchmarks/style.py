@@ -36,7 +36,7 @@ from data.photos import choose_split, list_pictures  # noqa: E402
 from infer.painting.styles import load_painter  # noqa: E402
 from infer.painting.tiles import Painter  # noqa: E402
 from models.loss_networks import FeatureNetwork  # noqa: E402
-from models.onnx import export_onnx  # noqa: E402
+from models.onnx import export_painter  # noqa: E402
 from models.transformer_net import InstanceNorm, StyleNetworks, TransformerNet  # noqa: E402
 from tasks import make_task  # noqa: E402
 from utils.errors import UserError  # noqa: E402
@@ -138,7 +138,7 @@ def as_onnx(file: Path) -> Path:
     """The network of the first style as ONNX, in a file of its own for each process."""
     path = file.with_suffix(f".{os.getpid()}.onnx")
     model = StyleNetworks.load(file)
-    export_onnx(model[model.styles[0]], path, model.styles[0])
+    export_painter(model[model.styles[0]], path, model.styles[0])
     return path
 
 

@@ -12,13 +12,14 @@ import gradio as gr
 
 from config import GenerateConfig
 from data.verse import CI, FORMS, PAIR, verses
-from demo.parts import JOB, LABELS, QUIET, report, textbox
+from demo.parts import JOB, LABELS, QUIET, report, show_result, textbox
 from demo.service import CANDIDATES, Service
 from shihua import tune_names
 from utils.errors import UserError
 
 CHOICES = ("auto", *FORMS, PAIR, CI, "free")
 FORM_NAMES = {"auto": "自动 auto", "free": "自由 free", CI: "词 to a tune", PAIR: "对联 couplet"}
+FORM_NAMES |= {name: f"{name} {count} × {width}" for name, (count, width) in FORMS.items()}
 GONE = "the poems are not here any more; write them anew"
 TONES = {"平": "○", "仄": "●", "中": "◐"}
 RHYME = "△"
@@ -29,6 +30,14 @@ CHOOSE = (
     "element.addEventListener('click', e => { const card = e.target.closest('[data-index]');"
     " if (card) trigger('click', {index: Number(card.dataset.index)}); });"
 )
+COPY = """state => {
+  const poem = state?.poems?.[state.chosen];
+  if (!poem) return;
+  const starts = new Set(poem.sections.map((_, i) => poem.sections.slice(0, i + 1).reduce((a, b) => a + b)));
+  const lines = poem.lines.map((line, i) => (starts.has(i) ? "\\n" : "") + line);
+  const heads = [poem.sections.length ? poem.form : "", poem.title].filter(Boolean);
+  copyText([...(heads.length ? ["《" + heads.join("·") + "》"] : []), ...lines].join("\\n"));
+}"""
 ASKED = ("form", "tune", "title", "keywords", "acrostic", "temperature", "seed")
 
 
@@ -43,8 +52,9 @@ class ComposeTab:
                 tune = gr.Dropdown(tune_names(), label=LABELS["tune"], visible=False)
                 title, keywords = textbox("title", "春江夜泊"), textbox("keywords", "梅 雪")
                 acrostic = textbox("acrostic", "诗画人间")
-                temperature = gr.Slider(0, 1.5, GenerateConfig.temperature, step=0.05, label=LABELS["temperature"])
-                seed = gr.Number(-1, precision=0, minimum=-1, label=LABELS["seed"], info="-1：每次不同 always new")
+                with gr.Accordion("更多 More", open=False):
+                    temperature = gr.Slider(0, 1.5, GenerateConfig.temperature, step=0.05, label=LABELS["temperature"])
+                    seed = gr.Number(-1, precision=0, minimum=-1, label=LABELS["seed"], info="-1：每次不同 always new")
                 write = gr.Button("写诗 Compose", variant="primary")
             with gr.Column(scale=5, min_width=300):
                 cards = gr.HTML(WELCOME, elem_id="cards", js_on_load=CHOOSE)
@@ -54,14 +64,16 @@ class ComposeTab:
                     with gr.Column(min_width=280):
                         lock = gr.CheckboxGroup([], label="留住的句子 Verses to keep")
                         again = gr.Button("重写其余 Write the others anew")
+                        copy = gr.Button("复制 Copy")
                         self.to_postcard = gr.Button("题到画上 Onto a postcard")
         self.poems = gr.JSON(visible=False)
         shown = [self.poems, cards, scroll, lock, chosen]
         asked = [form, tune, title, keywords, acrostic, temperature, seed]
         form.change(lambda chosen: gr.update(visible=chosen == CI), form, tune, **QUIET)
         for trigger in (write.click, title.submit, keywords.submit, acrostic.submit):
-            trigger(report(self.write), asked, shown, **JOB)
+            trigger(report(self.write), asked, shown, js=show_result("cards"), **JOB)
         again.click(report(self.rewrite), [self.poems, lock], shown, show_progress_on=cards, **JOB)
+        copy.click(None, self.poems, None, js=COPY, **QUIET)
         cards.click(report(self.choose), self.poems, shown, **QUIET)
 
     def write(self, *answers: Any) -> tuple:

@@ -48,6 +48,7 @@ def build_page(service: Service, uploads: Uploads) -> gr.Blocks:
             tab.select(report(thumbnails), None, styles_css, **QUIET)
         carried = [tabs, postcard.poem, postcard.title]
         compose.to_postcard.click(report(compose.carry), compose.poems, carried, **QUIET)
+        photos.share()
         blocks.unload(jobs.leave)
     blocks.queue(max_size=WAITING, default_concurrency_limit=4)
     return blocks

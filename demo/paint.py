@@ -29,7 +29,7 @@ class PaintTab:
                 other.change(lambda name: gr.update(visible=bool(name)), other, share, **QUIET)
                 keep_color = gr.Checkbox(label="保留照片的颜色 Keep the photo's colours")
                 buttons = gr.Column()
-            with gr.Column(scale=5, min_width=300):
+            with gr.Column(scale=5, min_width=300, elem_id="paint-result"):
                 slider = gr.ImageSlider(show_label=False, max_height=760, interactive=False, elem_id="before-after")
                 slider.postprocess = lambda pair: pair and tuple(shown(rgb).model_dump() for rgb in pair)
         with buttons:

@@ -56,6 +56,11 @@ def bilingual(name: str) -> str:
     return f"{chinese} {name.replace('_', ' ')}".strip()
 
 
+def show_result(name: str) -> str:
+    """JavaScript of a button: brings the element with that id into view, and hands on what the button sends."""
+    return f"(...sent) => {{ showResult('{name}'); return sent; }}"
+
+
 def textbox(name: str, example: str) -> gr.Textbox:
     return gr.Textbox(label=LABELS[name], placeholder=example, max_lines=1, max_length=LENGTHS[name])
 
@@ -127,11 +132,11 @@ class Jobs:
                 stop.set()
 
     def buttons(self, label: str, tab: str, call: Callable, inputs: list, outputs: Any, **options: Any) -> None:
-        """A button that starts `call`, and one that stops it."""
+        """A button that starts `call` and shows the element with the id TAB-result, and one that stops it."""
         with gr.Row():
             start = gr.Button(label, variant="primary", min_width=140)
             stop = gr.Button("停 Stop", min_width=110, scale=0)
-        event = start.click(report(call), inputs, outputs, **options, **JOB)
+        event = start.click(report(call), inputs, outputs, js=show_result(f"{tab}-result"), **options, **JOB)
         stop.click(self.stopper(tab), None, None, cancels=[event], queue=False, **PRIVATE)
 
 
@@ -183,15 +188,25 @@ class Photos:
 
     def __init__(self, service: Service, uploads: Uploads):
         self.service, self.uploads = service, uploads
+        self.fields: list[gr.Image] = []
+        self.taken: list[tuple[gr.events.Dependency, gr.Image]] = []  # events that give a field a photograph
 
     def field(self) -> gr.Image:
-        """Takes a photograph: an upload, the camera, or a sample."""
+        """Takes a photograph: an upload, the camera, or a sample. `share` gives it to the fields of all tabs."""
         sources = ["upload", "webcam", "clipboard"]
         photo = gr.Image(label=LABELS["photo"], sources=sources, type="filepath", height=300, buttons=[])
         self.in_memory(photo)
-        photo.input(report(self.receive), photo, photo, **{**QUIET, "queue": True})  # messages need the queue
-        gr.Button("用一张样片 Use a sample photo", size="sm").click(report(self.sample), None, photo, **QUIET)
+        given = photo.input(report(self.receive), photo, photo, **{**QUIET, "queue": True})  # messages need the queue
+        sample = gr.Button("用一张样片 Use a sample photo", size="sm")
+        self.fields.append(photo)
+        self.taken += [(given, photo), (sample.click(report(self.sample), None, photo, **QUIET), photo)]
         return photo
+
+    def share(self) -> None:
+        """A photograph that one tab has taken stands in the others, too; the browser sees to it."""
+        for event, photo in self.taken:
+            others = [field for field in self.fields if field is not photo]
+            event.then(None, photo, others, js=f"photo => Array({len(others)}).fill(photo)", **QUIET)
 
     def in_memory(self, image: gr.Image) -> gr.Image:
         """Makes `image` take a Photo and show an array, without files."""

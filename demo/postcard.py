@@ -22,11 +22,11 @@ class PostcardTab:
                 info = "0：照片 the photo itself"
                 strength = gr.Slider(0, 1.5, 0.8, step=0.05, label=LABELS["strength"], info=info)
                 self.title = textbox("title", "春江夜泊")
-                example = "空：写一首 empty: one is written"
+                example = "空：看照片写一首 empty: one about the photo, or to the title"
                 self.poem = gr.Textbox(label=LABELS["poem"], placeholder=example, lines=4, max_length=LENGTHS["poem"])
                 seal = gr.Textbox("诗画", label=LABELS["seal"], max_lines=1, max_length=LENGTHS["seal"])
                 buttons = gr.Column()
-            with gr.Column(scale=5, min_width=300):
+            with gr.Column(scale=5, min_width=300, elem_id="postcard-result"):
                 picture = self.photos.result(show_label=False)
                 links = gr.HTML("")
         with buttons:

@@ -27,32 +27,10 @@ from demo.page import build_page
 from demo.service import Service
 from utils.errors import UserError
 
-STYLE = Path(__file__).parent / "style.css"
+STYLE, SCRIPT = (Path(__file__).parent / name for name in ("style.css", "page.js"))
 # From light to dark.
-PAPER = "#fbf8f1 #f5f0e4 #ece4d4 #ddd2bd #bfb29b #8a8175 #736a5f #5c544a #453f38 #2b2622 #1d1a17".split()
+PAPER = "#fbf8f1 #f5f0e4 #ece4d4 #ddd2bd #857a68 #6b6257 #645b50 #5c544a #453f38 #2b2622 #1d1a17".split()
 RED = "#fbefed #f5dcd8 #e9bbb4 #d98f86 #c25f54 #a8322a #8b2822 #7c2420 #6d1f1b #521714 #3d110f".split()
-# Gradio refuses files without a type, and browsers know none for the names that phones give: IMG_1.HEIC.
-TYPES = """
-const typed = files => {
-  const data = new DataTransfer();
-  for (const file of files) {
-    const photo = /\\.(heic|heif|hif|avif|jp2)$/i.test(file.name);
-    data.items.add(file.type || !photo ? file : new File([file], file.name, {type: 'image/heif'}));
-  }
-  return data.files;
-};
-addEventListener('change', event => {
-  if (event.target.type === 'file') event.target.files = typed(event.target.files);
-}, true);
-addEventListener('drop', event => {
-  const input = event.target.closest('.block')?.querySelector('input[type=file]');
-  if (!input || [...event.dataTransfer.files].every(file => file.type)) return;
-  event.preventDefault();
-  event.stopImmediatePropagation();
-  input.files = typed(event.dataTransfer.files);
-  input.dispatchEvent(new Event('change'));
-}, true);
-"""
 
 
 def theme() -> gr.themes.Base:
@@ -119,7 +97,7 @@ def application(cfg: DemoConfig, root: Path) -> Guard:
         mcp_server=False,
         theme=theme(),
         # css= would rewrite the selectors
-        head=f"<style>{STYLE.read_text(encoding='utf-8')}</style><script>{TYPES}</script>",
+        head=f"<style>{STYLE.read_text(encoding='utf-8')}</style><script>{SCRIPT.read_text(encoding='utf-8')}</script>",
     )
     return Guard(app, cfg.host, 2 * max_bytes, uploads)
 

@@ -113,7 +113,7 @@ class Service:
         """(the card (H, W, 3) uint8, the poem): a painted photograph with a poem on it; without one, one is written."""
         _check(poem=poem, **asked)
         limits = {"max_side": self.cfg.max_side, "max_megapixels": self.cfg.max_megapixels}
-        models = {name: self._models.get(name) for name in ("painter", "poet")}
+        models = {name: self._models.get(name) for name in ("painter", "poet", "classifier")}
         with self._cores.shared():
             card = postcard(photo, poem, progress=progress, **models, **limits, **asked)
         return np.asarray(card.image), card.poem
@@ -122,6 +122,14 @@ class Service:
         """What the photograph shows (an Answer)."""
         with self._cores.shared():
             return self._model("classifier")(photo, explain=explain, max_megapixels=self.cfg.max_megapixels)
+
+    def describe(self, photo: Photo) -> list[str]:
+        """What is to be seen, the surest first; nothing of a classifier that knows its own classes only."""
+        classifier = self._model("classifier")
+        with self._cores.shared():
+            if not classifier.recognises:
+                return []
+            return list(map(str, (sight for sight, _ in classifier.describe(photo, self.cfg.max_megapixels).seen)))
 
     def thumbnails(self) -> list[np.ndarray]:
         """A sample photograph in each of the styles, (h, w, 3) uint8; painted once."""

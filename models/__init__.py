@@ -1,6 +1,7 @@
 """The networks. Each is imported here, so that BaseModule.load can rebuild any of them from its file."""
 
 from models.classifier import Classifier
+from models.efficientnet import EfficientNetLite0
 from models.lenet import LeNet
 from models.mobilenet_v2 import MobileNetV2
 from models.poet import Poet
@@ -9,6 +10,7 @@ from models.squeezenet import SqueezeNet
 from models.transformer_net import StyleNetworks, TransformerNet
 
 BACKBONES: dict[str, type[Classifier]] = {
+    "efficientnet_lite0": EfficientNetLite0,
     "mobilenet_v2": MobileNetV2,
     "squeezenet1_1": SqueezeNet,
     "resnet34": ResNet34,
@@ -18,6 +20,7 @@ BACKBONES: dict[str, type[Classifier]] = {
 __all__ = [
     "BACKBONES",
     "Classifier",
+    "EfficientNetLite0",
     "LeNet",
     "MobileNetV2",
     "Poet",

@@ -7,12 +7,13 @@ pixels, h x w places of the maps, K classes.
 import http.client
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from models.basemodule import BaseModule, check_shape, read_state_dict, unwrap
+from models.basemodule import BaseModule, check_shape, read_metadata, read_state_dict, unwrap
 from utils.errors import UserError
 from utils.files import metadata_of
 
@@ -25,13 +26,14 @@ class Classifier(BaseModule):
 
     head: str  # what the names of the last layer's parameters begin with
     imagenet: str = ""  # torchvision's name of the weights that it offers for this network
+    pixel_mean, pixel_std = IMAGENET_MEAN, IMAGENET_STD
 
     def __init__(self, classes: list[str], **arguments: object):
         super().__init__(classes=list(classes), **arguments)
         self.classes = list(classes)
         # Not persistent: they are no weights, and torchvision's files have none of them.
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(self.pixel_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.pixel_std).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1 -> the same with about mean 0 and variance 1, as in the training on ImageNet."""
@@ -50,9 +52,23 @@ class Classifier(BaseModule):
         """maps (B, C, h, w), pooled or not -> logits (B, K)."""
         raise NotImplementedError
 
-    def forward(self, image: Tensor | None = None, maps: Tensor | None = None) -> dict[str, Tensor]:
-        """image (B, 3, H, W) in 0..1, or the `maps` that were made of it before -> {"logits": (B, K)}."""
-        return {"logits": self.classify(self.feature_maps(image) if maps is None else maps)}
+    def recognise(self, maps: Tensor) -> dict[str, Tensor]:
+        """maps (B, C, h, w), pooled or not -> logits of what else the network knows; most know nothing else."""
+        return {}
+
+    def rename(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights under the names that another project gave them -> under those here; others as they are."""
+        return tensors
+
+    def forward(
+        self, image: Tensor | None = None, maps: Tensor | None = None, recognise: bool = False
+    ) -> dict[str, Tensor]:
+        """image (B, 3, H, W) in 0..1, or the `maps` that were made of it before -> {"logits": (B, K)}.
+
+        With `recognise` also what else the network knows.
+        """
+        maps = self.pool(self.feature_maps(image) if maps is None else maps)
+        return {"logits": self.classify(maps)} | (self.recognise(maps) if recognise else {})
 
     def initialise(self) -> None:
         """Random weights by type of layer (He et al. 2015, section 2.2), small ones in the last layer."""
@@ -80,7 +96,7 @@ class Classifier(BaseModule):
         if not path and not self.imagenet:
             raise UserError(f"there are no weights of {name} to download; give a file, or none", pretrained=None)
         path = path or str(download(name, self.imagenet, "pretrained"))
-        tensors, own = unwrap(read_state_dict(path), path), self.state_dict()
+        tensors, own = self.rename(unwrap(read_state_dict(path), path)), self.state_dict()
         head = {k: v for k, v in own.items() if k.startswith(self.head)}
         classes = json.loads(metadata_of(path).get("arguments", "{}")).get("classes")
         fits = all(k in tensors and tensors[k].shape == v.shape for k, v in head.items())
@@ -92,6 +108,7 @@ class Classifier(BaseModule):
             self.load_weights(tensors, source=path)
         except UserError as error:
             raise UserError(f"{error}; give weights of {name}, or choose the backbone that these are of") from None
+        self.metadata["recognises"] = bool(read_metadata(path).get("recognises"))
 
 
 def fold_batchnorm(model: nn.Module) -> None:

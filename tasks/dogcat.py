@@ -1,5 +1,6 @@
 """The classifier's task: which class a picture is of, measured by log loss and accuracy; two classes or twenty."""
 
+import dataclasses
 import math
 from collections import Counter
 from functools import cached_property
@@ -37,6 +38,7 @@ EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "dogcat"
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
 SUBMISSION = "submission.csv"
 VAL_BATCH = 64
+DISTILL_TEMPERATURE = 2.0
 CURVE_POINTS = 100  # most points of a curve in the log
 CURVES_POINTS = 1000  # and of those of all classes, unless that leaves fewer than 20 to each
 
@@ -59,6 +61,14 @@ class DogCatTask(Task):
         if cfg.image_size <= 32 and any(isinstance(layer, nn.BatchNorm2d) for layer in self.model.modules()):
             # Its maps have one place then, of which BatchNorm cannot tell the variance in a batch of one picture.
             raise UserError(f"{type(self.model).__name__} needs 33 or more", image_size=cfg.image_size)
+        if cfg.freeze == "auto":
+            layers = (name for name, _ in self.model.named_parameters() if not name.startswith(self.model.head))
+            body = ",".join(dict.fromkeys(f"{name.split('.')[0]}.*" for name in layers))
+            keeps = classify.recognises(self.model) and not cfg.distill
+            self.cfg = dataclasses.replace(self.cfg, freeze=body if keeps else "")
+        if cfg.distill and not classify.recognises(self.model):
+            raise UserError("there is nothing else that this network knows: start from the shipped one", distill=None)
+        self.teacher = self._make_teacher() if cfg.distill else None
         self.calibration: dict[str, float] = {}
         self.cached: dict[int, CachedFeatures] = {}  # by view; -1: of the validation pictures
         self.validated: dict[str, Tensor] = {}  # the last validation's samples
@@ -74,10 +84,17 @@ class DogCatTask(Task):
         model = BACKBONES[cfg.backbone](classes, dropout=cfg.dropout)
         start = cfg.pretrained
         if start == "auto":
-            start = {"lenet": "none", "mobilenet_v2": str(SHIPPED)}.get(cfg.backbone, "imagenet")
+            start = {"lenet": "none", "efficientnet_lite0": str(SHIPPED)}.get(cfg.backbone, "imagenet")
         if start != "none":
             model.load_pretrained("" if start == "imagenet" else start)
         return model
+
+    def _make_teacher(self) -> Classifier:
+        """The network as the training began, also when it goes on later."""
+        cfg = self.cfg
+        teacher = Classifier.load(cfg.load) if cfg.load and Path(cfg.load).exists() else self.make_model().eval()
+        fold_batchnorm(teacher)
+        return teacher.to(memory_format=torch.channels_last).requires_grad_(False)
 
     @cached_property
     def samples(self) -> list[Sample]:
@@ -167,14 +184,26 @@ class DogCatTask(Task):
             target = target * (1 - cfg.label_smoothing) + cfg.label_smoothing / classes
             if cfg.mixup:
                 inputs, target = mixup(inputs, target, cfg.mixup)
-        logits = model(**{name: inputs})["logits"].float()  # (B, K)
+        distils = model.training and self.teacher is not None
+        outputs = model(**{name: inputs}, recognise=distils)
+        logits = outputs["logits"].float()  # (B, K)
         objective = -(target * logits.log_softmax(1)).sum(1).mean()
+        if distils:
+            objective = objective + cfg.distill * self._forgetting(outputs["imagenet"], inputs)
         right, loss = torch.zeros(2, device=logits.device)
         if known.any():
             loss = F.cross_entropy(logits[known], label[known]).detach()
             right = (logits[known].argmax(1) == label[known]).float().mean()
         samples = {"index": batch["index"], "label": label, "logits": logits.detach()}
         return {"objective": objective, "count": known.sum(), "loss": loss, "accuracy": right, "samples": samples}
+
+    def _forgetting(self, logits: Tensor, image: Tensor) -> Tensor:
+        """How far ImageNet logits (B, 1000) are from those of the network as it was: Li & Hoiem 2016, equation 2."""
+        with torch.no_grad():
+            known = self.teacher.to(image.device)(image, recognise=True)["imagenet"].float()  # (B, 1000)
+        t = DISTILL_TEMPERATURE
+        now, before = (logits.float() / t).log_softmax(1), (known / t).softmax(1)
+        return F.kl_div(now, before, reduction="batchmean") * t * t
 
     def compute_metrics(self, samples: dict[str, Tensor]) -> dict[str, float]:
         """Area under the ROC curve (more than two classes: the mean of each against the rest); calibrates the model."""
@@ -307,11 +336,11 @@ class DogCatTask(Task):
         pictures = classify.Pictures([sample.source for sample in samples], size, self.cfg.tta)
         found, errors = {}, []
         answers = classify.predict(self.model, pictures, workers=self.cfg.num_workers)
-        for index, logits, remark in tqdm(answers, "evaluating", len(samples), unit="picture", leave=False):
-            if logits is None:
+        for index, outputs, remark in tqdm(answers, "evaluating", len(samples), unit="picture", leave=False):
+            if outputs is None:
                 errors.append(remark)
             else:
-                found[index] = classify.probabilities(self.model, logits).numpy()
+                found[index] = classify.probabilities(self.model, outputs["logits"]).numpy()
         for error in errors:
             say(f"left out: {error}")
         if not found:
@@ -330,4 +359,5 @@ class DogCatTask(Task):
         return {"image": torch.zeros(1, 3, self.cfg.image_size, self.cfg.image_size)}
 
     def model_metadata(self) -> dict[str, Any]:
-        return {"image_size": self.cfg.image_size, **self.calibration}
+        recognises = classify.recognises(self.model) and (self.body_frozen or self.teacher is not None)
+        return {"image_size": self.cfg.image_size, "recognises": recognises, **self.calibration}

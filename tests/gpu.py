@@ -198,12 +198,12 @@ def painting(folder: Path) -> str:
 
 def classifying(folder: Path) -> str:
     """The shipped classifier answers on this device what it answers on the CPU."""
-    from infer.photo.classify import logits_of, open_model
+    from infer.photo.classify import open_model, outputs_of
 
     image = torch.randint(256, (4, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     path = ROOT / "checkpoints" / "dogcat.safetensors"
-    exact = logits_of(open_model(path, "cpu"), image)
-    off = (logits_of(open_model(path, DEVICE), image.to(DEVICE)).cpu() - exact).abs().max().item()
+    exact = outputs_of(open_model(path, "cpu"), image)["logits"]
+    off = (outputs_of(open_model(path, DEVICE), image.to(DEVICE))["logits"].cpu() - exact).abs().max().item()
     assert off < 0.05, off
     return f"off by {off:.1e}"
 

@@ -274,5 +274,5 @@ def test_the_shipped_model_knows_a_cat_in_any_folder(tmp_path, capfd, monkeypatc
     assert found["label"] == "cat" and found["dog"] < 0.1 and Path(found["explanation"]).exists()
     assert cli(capfd, "chelsea.jpg", precision="bf16")[0][0].startswith("chelsea.jpg: cat")
     model = open_model(SHIPPED)
-    assert model.classes == ["cat", "dog"] and SHIPPED.stat().st_size <= 6e6
+    assert model.classes == ["cat", "dog"] and SHIPPED.stat().st_size <= 11e6
     assert {"image_size", "temperature", "threshold"} <= set(model.metadata)

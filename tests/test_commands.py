@@ -19,6 +19,7 @@ from PIL import Image
 import config
 import main
 from models.transformer_net import StyleNetworks
+from options import is_for
 from tests.servers import HOST, free_port, until
 from tests.training import Process, write_corpus
 
@@ -43,6 +44,7 @@ WORDS = {
     "stylize": "DATA/photos/0.png --load=STYLE --out=OUT.png",
     "postcard": "DATA/photos/0.png --load=STYLE --style= --poet=POET --form=五绝 --seed=1 --out=OUT.png",
     "classify": "DATA/photos/0.png DATA/pets/val/cat.9.png --load=DOGCAT --csv=OUT.csv",
+    "describe": "DATA/photos/0.png",
     "average": "MODEL MODEL --out=OUT.safetensors",
     "visdom": "RUN",
     "demo": "--save_path=DATA",
@@ -73,7 +75,7 @@ def words_of(command: str, task: str, model: str, place: Path) -> list[str]:
     if command in OF_A_TASK:
         network = SMALL[task] if model == "own" and command in ("train", "find_lr") else "--load=MODEL"
         words = f"--task={task} {GIVEN[task]} {network} {SHORT}".split()
-        words = " ".join(word for word in words if config.is_for(word[2:].partition("=")[0], command))
+        words = " ".join(word for word in words if is_for(word[2:].partition("=")[0], command))
         if command == "find_lr":
             more = {  # the smallest poet is slow to learn; losses of eight styles differ more than those of a step
                 ("poet", "own"): "--steps=100",

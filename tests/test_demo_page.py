@@ -17,7 +17,7 @@ import shihua
 from config import DemoConfig
 from demo import training
 from demo.classify import NEITHER, ClassifyTab
-from demo.compose import GONE, ComposeTab, read_state
+from demo.compose import GONE, ComposeTab, read_state, verses_of
 from demo.guard import Uploads
 from demo.page import build_page
 from demo.paint import PaintTab
@@ -28,7 +28,7 @@ from tests.servers import ROOT
 from training.recorder import Recorder
 from utils.errors import UserError
 from utils.images import read_image
-from utils.photo import Photo
+from utils.photo import Photo, decoding
 
 POEM = {
     "form": "五绝",
@@ -216,7 +216,7 @@ def test_pictures_are_decoded_one_at_a_time(monkeypatch):
     locked, read_image = [], photos.read_image
 
     def reading(*args, **options):
-        locked.append(shihua._decoding.locked())
+        locked.append(decoding.locked())
         return read_image(*args, **options)
 
     monkeypatch.setattr(photos, "read_image", reading)
@@ -266,8 +266,8 @@ def test_a_ci_is_shown_with_its_tune_and_its_sections(service):
     state, cards, scroll, lock, _ = tab.write("词", "菩萨蛮", "春夜", "", "", 0.6, 1)
     assert "菩萨蛮·春夜" in cards and cards.count('<div class="section">') == 4 and cards.count("△") > 4 * 8
     assert scroll.count('<p class="section">') == 1 and len(lock["choices"]) == 8
-    again = tab.rewrite(state, ["0", "1"])[0]["poems"][0]
-    assert again["form"] == "菩萨蛮" and again["lines"][:2] == state["poems"][0]["lines"][:2]
+    again, before = tab.rewrite(state, ["0", "1"])[0]["poems"][0], state["poems"][0]
+    assert again["form"] == "菩萨蛮" and verses_of(again)[:2] == verses_of(before)[:2]  # with marks of its own
     assert tab.carry(state)[2] == "菩萨蛮·春夜"
 
 
@@ -304,7 +304,7 @@ def test_an_answer_is_that_of_the_command_line_and_stands_in_the_headline(servic
         photo = Photo(path.name, path.read_bytes())
         answer = service.classify(photo, explain=False)
         assert said(capsys, "classify", path) == [{**answer.as_dict(), "path": str(path)}]
-        verdict, _ = ClassifyTab(photos_of(service, tmp_path / "page")).classify(photo)
+        verdict, _, _ = ClassifyTab(photos_of(service, tmp_path / "page")).classify(photo)
         assert verdict.label == {"neither": NEITHER, "cat": "猫 cat", "dog": "狗 dog"}[answer.label]
         assert [bar.confidence for bar in verdict.confidences] == sorted(answer.probabilities.values(), reverse=True)
         labels.append(answer.label)

@@ -11,7 +11,16 @@ import torch
 from PIL import Image
 
 from data.labels import choose_split, list_samples, write_submission
-from infer.photo.classify import Pictures, Settings, calibrate, calibration, classify, open_model, predict
+from infer.photo.classify import (
+    SOMETHING_ELSE,
+    Pictures,
+    Settings,
+    calibrate,
+    calibration,
+    classify,
+    open_model,
+    predict,
+)
 from models import Classifier
 from models.poet import Poet
 from tasks import dogcat
@@ -133,12 +142,12 @@ def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(har
     found = {}
     for views in (1, 2, 4, 6):
         pictures = Pictures([sample.source for sample in samples], 32, views)
-        logits = torch.stack([views.mean(0) for _, views, _ in predict(model, pictures)])
+        logits = torch.stack([found["logits"].mean(0) for _, found, _ in predict(model, pictures)])
         found[views] = calibrate(logits, label)
-        assert calibration(model, views) == pytest.approx(found[views], rel=1e-3)
+        assert calibration(model, views) == pytest.approx((*found[views], SOMETHING_ELSE), rel=1e-3)
     assert len({temperature for temperature, _ in found.values()}) == 4
     (answer,) = classify(model, [samples[0].source], Settings(2, "fp32", -1))
-    chances = (next(predict(model, Pictures([samples[0].source], 32, 2)))[1].mean(0) / found[2][0]).softmax(0)
+    chances = (next(predict(model, Pictures([samples[0].source], 32, 2)))[1]["logits"].mean(0) / found[2][0]).softmax(0)
     assert list(answer.probabilities.values()) == pytest.approx(chances.tolist(), abs=1e-4)
 
 

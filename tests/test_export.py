@@ -1,5 +1,6 @@
 """models/onnx.py: onnxruntime paints what torch paints, at every size; what the file says; quiet and atomic."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 import main
-from models.onnx import SMALLEST, export_onnx
+from models import EfficientNetLite0
+from models.onnx import SMALLEST, export_painter
 from models.transformer_net import StyleNetworks, TransformerNet
+from tests.test_loss_networks import randomise
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +88,7 @@ def test_bounded_values_are_exported_too(tmp_path):
     model = TransformerNet((4, 6, 8), blocks=1, bound=1.5).train()
     model.deconv3.conv2d.weight.mul_(40)
     before = {name: (tensor.dtype, tensor.data_ptr()) for name, tensor in model.state_dict().items()}
-    export_onnx(model, tmp_path / "bounded.onnx", "糖")
+    export_painter(model, tmp_path / "bounded.onnx", "糖")
     after = {name: (tensor.dtype, tensor.data_ptr()) for name, tensor in model.state_dict().items()}
     assert model.training and before == after
     metadata = {entry.key: entry.value for entry in onnx.load(tmp_path / "bounded.onnx").metadata_props}
@@ -97,9 +100,34 @@ def test_bounded_values_are_exported_too(tmp_path):
     assert np.abs(model(image)["image"].clamp(0, 1).numpy() - expected).max() > 0.05
     assert expected.std() > 0.05 and np.abs(run(tmp_path / "bounded.onnx", image) - expected).max() <= 1e-3
     with pytest.raises(UserError, match="^cannot write "):
-        export_onnx(model, tmp_path / "bounded.onnx" / "a.onnx", "糖")
+        export_painter(model, tmp_path / "bounded.onnx" / "a.onnx", "糖")
 
 
 def test_a_mixture_cannot_be_exported(capsys, tmp_path):
     assert main.main(["export", "--style=wave,starry", f"--out={tmp_path / 'a.onnx'}"]) == 2
     assert "one style is exported, no mixture" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- the classifier
+
+
+@pytest.mark.parametrize("recognises", [True, False])
+def test_a_classifier_answers_the_same_as_onnx(tmp_path, recognises, capsys):
+    torch.manual_seed(0)
+    model = randomise(EfficientNetLite0(["猫", "dog"])).eval()
+    torch.nn.init.normal_(model.imagenet_classifier.weight, std=0.1)
+    calibration = {"1": [0.5, 0.7]}
+    facts = {"image_size": 64, "recognises": recognises, "calibration": calibration}
+    model.save(tmp_path / "eye.safetensors", **facts)
+    assert main.main(["export", f"--load={tmp_path / 'eye.safetensors'}", f"--out={tmp_path / 'eye.onnx'}"]) == 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "eye.onnx"))
+    image = torch.rand(3, 3, 64, 64)
+    found = session.run(None, {"image": image.numpy()})
+    with torch.no_grad():
+        outputs = model(image, recognise=True)
+    expected = [(outputs["logits"] / 0.5).softmax(1), outputs["imagenet"].softmax(1)][: 1 + recognises]
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "imagenet"][: 1 + recognises]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["classes"]) == ["猫", "dog"] and told["image_size"] == "64"

@@ -82,7 +82,7 @@ def test_a_network_that_paints_or_judges_is_tried_too(tmp_path, capfd, monkeypat
     words = ["classify" if command == "classify" else "stylize", photo, "--precision=bf16"]
     if command == "classify":
         BACKBONES["lenet"](["cat", "dog"]).save(tmp_path / "net.safetensors", image_size=32)
-        monkeypatch.setattr("infer.photo.classify.logits_of", _cannot)
+        monkeypatch.setattr("infer.photo.classify.outputs_of", _cannot)
         words += [model]
     elif command == "stylize":
         StyleNetworks({"a": {"channels": (4, 4, 4), "blocks": 1}}).save(tmp_path / "net.safetensors")

@@ -143,7 +143,7 @@ def test_style_and_strength_reach_the_network(capsys, network, tmp_path, words, 
 def test_the_styles_are_listed(capsys, network):
     assert called(capsys, f"--load={network}", "--style=list")[:2] == (
         0,
-        "great_wave  神奈川浪\nstarry_night  星月夜\nthe_scream  呐喊\nstarfish\n",
+        "great_wave 神奈川浪\nstarry_night 星月夜\nthe_scream 呐喊\nstarfish\n",
     )
 
 

@@ -650,7 +650,7 @@ def test_export_hands_over_the_network_and_the_name(capsys, monkeypatch, network
 
     monkeypatch.chdir(tmp_path)
     given = []
-    monkeypatch.setattr(models.onnx, "export_onnx", lambda model, path, style: given.append((style, str(path))))
+    monkeypatch.setattr(models.onnx, "export_painter", lambda model, path, style: given.append((style, str(path))))
     torch.save(as_examples(tiny("scream")), tmp_path / "sea.pth")
     assert main.main(["export", f"--load={network}"]) == 0
     assert main.main(["export", "--load=sea.pth", "--out=a/b.onnx"]) == 0

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from config import is_for
 from models.basemodule import BaseModule
+from options import is_for
 from tasks.base import Task, chunks
 from training.recorder import parse_lines, read_log
 from training.state import read_state

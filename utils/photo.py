@@ -1,11 +1,19 @@
 """A picture from wherever it comes, as what can be opened and has a name. No torch here."""
 
 import io
+import logging
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from utils.images import Picture
+
+log = logging.getLogger("shihua")
+decoding = threading.Lock()  # one picture at a time: a large one takes a lot of memory
 
 
 @dataclass(frozen=True)
@@ -37,3 +45,17 @@ def as_photo(given: Any) -> Photo:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     return Photo("the picture", buffer.getvalue())
+
+
+def read(photo: Any, max_megapixels: float = 0, max_side: int = 0) -> "Picture":
+    """A photograph as a Picture, upright, reduced to `max_side`. Raises UserError as `utils.images.read_image` does."""
+    from utils.images import Picture, read_image
+
+    if isinstance(photo, Picture):
+        return photo
+    photo = as_photo(photo)
+    with decoding:
+        picture = read_image(photo.path or photo.open(), max_megapixels, max_side, photo.name)
+    if picture.note:
+        log.info(picture.note)
+    return picture

@@ -12,3 +12,13 @@ CHINESE = {  # names of styles, the first one to show
     "starry_night": ("星月夜", "星夜"),
     "the_scream": ("呐喊",),
 }
+
+
+def chinese_name(style: str) -> str:
+    """What a style is called in Chinese, empty if it has no such name."""
+    return CHINESE.get(style, ("",))[0]
+
+
+def both_names(style: str) -> str:
+    """Such as "starry_night 星月夜"."""
+    return f"{style} {chinese_name(style)}".strip()

@@ -1,5 +1,6 @@
-"""What a picture shows: the probability of each class, and "neither" where the classifier is not sure enough.
+"""What a picture shows: the probability of each class, and "neither" where it shows something else, and what.
 
+A network that knows ImageNet's classes besides its own tells by them what is none of its own, and the breed of what is.
 Shapes: N or B pictures, V views of a picture, S pixels a side, K classes.
 """
 
@@ -18,13 +19,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.loading import batches_of
 from data.photos import Source, list_pictures, read_source
+from data.sights import Sight, classes_of, imagenet_classes
 from data.views import MARGIN
 from infer.photo.explain import explain_prediction, is_overlay, overlay_paths, save_overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
 from utils.hardware import choose_precision, tune_malloc
 
-UNSURE = 0.01  # fraction of the validation pictures that may be called neither
+UNSURE, DOUBTFUL = 0.01, 0.002  # fraction of the validation pictures that may be neither: alone, and beside a gate
+SOMETHING_ELSE = 0.15  # a picture is neither if ImageNet's classes of the own kinds are less likely together, at most
+NAMED = 0.3  # probability from which on what the picture shows is called by its ImageNet class
 VIEWS = (1, 2, 4, 6)  # crops and mirror images of a picture that `crops` can make
 OVERLAY_SIDE = 512  # pixels, shorter side of the overlay on a larger picture
 
@@ -77,44 +81,55 @@ class Pictures(Dataset):
 
 def predict(
     model: Classifier, pictures: Pictures, precision: str = "fp32", batch: int = 16, workers: int = 0
-) -> Iterator[tuple[int, Tensor | None, str]]:
-    """(index, logits (V, K), note) of each picture, in order; (index, None, error) of those that cannot be read."""
+) -> Iterator[tuple[int, dict[str, Tensor] | None, str]]:
+    """(index, outputs, note) of each picture, in order; (index, None, error) of those that cannot be read.
+
+    The outputs are {"logits": (V, K)}, and of a network that knows more also {"imagenet": (V, 1000), "scenes": …}.
+    """
     tune_malloc()
     loader = DataLoader(
         pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
     )
     for samples in batches_of(loader):
         good = [sample for sample in samples if "views" in sample]
-        logits: dict[int, Tensor] = {}
+        found: dict[int, dict[str, Tensor]] = {sample["index"]: {} for sample in good}
         if good:
             views = torch.cat([sample["views"] for sample in good]).to(model.device)  # (B * V, 3, S, S)
-            found = logits_of(model, views, precision).unflatten(0, (len(good), -1))  # (B, V, K)
-            logits = {sample["index"]: rows for sample, rows in zip(good, found.cpu(), strict=True)}
+            for name, logits in outputs_of(model, views, precision).items():
+                for index, rows in zip(found, logits.cpu().unflatten(0, (len(good), -1)), strict=True):  # (V, K)
+                    found[index][name] = rows
         for sample in samples:
-            yield sample["index"], logits.get(sample["index"]), sample.get("error") or sample["note"]
+            yield sample["index"], found.get(sample["index"]), sample.get("error") or sample["note"]
 
 
 @torch.inference_mode()
-def logits_of(model: Classifier, image: Tensor, precision: str = "fp32") -> Tensor:
-    """(B, K) float32 logits of uint8 pictures (B, 3, S, S)."""
+def outputs_of(model: Classifier, image: Tensor, precision: str = "fp32") -> dict[str, Tensor]:
+    """{"logits": (B, K), …} float32 of uint8 pictures (B, 3, S, S), and what the network recognises besides."""
     image = image.contiguous(memory_format=torch.channels_last).float() / 255
     with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return model(image)["logits"].float()
+        maps = model.pool(model.feature_maps(image))
+        outputs = {"logits": model.classify(maps)} | (model.recognise(maps) if recognises(model) else {})
+        return {name: logits.float() for name, logits in outputs.items()}
+
+
+def recognises(model: Classifier) -> bool:
+    """Whether what the network knows besides its own classes holds: its body is that of the weights it started from."""
+    return bool(model.metadata.get("recognises"))
 
 
 def classifying_precision(wanted: str, model: Classifier) -> str:
     """The precision to classify in, see choose_precision; found out with a picture of 64 x 64 pixels."""
     blank = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=model.device)
     gpu = model.device.type == "cuda"
-    return choose_precision(wanted, gpu, lambda precision: logits_of(model, blank, precision))[0]
+    return choose_precision(wanted, gpu, lambda precision: outputs_of(model, blank, precision))[0]
 
 
-def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+def calibrate(logits: Tensor, labels: Tensor, unsure: float = UNSURE) -> tuple[float, float]:
     """(temperature, threshold) from the logits (N, K) and labels (N) of pictures that were not trained on.
 
     The temperature, 0.01 to 100, makes the log loss of logits / temperature smallest (Guo et al. 2017, section 4.2),
     with Platt's targets (1999, section 2.2): (n + 1) / (n + 2) for a class of n pictures. Confidence below the
-    threshold, which 1 % of these pictures have, means neither.
+    threshold, which the fraction `unsure` of these pictures have, means neither.
     """
     logits, classes = logits.double(), logits.shape[1]
     counts = torch.bincount(labels, minlength=classes)[labels, None]  # (N, 1)
@@ -126,30 +141,55 @@ def calibrate(logits: Tensor, labels: Tensor) -> tuple[float, float]:
         slope = (((logits * middle).softmax(1) - target) * logits).sum()
         low, high = (low, middle) if slope > 0 else (middle, high)
     confidence = (logits * low).softmax(1).amax(1)  # (N)
-    return 1 / low, confidence.quantile(UNSURE).item()
+    return 1 / low, confidence.quantile(unsure).item()
 
 
 def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, workers: int = 0) -> dict[str, list[float]]:
-    """{number of views: [temperature, threshold]} from pictures, with labels (N), that were not trained on."""
-    found = {index: logits for index, logits, _ in predict(model, pictures, workers=workers) if logits is not None}
+    """{number of views: [temperature, threshold, gate]} from pictures, with labels (N), that were not trained on.
+
+    The gate is the probability of the own kinds below which a picture shows something else. Of drawings, in which
+    ImageNet sees little, it is lower: such that 1 % of the pictures are shut out.
+    """
+    found = {index: outputs for index, outputs, _ in predict(model, pictures, workers=workers) if outputs}
     if not found:
         return {}
-    known, logits = labels[list(found)], torch.stack(list(found.values()))  # (N), (N, V, K)
-    return {str(views): list(calibrate(logits[:, :views].mean(1), known)) for views in VIEWS if views <= pictures.views}
+    known, result = labels[list(found)], {}  # (N)
+    for views in (views for views in VIEWS if views <= pictures.views):
+        logits = torch.stack([outputs["logits"][:views].mean(0) for outputs in found.values()])  # (N, K)
+        shares = [own_share(model, outputs, views) for outputs in found.values()]
+        gate = min(SOMETHING_ELSE, torch.tensor(shares).quantile(UNSURE).item())
+        unsure = DOUBTFUL if recognises(model) and own_classes(model.classes) else UNSURE
+        result[str(views)] = [*calibrate(logits, known, unsure), gate]
+    return result
 
 
-def calibration(model: Classifier, views: int) -> tuple[float, float]:
-    """(temperature, threshold) for this number of views; of an older file, those of one view."""
+def calibration(model: Classifier, views: int) -> tuple[float, float, float]:
+    """(temperature, threshold, gate) for this number of views; of an older file, those of one view."""
     metadata = model.metadata
     plain = metadata.get("temperature", 1.0), metadata.get("threshold", 0.0)
-    temperature, threshold = metadata.get("calibration", {}).get(str(views), plain)
-    return temperature, threshold
+    temperature, threshold, *gate = metadata.get("calibration", {}).get(str(views), plain)
+    return temperature, threshold, gate[0] if gate else SOMETHING_ELSE
 
 
 def probabilities(model: Classifier, logits: Tensor) -> Tensor:
     """(…, V, K) logits of the views of a picture -> (…, K) calibrated probabilities."""
-    temperature, _ = calibration(model, logits.shape[-2])
+    temperature = calibration(model, logits.shape[-2])[0]
     return (logits.mean(-2) / temperature).softmax(-1)
+
+
+def own_share(model: Classifier, outputs: dict[str, Tensor], views: int) -> float:
+    """The probability of ImageNet's classes of the own kinds together; 1 if the own classes are no such kinds."""
+    own = own_classes(model.classes) if "imagenet" in outputs else []
+    if not own:
+        return 1.0
+    seen = outputs["imagenet"][:views].mean(0).softmax(0)  # (1000)
+    return sum(seen[list(numbers)].sum().item() for numbers in own)
+
+
+def own_classes(classes: Sequence[str]) -> list[tuple[int, ...]]:
+    """The numbers of ImageNet's classes that belong to each of these; empty if any is of no kind that ImageNet has."""
+    found = [classes_of(name) for name in classes]
+    return found if all(found) else []
 
 
 @dataclass(frozen=True)
@@ -180,6 +220,8 @@ class Answer:
     path: str
     label: str = ""
     probabilities: dict[str, float] = field(default_factory=dict)
+    seen: Sight | None = None  # the class of ImageNet: what it is instead, or the breed
+    seen_probability: float = 0.0
     overlay: np.ndarray | None = field(default=None, repr=False, compare=False)  # (H, W, 3) uint8
     explanation: str = ""  # the overlay's file
     error: str = ""
@@ -193,18 +235,46 @@ class Answer:
     def __str__(self) -> str:
         if self.error:
             return self.error
-        text = self.label if self.label == self.likeliest else f"{self.label} (rather {self.likeliest})"
         where = self.explanation and f"  {self.explanation}"
-        return f"{self.path}: {text} {min(self.probabilities[self.likeliest], 0.999):.1%}{where}"
+        seen = f"{self.seen.name} {min(self.seen_probability, 0.999):.1%}" if self.seen else ""
+        likely = f"{min(self.probabilities[self.likeliest], 0.999):.1%}"
+        if self.label == self.likeliest:
+            return f"{self.path}: {self.label} {likely}{seen and f' ({seen})'}{where}"
+        return f"{self.path}: {self.label}{f': {seen}' if seen else f' (rather {self.likeliest}) {likely}'}{where}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: path, label and one probability for each class, or path and error."""
+        """For JSON: path, label and one probability for each class, what is seen; or path and error."""
         if self.error:
             return {"path": self.path, "error": self.error}
         result = {"path": self.path, "label": self.label}
         result |= {name: round(p, 6) for name, p in self.probabilities.items()}
+        result |= {"seen": self.seen.name, "seen_probability": round(self.seen_probability, 6)} if self.seen else {}
         more = {"explanation": self.explanation, "note": self.note}
         return result | {name: text for name, text in more.items() if text}
+
+
+def _answer(model: Classifier, outputs: dict[str, Tensor], threshold: float, answer: Answer) -> tuple[Answer, int]:
+    """(the answer completed, number of the likeliest class)"""
+    probs = probabilities(model, outputs["logits"])  # (K)
+    best = int(probs.argmax())
+    label = model.classes[best] if probs[best] >= threshold else "neither"
+    found = dict(zip(model.classes, probs.tolist(), strict=True))
+    answer = replace(answer, label=label, probabilities=found)
+    own = own_classes(model.classes) if "imagenet" in outputs else []
+    if not own:
+        return answer, best
+    views = len(outputs["logits"])
+    seen = outputs["imagenet"].mean(0).softmax(0)  # (1000)
+    candidates = torch.zeros_like(seen)
+    if threshold and own_share(model, outputs, views) < calibration(model, views)[2]:
+        answer, candidates = replace(answer, label="neither"), seen.clone()
+        candidates[[number for numbers in own for number in numbers]] = 0
+    elif label != "neither":  # its breed, if it is sure enough
+        candidates[list(own[best])] = seen[list(own[best])]
+    chance, number = candidates.max(0)
+    if chance >= NAMED:
+        answer = replace(answer, seen=imagenet_classes()[int(number)], seen_probability=chance.item())
+    return answer, best
 
 
 def find_pictures(paths: Sequence[str]) -> list[Source]:
@@ -236,15 +306,12 @@ def classify(
     size = int(model.metadata.get("image_size", 160))
     pictures = Pictures([sources[i] for i in share], size, settings.views, settings.max_megapixels)
     paths = overlay_paths(sources, settings.out) if settings.explain and settings.out is not None else []
-    for index, logits, remark in predict(model, pictures, settings.precision, workers=settings.workers):
+    for index, outputs, remark in predict(model, pictures, settings.precision, workers=settings.workers):
         source = pictures.sources[index]
-        if logits is None:
+        if outputs is None:
             yield Answer(source.name, error=remark)
             continue
-        probs = probabilities(model, logits)  # (K)
-        best = int(probs.argmax())
-        label = model.classes[best] if probs[best] >= threshold else "neither"
-        answer = Answer(source.name, label, dict(zip(model.classes, probs.tolist(), strict=True)), note=remark)
+        answer, best = _answer(model, outputs, threshold, Answer(source.name, note=remark))
         if settings.explain:
             rgb = read_source(source, OVERLAY_SIDE, settings.max_megapixels).on("white")
             answer = replace(answer, overlay=explain_prediction(model, rgb, best))

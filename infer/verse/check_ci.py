@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
-from data.verse import CI, FORMS, form_of, parse_poem, split_verses
+from data.verse import CI, FORMS, form_of, given_poems, parse_poem, split_verses
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable
 from infer.verse.tunes import Tune, read_tunes
 from infer.verse.verdict import Check, Fault, as_in_table, tones_of, unknown_characters
+from utils.errors import UserError
 
 # 部 that Song poets rhymed with each other
 NEAR = [
@@ -122,3 +123,11 @@ def join_sections(poems: Sequence[str]) -> list[str]:
         )
         joined[-1:] = [f"{joined[-1]}\n\n{poem}"] if sections else [*joined[-1:], poem]
     return joined
+
+
+def one_poem(given: str) -> str:
+    """The poem that a setting `poem` is or names; empty: none. Raises UserError if there are several, or none there."""
+    first, *others = join_sections(given_poems(given, "poem")) if given else [""]
+    if others:
+        raise UserError(f"{len(others) + 1} poems with blank lines between; give one", poem=None)
+    return first

@@ -123,7 +123,7 @@ def compose_each(
             yield poem
         return
     lexicon = Lexicon.of(model)
-    vocabulary, masks = lexicon.vocabulary, lexicon.masks
+    vocabulary, masks = lexicon.vocabulary, lexicon.masks_without(settings.avoid)
     theme = find_theme(settings.title, settings.keywords, vocabulary)
     form = choose_form(settings, forms)
     plan = make_plan(form, settings, masks)

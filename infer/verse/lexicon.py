@@ -16,6 +16,7 @@ from infer.verse.pairs import read_pairs
 from infer.verse.plan import token_masks
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE, RhymeTable, read_divisions
 from models.poet import Poet
+from utils.errors import UserError
 
 CLASSES = (EITHER, LEVEL, OBLIQUE)
 # (tones that a character may have: 0 unknown, 1 level, 2 oblique, 3 both; class) -> whether it fits
@@ -161,6 +162,16 @@ class Lexicon:
         compounds = _compounds(vocabulary, table).to(model.device)
         classes = classes.to(model.device)
         return cls(vocabulary, masks, pairs, table, classes, pairs.leads(classes), compounds)
+
+    def masks_without(self, avoid: str) -> dict[str, Tensor]:
+        """`masks` in which the characters `avoid` may stand nowhere. Raises UserError if nothing is left."""
+        if not avoid:
+            return self.masks
+        avoided = torch.tensor([c in set(avoid) and c.isalnum() for c in self.vocabulary.characters])
+        masks = {kind: mask | avoided.to(mask.device) for kind, mask in self.masks.items()}
+        if any(mask.all() for mask in masks.values()):
+            raise UserError("leaves no characters to write with", avoid=None)
+        return masks
 
     def rhyming(self, regulated: bool) -> Rhyming:
         """The rhymes of regulated verse, or those of 词; made when they are needed first."""

@@ -21,6 +21,7 @@ class PoemSettings:
             learnt it.
         prompt, acrostic: how the poem begins; how its verses begin.
         keywords: words that the poem should be about.
+        avoid: characters that are not to be written; given ones stay.
         lines: verses to keep, without punctuation; an empty one is written.
         regular: keep the rules of regulated verse, avoid repetition, copy no verse of the training corpus. Applies to
             FORMS if the network has a rhyme table.
@@ -38,6 +39,7 @@ class PoemSettings:
     author: str = ""
     acrostic: str = ""
     keywords: Sequence[str] = ()
+    avoid: str = ""
     lines: Sequence[str] = ()
     regular: bool = True
     pattern: str = "auto"

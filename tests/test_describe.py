@@ -1,0 +1,188 @@
+"""What a photograph shows in words, and the poem about it. The network is a stand-in; the shipped one is elsewhere."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import main
+from data.photos import Source
+from data.sights import imagenet_classes, scenes
+from infer.photo.classify import SOMETHING_ELSE, Answer, Pictures, _answer, calibrate_views
+from infer.photo.describe import COLORS, describe_outputs, main_colors
+from models import EfficientNetLite0, LeNet
+from shihua import Classifier
+from utils.errors import UserError
+
+THINGS = {sight.name: number for number, sight in enumerate(imagenet_classes())}
+SCENES = [scene.name for scene in scenes()]
+
+
+def outputs(things: dict[str, float] | None = None, seen: str = "", maybe: str = "") -> dict[str, torch.Tensor]:
+    """Logits of two views: ImageNet's classes with these probabilities, scenes that are `seen` or `maybe` there."""
+    things = things or {}
+    rest = (1 - sum(things.values())) / (1000 - len(things))
+    imagenet = torch.full((1000,), rest).log()
+    for name, chance in things.items():
+        imagenet[THINGS[name]] = np.log(chance)
+    chances = [0.9 if name in seen.split() else 0.4 if name in maybe.split() else 0.05 for name in SCENES]
+    return {
+        "logits": torch.tensor([[2.0, -2.0]] * 2),
+        "imagenet": torch.stack([imagenet - 1, imagenet + 1]),
+        "scenes": torch.tensor([chances] * 2).logit(),
+    }
+
+
+@pytest.mark.parametrize(
+    "things, seen, title, words, absent",
+    [
+        ({"crane bird": 0.8}, "water bird day", "咏鹤", ["鹤", "水", "溪"], "雪霜夜雨月春夏秋冬"),
+        ({}, "mountain autumn day", "秋日望山", ["青山", "秋", "霜叶"], "雪夜雨月春夏冬"),
+        ({}, "snow mountain winter", "雪中望山", ["青山", "雪", "冬"], "夜雨月春夏秋"),
+        ({}, "night street", "夜过城", ["城", "夜", "街"], "雪霜雨春夏秋冬"),
+        ({}, "", "即事", [], "雪霜夜雨月春夏秋冬"),
+        ({"espresso": 0.4}, "indoor", "尝新", ["苦", "窗", "香"], "雪霜夜雨月春夏秋冬"),
+        ({"canoe": 0.4}, "people", "泛舟", ["扁舟"], "雪霜夜雨月春夏秋冬"),
+    ],
+)
+def test_the_subject_of_a_poem(things, seen, title, words, absent):
+    found = describe_outputs("a.jpg", outputs(things, seen), ["blue"])
+    assert (found.title, found.words) == (title, words)
+    assert {c for c in "雪霜夜雨月春夏秋冬" if c in found.absent} == set(absent)
+    assert set(found.absent) <= set(found.avoid) and not set(found.avoid) & set("".join(words))
+
+
+def test_what_may_be_there_is_not_forbidden():
+    assert "雪" not in describe_outputs("a.jpg", outputs({}, "mountain", maybe="snow"), []).avoid
+    assert "月" not in describe_outputs("a.jpg", outputs({}, "sea", maybe="dusk"), []).avoid
+    summer = describe_outputs("a.jpg", outputs({}, "summer day", maybe="snow dusk"), [])
+    assert {"雪", "月", "秋"} <= set(summer.avoid)  # what is seen forbids them
+
+
+def test_colours_forbid_what_they_are_not():
+    green, yellow = (describe_outputs("a.jpg", outputs(), [name, "blue"]).avoid for name in ("green", "yellow"))
+    assert "枯" in green and "绿" not in green and "枯" not in yellow and "绿" in yellow
+
+
+def test_a_creature_that_is_not_sure_is_not_named():
+    found = describe_outputs("a.jpg", outputs({"hyena": 0.45, "lion": 0.3}, "animal"), [])
+    assert [sight.name for sight, _ in found.seen] == ["animal"] and found.title == "即事"
+
+
+def test_in_words_and_json():
+    found = describe_outputs("a.jpg", outputs({"red fox": 0.7}, "snow"), ["white", "grey"])
+    assert str(found) == "a.jpg: 赤狐 red fox 70%, 雪 snow 90%, 白 white, 灰 grey"
+    facts = found.as_dict()
+    assert facts["seen"][1] == {"name": "snow", "chinese": "雪", "kind": "weather", "probability": 0.9}
+    assert facts["poem"]["title"] == "咏狐" and facts["colors"] == ["white", "grey"]
+    nothing = describe_outputs("b.jpg", outputs(), [])
+    assert str(nothing) == "b.jpg: nothing that is clear"
+
+
+@pytest.mark.parametrize(
+    "rgb, name",
+    [
+        ((200, 30, 30), "red"),
+        ((60, 120, 220), "blue"),
+        ((40, 160, 60), "green"),
+        ((240, 240, 240), "white"),
+        ((10, 10, 12), "black"),
+        ((128, 128, 128), "grey"),
+        ((250, 220, 40), "yellow"),
+    ],
+)
+def test_colors(rgb, name):
+    picture = np.full((90, 120, 3), rgb, np.uint8)
+    picture[:5] = 255 - np.array(rgb)  # a twentieth of another one
+    assert main_colors(picture) == [name] and name in COLORS
+
+
+def test_two_colors_the_larger_part_first():
+    picture = np.zeros((100, 100, 3), np.uint8)
+    picture[:30] = (60, 120, 220)
+    assert main_colors(picture) == ["black", "blue"]
+
+
+# ------------------------------------------------------------------------------- the answer of cat or dog, and the gate
+
+
+@pytest.mark.parametrize(
+    "things, label, text",
+    [
+        ({"golden retriever": 0.8}, "dog", "a.jpg: dog 98.2% (golden retriever 80.0%)"),
+        ({"golden retriever": 0.15, "tabby": 0.1}, "dog", "a.jpg: dog 98.2%"),  # no breed is sure enough
+        ({"red fox": 0.82, "kit fox": 0.1}, "neither", "a.jpg: neither: red fox 82.0%"),
+        ({}, "neither", "a.jpg: neither (rather dog) 98.2%"),  # 123 of 1,000 equal ones are cats and dogs
+        ({"red fox": 0.2, "chair": 0.2, "alp": 0.2, "pier": 0.2}, "neither", "a.jpg: neither (rather dog) 98.2%"),
+    ],
+)
+def test_what_is_neither_and_the_breed(things, label, text):
+    model = EfficientNetLite0(["dog", "cat"])
+    things = {"rocking chair" if name == "chair" else name: chance for name, chance in things.items()}
+    answer, best = _answer(model, outputs(things), 0.7, Answer("a.jpg"))
+    assert (answer.label, best, str(answer)) == (label, 0, text)
+    assert ("seen" in answer.as_dict()) == ("(g" in text or ": red" in text)
+
+
+def test_classes_that_imagenet_does_not_have_have_no_gate():
+    answer, _ = _answer(EfficientNetLite0(["tulip", "rose"]), outputs({"red fox": 0.9}), 0.7, Answer("a.jpg"))
+    assert str(answer) == "a.jpg: tulip 98.2%"
+
+
+# -------------------------------------------------------------------------------------------------------- the commands
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("photos") / "grey.png"
+    Image.fromarray(np.full((64, 80, 3), 128, np.uint8)).save(path)
+    return str(path)
+
+
+def test_the_command(photo, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    torch.manual_seed(0)
+    EfficientNetLite0(["cat", "dog"]).save(tmp_path / "eye.safetensors", recognises=True, image_size=64)
+    load = f"--load={tmp_path / 'eye.safetensors'}"
+    assert main.main(["describe", photo, load]) == 0
+    assert capsys.readouterr().out == f"{photo}: nothing that is clear, 灰 grey\n"
+    assert main.main(["describe", photo, str(tmp_path / "broken.jpg"), load, "--json"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["poem"]["title"] == "即事" and "error" in lines[1]
+
+
+def test_a_classifier_of_its_own_classes_cannot(photo, tmp_path, capsys):
+    LeNet(["cat", "dog"]).save(tmp_path / "lenet.safetensors")
+    assert main.main(["describe", photo, f"--load={tmp_path / 'lenet.safetensors'}"]) == 2
+    assert "--load: this classifier knows its own classes only" in capsys.readouterr().err
+    with pytest.raises(UserError, match="its own classes only"):
+        Classifier(tmp_path / "lenet.safetensors").describe(photo)
+
+
+class Known(EfficientNetLite0):
+    """Sees in a picture what its first pixel's red says: that probability of a dog."""
+
+    def feature_maps(self, image):
+        return image[:, :1, :1, :1].expand(-1, 1280, 1, 1)
+
+    def recognise(self, maps):
+        share = maps[:, :1, 0, 0].clamp(1e-4, 1 - 1e-4)  # (B, 1)
+        logits = torch.full((len(maps), 1000), -30.0)
+        logits[:, :1], logits[:, 207:208] = (1 - share).log(), share.log()  # a tench, or a golden retriever
+        return {"imagenet": logits, "scenes": torch.zeros(len(maps), len(SCENES))}
+
+
+@pytest.mark.parametrize("share", [0.9, 0.02])
+def test_the_gate_of_drawings_is_lower(tmp_path, share):
+    """So that no more than one in a hundred of the validation pictures is shut out."""
+    sources, labels = [], torch.tensor([0, 1] * 10)
+    for number in range(20):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.full((40, 40, 3), round(255 * share), np.uint8)).save(path)
+        sources.append(Source(path.name, path))
+    model = Known(["cat", "dog"]).eval()
+    model.metadata["recognises"] = True
+    gate = calibrate_views(model, Pictures(sources, 32, 1), labels)["1"][2]
+    assert gate == pytest.approx(min(SOMETHING_ELSE, round(255 * share) / 255), rel=1e-3)
