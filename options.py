@@ -14,6 +14,7 @@ from utils.errors import UserError, did_you_mean, nearest
 
 Config = TypeVar("Config", bound="Options")
 ROOT = Path(__file__).parent
+LOSS_NETWORK = "checkpoints/loss_network.safetensors"
 POET, PAINTER, CLASSIFIER = SHIPPED = tuple(f"checkpoints/{name}.safetensors" for name in ("poet", "style", "dogcat"))
 
 

@@ -26,7 +26,7 @@ from config import MODEL, ClassifyConfig, GenerateConfig, PostcardConfig, Styliz
 from data.verse import Poem
 from infer.painting.names import both_names, chinese_name  # noqa: F401  for the page
 from infer.verse.tunes import tune_names  # noqa: F401  likewise
-from options import CLASSIFIER, PAINTER, POET, ROOT, is_missing, merge, shipped
+from options import CLASSIFIER, LOSS_NETWORK, PAINTER, POET, ROOT, is_missing, merge, shipped
 from utils.errors import UserError
 from utils.files import refuse_overwriting
 from utils.photo import as_photo, decoding, read
@@ -235,7 +235,7 @@ class Optimizer(_Painting):
 
         same = _pick(settings, "style_size", "precision", "steps")
         same["weights"] = settings.content_weight, settings.style_weight, settings.tv_weight
-        same |= {"network": settings.loss_network, "network_file": settings.vgg, "classifier": str(ROOT / CLASSIFIER)}
+        same |= {"network": settings.loss_network, "network_file": settings.vgg, "classifier": str(ROOT / LOSS_NETWORK)}
         return OptimizingPainter(self.style_image, device=pick_device(self.use_gpu), **same)
 
 

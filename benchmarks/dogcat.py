@@ -35,7 +35,7 @@ from data.dogcat import DogCatDataset  # noqa: E402
 from data.labels import choose_split, list_samples  # noqa: E402
 from data.views import Augmentation  # noqa: E402
 from infer.photo.classify import Settings, classify, find_pictures, open_model  # noqa: E402
-from models import MobileNetV2  # noqa: E402
+from models import Classifier  # noqa: E402
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 from tasks import make_task  # noqa: E402
 
@@ -120,6 +120,7 @@ def training(options: dict[str, Any] | None, frozen: str, folder: Path) -> Calla
         else:
             with tempfile.TemporaryDirectory() as cache:
                 data = {"data_root": folder, "cache": cache, "pretrained": "none", "freeze": frozen}
+                data["backbone"] = "mobilenet_v2"
                 task = make_task(task_config({"task": "dogcat", **data, **options}))
                 for _ in itertools.islice(our_training(task), epochs * math.ceil(len(files) / BATCH)):
                     pass
@@ -131,14 +132,13 @@ def training(options: dict[str, Any] | None, frozen: str, folder: Path) -> Calla
 def classifying(way: str, views: int, folder: Path) -> Callable[[Any], Any]:
     """What the pictures show: probabilities (N, K). way: plain, or a precision."""
     model, paths = open_model(CLASSIFIER), sorted(folder.iterdir())
-    network = mobilenet_v2(weights=None, num_classes=len(model.classes))
-    network.load_state_dict(MobileNetV2.load(CLASSIFIER).state_dict())
-    network.eval()
+    network = Classifier.load(CLASSIFIER)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (IMAGENET_MEAN, IMAGENET_STD))
 
     @torch.no_grad()
     def plain(number: int) -> tuple[int, Tensor]:
         dataset = PlainDogCat(paths, model.metadata["image_size"], train=False)
-        logits = torch.cat([network(dataset[i][0][None]) for i in range(len(dataset))])
+        logits = torch.cat([network((dataset[i][0] * std + mean)[None])["logits"] for i in range(len(dataset))])
         return len(paths), (logits / model.metadata["temperature"]).softmax(1)
 
     def ours(number: int) -> tuple[int, Tensor]:

@@ -1,7 +1,8 @@
 """Loss networks: frozen, pretrained features by layer name. They compare pictures; nothing here is trained.
 
 VGG-16 and VGG-19 (Simonyan & Zisserman 2015) and SqueezeNet 1.1 (Iandola et al. 2016), in torchvision's names, and
-`classifier`: EfficientNet-Lite0, such as the shipped one. Shapes: B pictures, C channels, H x W pixels.
+`classifier`: MobileNetV2 (Sandler et al. 2018), as it has learned to tell cats from dogs. Shapes: B pictures, C channels,
+H x W pixels.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 
 from models.basemodule import check_shape, read_state_dict, unwrap
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD, cached_weights_path, download, fold_batchnorm
-from models.efficientnet import EfficientNetLite0
 from utils.errors import UserError, did_you_mean
 from utils.hardware import nnpack_is_faster
 
@@ -24,6 +24,7 @@ DOWNLOADS = {
     "vgg16": "VGG16_Weights",
     "vgg19": "VGG19_Weights",
     "squeezenet": "SqueezeNet1_1_Weights",
+    "classifier": "MobileNet_V2_Weights",
 }
 LARGE = 32  # pixels: maps of which NNPACK is faster
 SMALLEST = 17  # pixels: of a shorter side the pooling leaves nothing
@@ -50,12 +51,12 @@ def choose_network(wanted: str, path: str, classifier: str) -> tuple[str, str, s
 def layer_names(network: str) -> dict[str, int]:
     """{name: index in torchvision's `features`}: relu1_1, relu1_2 …; of SqueezeNet relu1, fire2 … fire9.
 
-    Of the classifier relu0, its first layer, and relu2 … relu16: the wide layers that its blocks begin with.
+    Of the classifier relu0, relu2 … relu17: the wide layer that a block begins with, see `_expansion`.
     """
     if network == "squeezenet":
         return {"relu1": 1} | {f"fire{i}": index for i, index in enumerate((3, 4, 6, 7, 9, 10, 11, 12), 2)}
     if network == "classifier":
-        return {f"relu{index}": index for index in (0, *range(2, 17))}
+        return {f"relu{index}": index for index in (0, *range(2, 18))}
     names, index = {}, 0
     for block, count in enumerate(CONVOLUTIONS[network], 1):
         for number in range(1, count + 1):
@@ -88,10 +89,8 @@ class FeatureNetwork(nn.Module):
             self.expansions = nn.ModuleDict({name: _expansion(self.features[i]) for i, name in self.taps.items()})
             self.features[-1] = nn.Identity()  # of the last block only the expansion is looked at
             fold_batchnorm(self.features.eval())
-        own = EfficientNetLite0
-        mean, std = (own.pixel_mean, own.pixel_std) if self.classifier else (IMAGENET_MEAN, IMAGENET_STD)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
         self.layout = torch.channels_last
         if network in CONVOLUTIONS and nnpack_is_faster():
@@ -100,12 +99,8 @@ class FeatureNetwork(nn.Module):
         self.to(memory_format=self.layout)
 
     def _load(self, network: str, path: str) -> None:
-        if not path and network not in DOWNLOADS:
-            raise UserError(f"there are no weights of {network} to download; give the classifier's file", vgg=None)
         path = path or str(download(network, DOWNLOADS[network], "vgg"))
         tensors = unwrap(read_state_dict(path), path)
-        if network == "classifier":
-            tensors = {_place(name): tensor for name, tensor in tensors.items()}
         own = {k: v for k, v in self.features.state_dict().items() if not k.endswith("num_batches_tracked")}
         found = {k: tensors[f"features.{k}"].float() for k in own if f"features.{k}" in tensors}
         wrong = [k for k, v in own.items() if k not in found or found[k].shape != v.shape]
@@ -187,33 +182,21 @@ def _by_nnpack(layer: nn.Module) -> nn.Module:
     return result
 
 
-def _place(name: str) -> str:
-    """blocks.0.expand.0.weight of the classifier -> features.1.expand.0.weight; its first layer is features.0."""
-    part, _, rest = name.partition(".")
-    number, _, inner = rest.partition(".")
-    if part == "blocks" and number.isdecimal():
-        return f"features.{int(number) + 1}.{inner}"
-    return f"features.0.{rest}" if part == "stem" else name
-
-
 def _features(network: str) -> nn.Sequential:
-    if network == "classifier":
-        model = EfficientNetLite0(["any"])
-        return nn.Sequential(model.stem, *model.blocks)
     import torchvision  # takes a second: only if it is needed
 
-    name = {"squeezenet": "squeezenet1_1"}.get(network, network)
+    name = {"squeezenet": "squeezenet1_1", "classifier": "mobilenet_v2"}.get(network, network)
     return getattr(torchvision.models, name)(weights=None).features
 
 
 def _expansion(block: nn.Module) -> nn.Sequential:
-    """(B, C, H, W), what goes into a block of the classifier -> (B, 6 C, H, W): its wide first layer, for a loss.
+    """(B, C, H, W), what goes into a block of MobileNetV2 -> (B, 6 C, H, W): its wide first layer, for a loss.
 
     The channels are as BatchNorm measured them in training, mean 0 and variance 1, and then a ReLU: they count alike.
     The block's own, scaled and shifted and cut off at 6, have large means, and pictures of equal means little of the
     style. Nor do the narrow layers between blocks, which have no ReLU, serve (docs/decisions.md).
     """
-    *pad, conv, norm, _ = block.expand if hasattr(block, "expand") else block  # and ReLU6
+    conv, norm, _ = block.conv[0] if hasattr(block, "conv") else block  # and ReLU6
     plain = nn.BatchNorm2d(norm.num_features, norm.eps, affine=False).eval()
     plain.running_mean, plain.running_var = norm.running_mean, norm.running_var
-    return nn.Sequential(*pad, nn.utils.fuse_conv_bn_eval(conv.eval(), plain), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.utils.fuse_conv_bn_eval(conv.eval(), plain), nn.ReLU(inplace=True))

@@ -22,7 +22,7 @@ STYLE_LAYERS = {
     "vgg16": (("relu1_2", "relu2_2"), ("relu3_1", "relu4_1")),
     "vgg19": (("relu1_2", "relu2_2"), ("relu3_1", "relu4_1")),
     "squeezenet": (("relu1", "fire3"), ("fire4", "fire5")),
-    "classifier": (("relu0", "relu2"), ("relu4", "relu6")),
+    "classifier": (("relu0", "relu2"), ("relu4", "relu7")),
 }
 # Share of the style pictures' mean square: a plain grey photograph has hardly any features, and a loss relative to them
 # would be thousands of times that of others. The plainest of 250 photographs still had twice this share.

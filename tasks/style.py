@@ -29,7 +29,7 @@ from training.recorder import Recorder
 from utils.errors import UserError
 from utils.images import grid, save_image, to_uint8
 
-CLASSIFIER = Path(__file__).parent.parent / "checkpoints" / "dogcat.safetensors"
+CLASSIFIER = Path(__file__).parent.parent / "checkpoints" / "loss_network.safetensors"
 EXCESS_WEIGHT = 10.0  # of the mean square by which normalised values come near their bound
 STYLE_SIDE = 1.45  # by what the style pictures are larger than the crops: larger gives finer strokes, smaller no forms
 SHEET_SIDE = 256  # pixels, of a cell of the sheet: strokes are not to be judged on less
