@@ -1,8 +1,8 @@
 """Loss networks: frozen, pretrained features by layer name. They compare pictures; nothing here is trained.
 
 VGG-16 and VGG-19 (Simonyan & Zisserman 2015) and SqueezeNet 1.1 (Iandola et al. 2016), in torchvision's names, and
-`classifier`: MobileNetV2 (Sandler et al. 2018), as it has learned to tell cats from dogs. Shapes: B pictures, C channels,
-H x W pixels.
+`classifier`: MobileNetV2 (Sandler et al. 2018), as it has learned to tell cats from dogs. Shapes: B pictures, C
+channels, H x W pixels.
 """
 
 from collections.abc import Sequence
