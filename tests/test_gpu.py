@@ -85,7 +85,8 @@ def test_batches_for_a_gpu_come_from_pinned_memory(monkeypatch, kind):
 
 def test_conversion_to_synchronised_batchnorm(tmp_path):
     """The same network: names, parameters that the optimizer has, results, a file that loads without it."""
-    given = {"task": "dogcat", "pretrained": "none", "dropout": 0, "use_gpu": False, "sync_bn": True}
+    given = {"task": "dogcat", "backbone": "mobilenet_v2", "pretrained": "none", "dropout": 0, "use_gpu": False}
+    given["sync_bn"] = True
     task = make_task(parse(DogCatConfig, given))
     names, batch = list(task.model.state_dict()), task.trial_batch(64)
     before = task.step(task.model.train(), batch)["objective"]
