@@ -45,9 +45,9 @@ def add_api(service: Service, uploads: Uploads) -> None:
         return _send(rgb, "postcard", uploads), poem
 
     def classify(photo: FileData) -> dict:
-        """What the photograph shows: label (cat, dog or neither), and the probability of each."""
-        answer = service.classify(_take(photo, uploads), explain=False)
-        return {"label": answer.label, **answer.probabilities}
+        """What the photograph shows: label (cat, dog or neither), the probability of each; the breed or what it is."""
+        found = service.classify(_take(photo, uploads), explain=False).as_dict()
+        return {name: value for name, value in found.items() if name != "path"}
 
     for call in (compose, paint, postcard, classify):
         gr.api(report(call, str), api_name=call.__name__, concurrency_id="job", concurrency_limit=AT_ONCE)
