@@ -185,6 +185,9 @@ class DogCatTask(Task):
             if cfg.mixup:
                 inputs, target = mixup(inputs, target, cfg.mixup)
         distils = model.training and self.teacher is not None
+        if distils:  # compared in the same statistics, which then hold in the end
+            for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+                norm.eval()
         outputs = model(**{name: inputs}, recognise=distils)
         logits = outputs["logits"].float()  # (B, K)
         objective = -(target * logits.log_softmax(1)).sum(1).mean()

@@ -10,7 +10,8 @@ from safetensors import safe_open
 from sklearn import metrics
 
 from data.dogcat import CachedFeatures
-from models import Classifier
+from infer.photo.classify import Pictures, find_pictures
+from models import Classifier, EfficientNetLite0
 from tasks import dogcat
 from tests.dogcat import (
     BODY,
@@ -26,6 +27,7 @@ from tests.dogcat import (
     write_set,
 )
 from tests.servers import free_port
+from tests.test_loss_networks import randomise
 from tests.training import Process, arguments, kill_at_random, log_of, run, steps_done
 from training.parameters import freeze, train_mode
 from training.state import read_state
@@ -259,3 +261,32 @@ def test_pictures_of_neither_are_learnt_and_judged(pictures, tmp_path):
     assert all(2 < len(x) == len(y) <= 21 for x, y in curves) and curves[-2][1][-1] == 0.5
     with safe_open(tmp_path / "a" / "best.safetensors", "pt") as file:
         assert str(tmp_path) not in json.dumps(file.metadata())
+
+
+# ------------------------------------------------------------------- a network that knows more than its own classes
+
+
+def test_what_a_network_knows_besides_stays_as_far_as_its_body_does(pictures, tmp_path):
+    """Of the body nothing learns by default; where all of it does, distillation keeps ImageNet's answers nearer."""
+    torch.manual_seed(0)
+    start = randomise(EfficientNetLite0(["cat", "dog"])).eval()
+    torch.nn.init.normal_(start.imagenet_classifier.weight, std=0.1)
+    start.save(tmp_path / "eye.safetensors", recognises=True)
+    samples = map(Pictures(find_pictures([str(pictures / "val")]), 64, 1).__getitem__, range(20))
+    image = torch.cat([sample["views"] for sample in samples]) / 255  # (20, 3, 64, 64)
+    same = {"backbone": "efficientnet_lite0", "pretrained": tmp_path / "eye.safetensors", "image_size": 64}
+    same |= {"optimizer": "sgd", "lr": 0.02, "max_epoch": 4}
+    drift = {}
+    for name, more in (("default", {}), ("all", {"freeze": ""}), ("kept", {"freeze": "", "distill": 10})):
+        run(tmp_path, **options(tmp_path, pictures, run=name, **same, **more))
+        model = Classifier.load(tmp_path / name / "best.safetensors")
+        assert model.metadata["recognises"] == (name != "all")
+        with torch.no_grad():
+            now, before = (m.recognise(m.feature_maps(image))["imagenet"].softmax(1) for m in (model, start))
+        drift[name] = (now - before).abs().sum(1).mean().item()
+    assert drift["default"] < 1e-4 < drift["kept"] < 0.8 * drift["all"], drift
+
+
+def test_distillation_needs_something_that_is_known(pictures, tmp_path):
+    told = run(tmp_path, code=2, **options(tmp_path, pictures, distill=1))
+    assert "--distill: there is nothing else that this network knows" in told
