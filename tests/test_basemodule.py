@@ -16,7 +16,7 @@ from models.poet import Poet
 from models.transformer_net import StyleNetworks
 from utils.errors import UserError
 
-SHIPPED = Path(main.__file__).parent / "checkpoints" / "dogcat.safetensors"
+SHIPPED = Path(main.__file__).parent / "checkpoints" / "loss_network.safetensors"
 
 
 class Tiny(BaseModule):
