@@ -105,11 +105,11 @@ class Poet(_Model):
 
         asked = _pick(settings, *(f.name for f in dataclasses.fields(PoemSettings) if f.name != "lines"))
         asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
+        asked = PoemSettings(lines=lines or keep_verses(poem, settings.lock), **asked)
         if settings.picture:
             seen = Classifier().describe(settings.picture)
             _tell([seen])
-            asked |= seen.subject_with(**_pick(PoemSettings(**asked), "title", "keywords", "avoid"))
-        asked = PoemSettings(lines=lines or keep_verses(poem, settings.lock), **asked)
+            asked = dataclasses.replace(asked, **seen.subject_with(asked.title, asked.keywords, asked.avoid))
         vocabulary = Vocabulary(self.network.vocab)
         for name in ("prompt", "author", "acrostic"):  # the poems have remarks on title and keywords
             _tell(f"{name}: {remark}" for remark in vocabulary.remarks(getattr(asked, name)))
@@ -281,9 +281,7 @@ class Classifier(_Model):
     @property
     def recognises(self) -> bool:
         """Whether it sees more than its own classes, so that it can describe a picture."""
-        from infer.photo.classify import recognises
-
-        return recognises(self.network)
+        return self.network.recognises
 
     def describe(self, photo: Any, max_megapixels: float = 0) -> "Description":
         """What a photograph shows in words, and the poem it asks for. Raises UserError if it cannot be read."""

@@ -12,7 +12,7 @@ class Sight:
     """A class of the picture, or of something in it.
 
     Args:
-        kind: of ImageNet's classes dog, cat, bird, food, landscape …; of scenes place, thing, weather, hour, season.
+        kind: of ImageNet's classes dog, cat, bird, food …; of scenes place, subject, weather, hour, season, view.
         words: what classical verse calls it, the most apt first; may be empty.
         avoid: characters that a poem about it should not have: no moon by day.
     """

@@ -35,6 +35,16 @@ class Classifier(BaseModule):
         self.register_buffer("mean", torch.tensor(self.pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.pixel_std).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def image_size(self) -> int:
+        """Pixels, the side of the pictures that it was trained on."""
+        return int(self.metadata.get("image_size", 160))
+
+    @property
+    def recognises(self) -> bool:
+        """Whether what it knows besides its own classes holds: its body is that of the weights it started from."""
+        return bool(self.metadata.get("recognises"))
+
     def normalise(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in 0..1 -> the same with about mean 0 and variance 1, as in the training on ImageNet."""
         check_shape(image, (None, 3, None, None), "image")  # a grey one would become three times the same

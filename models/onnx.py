@@ -35,8 +35,7 @@ def export_classifier(model: Classifier, path: str | Path, temperature: float) -
     `image` (batch, 3, S, S) in 0..1 -> `probabilities` (batch, K) of one view, calibrated; of a network that knows more
     also `imagenet` (batch, 1000). Raises UserError if the place cannot be written.
     """
-    size = int(model.metadata.get("image_size", 160))
-    recognises = bool(model.metadata.get("recognises"))
+    size, recognises = model.image_size, model.recognises
     facts = {"classes": json.dumps(model.classes, ensure_ascii=False), "image_size": str(size)}
     outputs = ["probabilities", *(["imagenet"] if recognises else [])]
     _export(_Probabilities(model, temperature, recognises), path, torch.zeros(2, 3, size, size), outputs, {}, facts)

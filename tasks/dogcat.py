@@ -64,9 +64,9 @@ class DogCatTask(Task):
         if cfg.freeze == "auto":
             layers = (name for name, _ in self.model.named_parameters() if not name.startswith(self.model.head))
             body = ",".join(dict.fromkeys(f"{name.split('.')[0]}.*" for name in layers))
-            keeps = classify.recognises(self.model) and not cfg.distill
+            keeps = self.model.recognises and not cfg.distill
             self.cfg = dataclasses.replace(self.cfg, freeze=body if keeps else "")
-        if cfg.distill and not classify.recognises(self.model):
+        if cfg.distill and not self.model.recognises:
             raise UserError("there is nothing else that this network knows: start from the shipped one", distill=None)
         self.teacher = self._make_teacher() if cfg.distill else None
         self.calibration: dict[str, float] = {}
@@ -203,7 +203,7 @@ class DogCatTask(Task):
     def _forgetting(self, logits: Tensor, image: Tensor) -> Tensor:
         """How far ImageNet logits (B, 1000) are from those of the network as it was: Li & Hoiem 2016, equation 2."""
         with torch.no_grad():
-            known = self.teacher.to(image.device)(image, recognise=True)["imagenet"].float()  # (B, 1000)
+            known = self.teacher(image, recognise=True)["imagenet"].float()  # (B, 1000)
         t = DISTILL_TEMPERATURE
         now, before = (logits.float() / t).log_softmax(1), (known / t).softmax(1)
         return F.kl_div(now, before, reduction="batchmean") * t * t
@@ -350,6 +350,11 @@ class DogCatTask(Task):
             raise UserError(f"none of the {len(samples)} pictures can be read; the first: {errors[0]}")
         return found, len(errors)
 
+    def to(self, device: str | torch.device) -> None:
+        super().to(device)
+        if self.teacher is not None:
+            self.teacher.to(device)
+
     @property
     def train_size(self) -> int:
         return len(self.pictures)
@@ -362,5 +367,5 @@ class DogCatTask(Task):
         return {"image": torch.zeros(1, 3, self.cfg.image_size, self.cfg.image_size)}
 
     def model_metadata(self) -> dict[str, Any]:
-        recognises = classify.recognises(self.model) and (self.body_frozen or self.teacher is not None)
+        recognises = self.model.recognises and (self.body_frozen or self.teacher is not None)
         return {"image_size": self.cfg.image_size, "recognises": recognises, **self.calibration}

@@ -22,6 +22,7 @@ from models.loss_networks import choose_network
 from models.lpips import LPIPS
 from models.perceptual import PerceptualLoss, total_variation
 from models.strokes import calm_places, likeness, same_texture, strokes
+from options import LOSS_NETWORK, ROOT
 from tasks.base import Task
 from tasks.style_metrics import compare_with_optimized, in_8_bits, measure
 from tasks.style_setup import by_style, choose, make_networks, style_pictures
@@ -29,7 +30,6 @@ from training.recorder import Recorder
 from utils.errors import UserError
 from utils.images import grid, save_image, to_uint8
 
-CLASSIFIER = Path(__file__).parent.parent / "checkpoints" / "loss_network.safetensors"
 EXCESS_WEIGHT = 10.0  # of the mean square by which normalised values come near their bound
 STYLE_SIDE = 1.45  # by what the style pictures are larger than the crops: larger gives finer strokes, smaller no forms
 SHEET_SIDE = 256  # pixels, of a cell of the sheet: strokes are not to be judged on less
@@ -56,7 +56,7 @@ class StyleTask(Task):
 
     def __init__(self, cfg: StyleConfig, arguments: dict[str, Any] | None = None):
         self.photos = list_pictures(cfg.data_root or EMBEDDED)
-        network = choose_network(cfg.loss_network, cfg.vgg, str(CLASSIFIER))
+        network = choose_network(cfg.loss_network, cfg.vgg, str(ROOT / LOSS_NETWORK))
         self.loss_network, self.loss_file, self.why = network
         self.cfg = dataclasses.replace(cfg, loss_network=self.loss_network)
         self.model, learning = make_networks(cfg, arguments)

@@ -21,7 +21,7 @@ from data.labels import list_samples
 from data.verse import FORMS, verses
 from data.vocabulary import SPECIALS
 from infer.painting.tiles import Painter
-from infer.photo.classify import VIEWS, Settings, classify, find_pictures, open_model, recognises
+from infer.photo.classify import VIEWS, Settings, classify, find_pictures, open_model
 from infer.verse.check import check
 from infer.verse.compose import compose
 from infer.verse.rhyme import RhymeTable
@@ -230,7 +230,7 @@ def test_the_painter_is_judged_as_shipped_from_any_folder(tmp_path, monkeypatch,
 
 def test_the_classifier_is_small_and_knows_itself():
     model = open_model(DOGCAT)
-    assert DOGCAT.stat().st_size < 11e6 and recognises(model)
+    assert DOGCAT.stat().st_size < 11e6 and model.recognises
     assert model.classes == ["cat", "dog"] and model.metadata["image_size"] == 224
     assert 0.1 < model.metadata["temperature"] < 10 and 0.5 < model.metadata["threshold"] < 0.9
     assert [len(found) for found in model.metadata["calibration"].values()] == [3] * len(VIEWS)

@@ -108,13 +108,8 @@ def outputs_of(model: Classifier, image: Tensor, precision: str = "fp32") -> dic
     image = image.contiguous(memory_format=torch.channels_last).float() / 255
     with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
         maps = model.pool(model.feature_maps(image))
-        outputs = {"logits": model.classify(maps)} | (model.recognise(maps) if recognises(model) else {})
+        outputs = {"logits": model.classify(maps)} | (model.recognise(maps) if model.recognises else {})
         return {name: logits.float() for name, logits in outputs.items()}
-
-
-def recognises(model: Classifier) -> bool:
-    """Whether what the network knows besides its own classes holds: its body is that of the weights it started from."""
-    return bool(model.metadata.get("recognises"))
 
 
 def classifying_precision(wanted: str, model: Classifier) -> str:
@@ -154,12 +149,14 @@ def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, worke
     if not found:
         return {}
     known, result = labels[list(found)], {}  # (N)
+    own = own_classes(model.classes) if model.recognises else []
     for views in (views for views in VIEWS if views <= pictures.views):
         logits = torch.stack([outputs["logits"][:views].mean(0) for outputs in found.values()])  # (N, K)
-        shares = [own_share(model, outputs, views) for outputs in found.values()]
-        gate = min(SOMETHING_ELSE, torch.tensor(shares).quantile(UNSURE).item())
-        unsure = DOUBTFUL if recognises(model) and own_classes(model.classes) else UNSURE
-        result[str(views)] = [*calibrate(logits, known, unsure), gate]
+        gate = SOMETHING_ELSE
+        if own:
+            shares = [own_share(mean_chances(outputs["imagenet"][:views]), own) for outputs in found.values()]
+            gate = min(gate, torch.tensor(shares).quantile(UNSURE).item())
+        result[str(views)] = [*calibrate(logits, known, DOUBTFUL if own else UNSURE), gate]
     return result
 
 
@@ -177,12 +174,13 @@ def probabilities(model: Classifier, logits: Tensor) -> Tensor:
     return (logits.mean(-2) / temperature).softmax(-1)
 
 
-def own_share(model: Classifier, outputs: dict[str, Tensor], views: int) -> float:
-    """The probability of ImageNet's classes of the own kinds together; 1 if the own classes are no such kinds."""
-    own = own_classes(model.classes) if "imagenet" in outputs else []
-    if not own:
-        return 1.0
-    seen = outputs["imagenet"][:views].mean(0).softmax(0)  # (1000)
+def mean_chances(logits: Tensor) -> Tensor:
+    """Logits of the views (V, 1000) -> probabilities (1000)."""
+    return logits.mean(0).softmax(0)
+
+
+def own_share(seen: Tensor, own: Sequence[tuple[int, ...]]) -> float:
+    """The probability of the `own` ones of ImageNet's classes (see `own_classes`), of `seen` (1000), together."""
     return sum(seen[list(numbers)].sum().item() for numbers in own)
 
 
@@ -263,10 +261,9 @@ def _answer(model: Classifier, outputs: dict[str, Tensor], threshold: float, ans
     own = own_classes(model.classes) if "imagenet" in outputs else []
     if not own:
         return answer, best
-    views = len(outputs["logits"])
-    seen = outputs["imagenet"].mean(0).softmax(0)  # (1000)
+    seen = mean_chances(outputs["imagenet"])  # (1000)
     candidates = torch.zeros_like(seen)
-    if threshold and own_share(model, outputs, views) < calibration(model, views)[2]:
+    if threshold and own_share(seen, own) < calibration(model, len(outputs["logits"]))[2]:
         answer, candidates = replace(answer, label="neither"), seen.clone()
         candidates[[number for numbers in own for number in numbers]] = 0
     elif label != "neither":  # its breed, if it is sure enough
@@ -303,8 +300,7 @@ def classify(
     """An answer for each picture, in order, broken ones too; of those numbers in `share`, if processes share them."""
     threshold = settings.threshold if settings.threshold >= 0 else calibration(model, settings.views)[1]
     share = range(len(sources)) if share is None else share
-    size = int(model.metadata.get("image_size", 160))
-    pictures = Pictures([sources[i] for i in share], size, settings.views, settings.max_megapixels)
+    pictures = Pictures([sources[i] for i in share], model.image_size, settings.views, settings.max_megapixels)
     paths = overlay_paths(sources, settings.out) if settings.explain and settings.out is not None else []
     for index, outputs, remark in predict(model, pictures, settings.precision, workers=settings.workers):
         source = pictures.sources[index]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.photos import Source, read_source
 from data.sights import Sight, imagenet_classes, scenes
-from infer.photo.classify import Pictures, predict, recognises
+from infer.photo.classify import Pictures, mean_chances, predict
 from models.classifier import Classifier
 from utils.errors import UserError
 
@@ -125,9 +125,9 @@ class Description:
 
 def describe(model: Classifier, sources: Sequence[Source], max_megapixels: float = 0) -> Iterator[Description]:
     """What each of the pictures shows, in order. Raises UserError for a network that knows its own classes only."""
-    if not recognises(model):
+    if not model.recognises:
         raise UserError("this classifier knows its own classes only; the shipped one describes pictures", load=None)
-    size = int(model.metadata.get("image_size", 160))
+    size = model.image_size
     for index, outputs, remark in predict(model, Pictures(sources, size, VIEWS, max_megapixels)):
         name = sources[index].name
         if outputs is None:
@@ -139,7 +139,7 @@ def describe(model: Classifier, sources: Sequence[Source], max_megapixels: float
 
 def describe_outputs(path: str, outputs: dict[str, Tensor], colors: list[str]) -> Description:
     """From the outputs {"imagenet": (V, 1000), "scenes": (V, S)} of the views of a picture."""
-    things = outputs["imagenet"].mean(0).softmax(0).tolist()  # 1000
+    things = mean_chances(outputs["imagenet"]).tolist()  # 1000
     chances = outputs["scenes"].mean(0).sigmoid().tolist()  # S
     seen = []
     for sights, found, least, most in (

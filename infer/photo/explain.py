@@ -55,7 +55,7 @@ def grad_cam(model: Classifier, image: Tensor, target: Tensor) -> Tensor:
 def explain_prediction(model: Classifier, rgb: np.ndarray, target: int) -> np.ndarray:
     """(H, W, 3) uint8 -> the same with what speaks for class number `target` in warm colours."""
     height, width = rgb.shape[:2]
-    side = int(model.metadata.get("image_size", 160)) * MARGIN
+    side = model.image_size * MARGIN
     scale = side / min(width, height)
     small = Image.fromarray(rgb).resize(tuple(round(min(x * scale, LONGEST * side)) for x in (width, height)))
     image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255  # (1, 3, H', W')

@@ -167,7 +167,8 @@ class Lexicon:
         """`masks` in which the characters `avoid` may stand nowhere. Raises UserError if nothing is left."""
         if not avoid:
             return self.masks
-        avoided = torch.tensor([c in set(avoid) and c.isalnum() for c in self.vocabulary.characters])
+        letters = set(filter(str.isalnum, avoid))
+        avoided = torch.tensor([c in letters for c in self.vocabulary.characters])
         masks = {kind: mask | avoided.to(mask.device) for kind, mask in self.masks.items()}
         if any(mask.all() for mask in masks.values()):
             raise UserError("leaves no characters to write with", avoid=None)
