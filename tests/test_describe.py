@@ -11,7 +11,8 @@ import main
 from data.photos import Source
 from data.sights import imagenet_classes, scenes
 from infer.photo.classify import SOMETHING_ELSE, Answer, Pictures, _answer, calibrate_views
-from infer.photo.describe import COLORS, describe_outputs, main_colors
+from infer.photo.describe import COLORS, describe_outputs
+from infer.photo.pixels import horizon, main_colors
 from models import EfficientNetLite0, LeNet
 from shihua import Classifier
 from utils.errors import UserError
@@ -186,3 +187,21 @@ def test_the_gate_of_drawings_is_lower(tmp_path, share):
     model.metadata["recognises"] = True
     gate = calibrate_views(model, Pictures(sources, 32, 1), labels)["1"][2]
     assert gate == pytest.approx(min(SOMETHING_ELSE, round(255 * share) / 255), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "height, tilt, least, most", [(0.3, 0, 0.95, 1), (0.6, 0, 0.95, 1), (0.9, 0, 0, 0), (0.4, 0.3, 0, 0.3)]
+)
+def test_a_horizon_is_level_and_not_at_the_foot(height, tilt, least, most):
+    y, x = np.mgrid[0:120, 0:160] / [[[120]], [[160]]]
+    sky = y < height + tilt * (x - 0.5)
+    picture = np.where(sky[..., None], (150, 190, 230), (40, 90, 120)).astype(np.uint8)
+    assert least <= horizon(picture) <= most
+    assert horizon(np.full_like(picture, 120)) == 0
+
+
+def test_a_horizon_is_named_in_the_open_only():
+    sea = describe_outputs("a.jpg", outputs({}, "sea sky day"), ["blue"], level=0.9)
+    assert "地平线 horizon 90%" in str(sea) and sea.words == ["海", "天", "极目"]
+    for seen, level in (("sea day", 0.9), ("sea sky day", 0.5), ("street sky sea", 0.9)):
+        assert "horizon" not in str(describe_outputs("a.jpg", outputs({}, seen), ["blue"], level))

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from data.photos import Source, read_source
 from data.sights import Sight, imagenet_classes, scenes
 from infer.photo.classify import Pictures, mean_chances, predict
+from infer.photo.pixels import horizon, main_colors
 from models.classifier import Classifier
 from utils.errors import UserError
 
@@ -22,7 +21,6 @@ VIEWS = 6  # the whole picture among them, see `crops`
 THING, CLEAR, SCENE = 0.35, 0.5, 0.6  # probability from which on a thing, a creature, a scene is named
 POSSIBLE = 0.2  # probability from which on something may be there, so that a poem may speak of it
 MOST_THINGS, MOST_WORDS = 3, 3
-SHARE = 0.15  # of the pixels, that a colour needs to be named
 
 ABOUT = ("dog", "cat", "bird", "fish", "insect", "reptile", "sea", "animal", "plant", "instrument")
 TIMES = {"snow": "雪中", "rain": "雨中", "fog": "雾中", "night": "夜", "dusk": "晚"}
@@ -31,6 +29,9 @@ PLACES = {"boat": "泛舟", "sea": "望海", "mountain": "望山", "oldhouse": "
 PLACES |= {"desert": "沙上", "forest": "入林", "field": "野望", "house": "村居", "street": "过城", "road": "道中"}
 PLACES |= {"food": "尝新", "indoor": "闲居"}
 SCENE_KINDS = {scene.kind for scene in scenes()}
+HORIZON = Sight("horizon", "view", "地平线", ("极目",))
+OPEN, CLOSED = {"sea", "water", "field", "desert"}, {"indoor", "house", "street"}  # scenes with a horizon, and without
+LEVEL = 0.7  # of the picture's width that has to agree about the horizon
 GLOOM = "病贫死鬼哭坟"  # not on a postcard
 # Characters that verse is fond of, and that contradict a picture in which none of these scenes can be seen.
 NEEDS = {"雪冰冻": ("snow", "winter"), "霜": ("snow", "winter", "autumn"), "夜宵更": ("night",), "雨": ("rain",)}
@@ -39,7 +40,6 @@ NEEDS |= {"冬": ("winter", "snow"), "峰壑岭": ("mountain",), "海潮": ("sea
 NEEDS |= {"舟船帆": ("sea", "water", "boat")}
 DRY, LUSH = "枯黄荒", "绿翠"  # nor in a green picture, and in one that is yellow or orange without green
 
-HUES = ((15, "red"), (40, "orange"), (70, "yellow"), (165, "green"), (260, "blue"), (300, "purple"), (345, "pink"))
 COLORS = {"red": "红", "orange": "橙", "yellow": "黄", "green": "绿", "blue": "青", "purple": "紫", "pink": "粉"}
 COLORS |= {"white": "白", "black": "黑", "grey": "灰"}
 
@@ -134,11 +134,11 @@ def describe(model: Classifier, sources: Sequence[Source], max_megapixels: float
             yield Description(name, error=remark)
         else:
             rgb = read_source(sources[index], size, max_megapixels).on("white")
-            yield replace(describe_outputs(name, outputs, main_colors(rgb)), note=remark)
+            yield replace(describe_outputs(name, outputs, main_colors(rgb), horizon(rgb)), note=remark)
 
 
-def describe_outputs(path: str, outputs: dict[str, Tensor], colors: list[str]) -> Description:
-    """From the outputs {"imagenet": (V, 1000), "scenes": (V, S)} of the views of a picture."""
+def describe_outputs(path: str, outputs: dict[str, Tensor], colors: list[str], level: float = 0.0) -> Description:
+    """From the outputs {"imagenet": (V, 1000), "scenes": (V, S)} of the views of a picture; `level`: `horizon`."""
     things = mean_chances(outputs["imagenet"]).tolist()  # 1000
     chances = outputs["scenes"].mean(0).sigmoid().tolist()  # S
     seen = []
@@ -148,24 +148,12 @@ def describe_outputs(path: str, outputs: dict[str, Tensor], colors: list[str]) -
     ):
         ranked = sorted(zip(sights, found, strict=True), key=lambda pair: -pair[1])[:most]
         seen += [(s, chance) for s, chance in ranked if chance >= (CLEAR if s.kind in ABOUT else least)]
+    named = {sight.name for sight, _ in seen}
+    if level >= LEVEL and "sky" in named and named & OPEN and not named & CLOSED:
+        seen.append((HORIZON, level))
     possible = {sight.name for sight, chance in zip(scenes(), chances, strict=True) if chance >= POSSIBLE}
     possible |= {sight.kind for sight, _ in seen}  # a boat, food
     absent = GLOOM + "".join(text for text, needed in NEEDS.items() if not possible & set(needed))
     if {"green", "yellow", "orange"} & set(colors):
         absent += DRY if "green" in colors else LUSH
     return Description(path, seen, colors, absent)
-
-
-def main_colors(rgb: np.ndarray, most: int = 3) -> list[str]:
-    """The names of the colours that fill a good part of a picture (H, W, 3) uint8, the most frequent first."""
-    small = Image.fromarray(rgb).resize((64, 64), Image.Resampling.BOX).convert("HSV")
-    hue, saturation, value = np.moveaxis(np.array(small, np.float32) / 255, 2, 0)  # (64, 64) each
-    names = np.full(hue.shape, "red", "U6")  # also what is above the last hue
-    for limit, name in reversed(HUES):
-        names[hue * 360 < limit] = name
-    names[saturation < 0.15] = "grey"
-    names[(saturation < 0.15) & (value > 0.8)] = "white"
-    names[value < 0.2] = "black"
-    found, counts = np.unique(names, return_counts=True)
-    ranked = sorted(zip(counts.tolist(), found.tolist(), strict=True), reverse=True)
-    return [name for count, name in ranked if count >= SHARE * hue.size][:most]
