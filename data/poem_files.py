@@ -34,7 +34,7 @@ from utils.errors import UserError
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".npz")
 NO_POEMS = (".", "README", "LICENSE")  # how the names of files start that lie in folders of poems and hold none
-EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "poetry.jsonl"
+EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "poetry"
 
 
 def read_poems(path: str | Path) -> list[Poem]:

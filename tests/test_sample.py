@@ -1,5 +1,6 @@
 """dataset/sample: the pictures that a training starts with when it is given none."""
 
+import random
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,10 @@ from PIL import Image
 
 from data.labels import class_names, list_samples
 from data.photos import EMBEDDED, HELD_OUT, choose_split, list_pictures
+from data.poem_files import EMBEDDED as POETRY
+from data.poem_files import read_poems
+from data.verse import split_verses
+from shihua import Poet
 
 SAMPLE = EMBEDDED.parent
 
@@ -43,3 +48,13 @@ def test_they_are_small_and_of_the_size_that_the_readme_tells():
     for path in files(EMBEDDED).values():
         with Image.open(path) as image:
             assert tuple(sorted(image.size)) == sides and image.format == "JPEG" and image.mode == "RGB"
+
+
+def test_the_poems_are_regular_and_no_verse_occurs_twice():
+    poems = read_poems(POETRY / "written.jsonl.xz")
+    assert len(poems) >= 5000 and (POETRY / "written.jsonl.xz").stat().st_size < 600_000
+    assert {poem.form for poem in poems} == {"五绝", "七绝"}
+    assert len({(poem.title, poem.form) for poem in poems}) == len(poems)
+    assert max(Counter(verse for poem in poems for verse in split_verses(poem.lines)).values()) == 1
+    check = Poet().check
+    assert all(check(poem.lines).regular for poem in random.Random(0).sample(poems, 300))

@@ -115,7 +115,7 @@ def test_it_knows_the_verses_of_its_corpus(poet):
 
 def test_title_and_author_are_heeded(tmp_path):
     """Given a title, the poet finds the poem that belongs to it likelier than under another title."""
-    lines = (ROOT / "dataset" / "sample" / "poetry.jsonl").read_text(encoding="utf-8").splitlines()[:300]
+    lines = (ROOT / "dataset" / "sample" / "poetry" / "quatrains.jsonl").read_text(encoding="utf-8").splitlines()[:300]
     (tmp_path / "poems.jsonl").write_text("\n".join(lines), encoding="utf-8")
     own = [json.loads(line) for line in lines]
     task = make_task(parse(PoetConfig, {"load": POET, "data_root": tmp_path / "poems.jsonl"}))
