@@ -92,13 +92,14 @@ class DefaultConfig(Options):
 class PoetConfig(DefaultConfig):
     """Options of train, val and test with --task=poet."""
 
-    batch_size: int = option(8, "sequences in a batch (of all devices together)", minimum=1)
+    batch_size: int = option(2, "sequences in a batch (of all devices together)", minimum=1)
+    max_epoch: int = option(3, "number of epochs")
     lr: float = option(5e-3, "learning rate")
     backbone: str = option("lstm", "network between embedding and output", ("lstm", "transformer"))
     embed: int = option(192, "size of the character embedding, and width of a Transformer", minimum=1)
-    hidden: int = option(384, "hidden size of the LSTM, or of a Transformer's feed-forward layers", minimum=1)
-    layers: int = option(2, "layers of the LSTM or Transformer", minimum=1)
-    attention: int = option(192, "size of the attention after the LSTM; 0: none")
+    hidden: int = option(256, "hidden size of the LSTM, or of a Transformer's feed-forward layers", minimum=1)
+    layers: int = option(1, "layers of the LSTM or Transformer", minimum=1)
+    attention: int = option(128, "size of the attention after the LSTM; 0: none")
     dropout: float = option(0.2, "dropout at the inputs and outputs of the layers", maximum=1)
     init: str = option("", "poet's file to take weights from where they fit: sizes, characters may differ", reads=MODEL)
     rhymes: str = option("", "JSON file of tones and rhymes; empty: the poet's", reads="a JSON file of tones, rhymes")

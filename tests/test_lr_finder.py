@@ -111,7 +111,9 @@ def test_the_network_is_in_training_mode(pictures, monkeypatch, tmp_path):
 
 def test_the_suggested_rate_trains_the_poet(tmp_path):
     """On real verse: of random characters nothing can be learned, so that any rate might be suggested."""
-    given = options(tmp_path, samples=0, data_root=EMBEDDED / "quatrains.jsonl", batch_size=16, row_length=128, hidden=64, embed=64)
+    given = options(
+        tmp_path, samples=0, data_root=EMBEDDED / "quatrains.jsonl", batch_size=16, row_length=128, hidden=64, embed=64
+    )
     found = find_lr(parse(PoetConfig, given), 80)
     assert not list(tmp_path.glob("*/last.pt"))
     assert found["suggestion"] < found["lr"][int(np.argmin(found["loss"]))]
