@@ -4,7 +4,7 @@ The blocks of docs/tutorial.md are gone through in their order, in a copy of the
 does; what the commands print takes the place of what stands there, in both languages. A line `…` stands for any number
 of lines. tests/test_tutorial.py goes through the same blocks on a small scale.
 
-It takes three whole trainings of the poet, and a few short ones.
+It takes two whole trainings of the poet, and a few short ones.
 """
 
 import fcntl
@@ -187,7 +187,7 @@ def execute_notebook(folder: Path) -> nbformat.NotebookNode:
     """The notebook, executed in a copy of the project. Raises CellExecutionError for a cell that fails."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     place = {"metadata": {"path": str(folder)}}
-    return NotebookClient(notebook, timeout=None, record_timing=False, resources=place).execute()
+    return NotebookClient(notebook, record_timing=False, coalesce_streams=True, resources=place).execute()
 
 
 def renew_notebook() -> None:

@@ -15,7 +15,7 @@ from utils.errors import UserError
 
 TEXTS = [path.read_text(encoding="utf-8") for path in TUTORIALS]
 STEPS = [list(steps(text)) for text in TEXTS]
-SMALL = {"embed": 12, "hidden": 16, "layers": 1, "attention": 0, "max_epoch": 12, "use_visdom": False, "use_gpu": False}
+SMALL = {"embed": 12, "hidden": 16, "layers": 1, "attention": 0, "max_epoch": 40, "use_visdom": False, "use_gpu": False}
 
 
 def shrink(folder: Path) -> None:
