@@ -2,7 +2,7 @@
 
 The blocks of docs/tutorial.md are gone through in their order, in a copy of the project and at a terminal, as a reader
 does; what the commands print takes the place of what stands there, in both languages. A line `…` stands for any number
-of lines. tests/test_tutorial.py goes through the same blocks on a small scale.
+of lines, and stays; elsewhere `…` stands for what is not known yet. tests/test_tutorial.py goes through the same blocks on a small scale.
 
 It takes two whole trainings of the poet, and a few short ones.
 """
@@ -159,10 +159,9 @@ def tidy(printed: str) -> str:
 
 
 def refreshed(step: Step, printed: str) -> list[str]:
-    """The lines of a step as they were printed now; where `…` stands in them they stay."""
+    """The lines of a step as they were printed now; lines that are left out stay left out."""
     now = iter(pattern(step.lines).fullmatch(printed).groups())
-    lines = [(line, line if line == "…" else next(now)) for line in step.lines]
-    return [old if "…" in old else new for old, new in lines]
+    return [line if line == "…" else next(now) for line in step.lines]
 
 
 def renew_tutorial() -> None:
