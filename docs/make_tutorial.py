@@ -2,9 +2,8 @@
 
 The blocks of docs/tutorial.md are gone through in their order, in a copy of the project and at a terminal, as a reader
 does; what the commands print takes the place of what stands there, in both languages. A line `…` stands for any number
-of lines, and stays; elsewhere `…` stands for what is not known yet. tests/test_tutorial.py goes through the same blocks on a small scale.
-
-It takes two whole trainings of the poet, and a few short ones.
+of lines, and stays; elsewhere `…` stands for what is not known yet. tests/test_tutorial.py goes through the same blocks
+on a small scale. It takes two whole trainings of the poet, and a few short ones.
 """
 
 import fcntl
