@@ -1,48 +1,17 @@
 """docs/cookbook.md: what it names stands where it says, and its code runs."""
 
-import ast
 import dataclasses
 import re
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 import config
 import main
+from tests.quotes import LINK, ROOT, squeezed, symbols
 
-ROOT = Path(main.__file__).parent
 TEXT = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 PROSE = re.sub(r"```.*?```", "", TEXT, flags=re.S)
-LINK = r"\[([\w./]+)(?:: ([\w.]+))?\]\(\.\./([\w./]+)\)"
-
-
-@cache
-def symbols(path: str) -> dict[str, str]:
-    """{dotted name: source} of what a Python file defines: functions, classes, their methods, fields and constants."""
-    source = (ROOT / path).read_text(encoding="utf-8")
-    lines, found = source.split("\n"), {}
-
-    def visit(body: list[ast.stmt], prefix: str) -> None:
-        for node in body:
-            names = []
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                names = [node.name]
-            elif isinstance(node, ast.AnnAssign | ast.Assign):
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
-            for name in names:
-                found[prefix + name] = "\n".join(lines[node.lineno - 1 : node.end_lineno])
-            if isinstance(node, ast.ClassDef):
-                visit(node.body, f"{prefix}{node.name}.")
-
-    visit(ast.parse(source).body, "")
-    return found
-
-
-def squeezed(text: str) -> str:
-    return re.sub(r"\s+", "", text)
 
 
 def test_files_and_symbols_are_there():
