@@ -178,8 +178,9 @@ def test_a_run_is_watched_while_it_goes_on(browser, tmp_path):
         page.locator(
             "[role=tabpanel]:visible td, [role=tabpanel]:visible [role=gridcell]", has_text="two"
         ).first.click()
-        page.get_by_label("继续训练 Go on").wait_for()
-        until(lambda: "--resume=" in page.get_by_label("继续训练 Go on").input_value())
+        page.get_by_text("继续训练 Go on").wait_for()
+        command = page.locator("[role=tabpanel]:visible textarea").first
+        until(lambda: command.input_value() == f"python main.py train --resume={demo.runs / 'two'}")
         page.get_by_text("第1首 <b>").first.wait_for()
         desk.screen("training")
         assert page.evaluate("window.hacked") is None
