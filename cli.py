@@ -265,8 +265,9 @@ def options_text(cls: type[Options], listed: dict[str, Callable], command: str) 
             default = "" if f.default == "" else f"={f.default}"
             choices = ", ".join(filter(None, f.metadata["choices"]))
             lines.append(f"  {'--' + f.name + default:24} {f.metadata['help']}{choices and f' ({choices})'}")
-            wrapped = textwrap.wrap("   ".join(listed.get(f.name, list)()), 70) if not_of_training else ()
-            lines += [" " * 27 + line for line in wrapped]
+            names = [name.replace(" ", "\u00a0") for name in listed.get(f.name, list)()] if not_of_training else []
+            wrapped = textwrap.wrap("   ".join(names), 70)  # both names of a style in one line
+            lines += [" " * 27 + line.replace("\u00a0", " ") for line in wrapped]
     return "\n".join(lines)
 
 

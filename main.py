@@ -20,7 +20,7 @@ import shihua
 from cli import Option, check_paths, no_arguments, parse, print_facts, print_results, progress_bar, say, task_options
 from data.verse import given_poems
 from infer.painting.names import both_names
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 from utils.text import parse_named_numbers
 
 NETWORK_ONLY = ("style", "strength", "load", "tile", "memory_limit")  # options of stylize
@@ -233,8 +233,10 @@ def runs(*args: str, **options: Option) -> None:
     from board.runs import read_runs, table
 
     found = read_runs(cfg.save_path)
-    if unknown := set(args) - {run["run"] for run in found}:
-        raise UserError(f"no run {min(unknown)} in {cfg.save_path}; there are {', '.join(run['run'] for run in found)}")
+    names = [run["run"] for run in found]
+    if unknown := sorted(set(args) - set(names)):
+        hint = did_you_mean(unknown[0], names) or f"; there are {', '.join(names)}"
+        raise UserError(f"no run {unknown[0]} in {cfg.save_path}{hint}")
     found = [run for run in found if not args or run["run"] in args]
     print("\n".join(json.dumps(run, ensure_ascii=False) for run in found) if cfg.json else table(found))
 

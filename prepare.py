@@ -60,7 +60,7 @@ def prepare(cfg: DefaultConfig, saved: dict[str, Any] | None, resources: ExitSta
         report(f"changed since the run was saved: {', '.join(changes)}")
     if torch.get_num_threads() != threads:
         report(f"torch has {torch.get_num_threads()} threads here, not {threads} as before: rounding will differ")
-    report(f"{task}\nrun: {folder}")
+    report(f"{task}\nrun: {folder}{board_address(cfg, folder)}")
     if fabric.is_global_zero:
         resources.enter_context(lock(folder))
         _ = cfg.resume or new_folder(cfg)  # again: another training may have ended here since
@@ -76,7 +76,7 @@ def prepare(cfg: DefaultConfig, saved: dict[str, Any] | None, resources: ExitSta
     recorder = Recorder(None)
     if fabric.is_global_zero:
         recorder = Recorder(folder, listeners(cfg, folder), resume_size=saved["log_size"] if saved else 0)
-        recorder.config(cfg.as_dict())
+        recorder.config(cfg.as_dict(), monitor=monitored(cfg, task), command=task.command)
     return Setup(cfg, task, fabric, folder, state, recorder, report)
 
 
@@ -156,6 +156,16 @@ def listeners(cfg: DefaultConfig, folder: Path) -> list[Sink]:
 
         sinks.append(TensorBoard(folder))
     return sinks
+
+
+def board_address(cfg: DefaultConfig, folder: Path) -> str:
+    """A line that says how to watch the run, if it is to be watched."""
+    if not cfg.use_visdom or cfg.fast_dev_run:
+        return ""
+    from board.server import env_address
+
+    port = "" if cfg.vis_port == DefaultConfig.vis_port else f" --port={cfg.vis_port}"
+    return f"\nboard: {env_address(cfg.env or folder.name, cfg.vis_port)}, if python main.py visdom{port} runs"
 
 
 def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:

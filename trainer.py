@@ -98,12 +98,21 @@ class Run:
             self.recorder.final(progress.step, progress.epoch, {**progress.best, "best_epoch": progress.best_epoch})
             if self.fabric.is_global_zero and best_file.exists():
                 self.task.finish(best_file, self.limit)
-        if progress.best:
-            best = f"{self.monitor} {short(progress.best[self.monitor], 4)}"
-            self.say(f"best {best} in epoch {progress.best_epoch + 1}: {best_file}")
-            if not self.cfg.fast_dev_run:  # whose file is gone at once
-                self.say(f"to use it: python main.py {self.task.command} --load={shlex.quote(str(best_file))}")
+        self.report_end(best_file)
         return progress.best
+
+    def report_end(self, best_file: Path) -> None:
+        """Says what was best, and how to use it."""
+        progress = self.progress
+        if not progress.best:
+            self.say(f"{self.monitor} was not a number in any epoch: there is no model file")
+            return
+        best = f"best {self.monitor} {short(progress.best[self.monitor], 4)} in epoch {progress.best_epoch + 1}"
+        if self.cfg.fast_dev_run:  # whose folder is gone at once
+            self.say(f"{best}; fast_dev_run: all of it ran, nothing is kept")
+        else:
+            self.say(f"{best}: {best_file}")
+            self.say(f"to use it: python main.py {self.task.command} --load={shlex.quote(str(best_file))}")
 
     def out_of_patience(self) -> bool:
         """Whether cfg.patience epochs have brought no improvement."""

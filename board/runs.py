@@ -1,43 +1,78 @@
 """The runs under a folder, side by side: where each stands, what it reached, and with which settings."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from training.recorder import LOG_NAME, read_log
-from utils.errors import UserError
+from training.state import BEST, is_training
+from utils.errors import UserError, reason_of
 from utils.files import metadata_of
 
 LOCATION = ("run", "env", "save_path", "resume", "load", "vis_port", "use_visdom", "debug_file", "save_every")
 
 
 def read_runs(folder: str | Path) -> list[dict[str, Any]]:
-    """Every run under `folder`, oldest first, with the metrics of its best epoch. Raises UserError if there is none."""
+    """Every run under `folder`, oldest first, see `read_run`. Raises UserError if there is none."""
     logs = sorted(Path(folder).glob(f"*/{LOG_NAME}"), key=lambda path: path.stat().st_mtime)
     if not logs:
         raise UserError("no run in it: start one with python main.py train, or give another folder", save_path=folder)
-    return [_summary(path.parent) for path in logs]
+    return [read_run(path.parent) for path in logs]
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    records = read_log(folder)
-    config = next((r["config"] for r in reversed(records) if r["kind"] == "config"), {})
+def read_run(folder: Path) -> dict[str, Any]:
+    """Where a run stands: running, finished, interrupted or broken (then "error" says why), and its best metrics.
+
+    "epoch" counts like the console: 3 while the third one is trained; "epochs" are those that were validated.
+    """
+    run = _summary(folder, _stamp(folder / LOG_NAME), _stamp(folder / BEST))
+    return run if run["state"] else {**run, "state": "running" if is_training(folder) else "interrupted"}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """(time of the last change, size) of a file; zeros if there is none."""
+    try:
+        return path.stat().st_mtime_ns, path.stat().st_size
+    except OSError:
+        return 0, 0
+
+
+@lru_cache(maxsize=512)
+def _summary(folder: Path, log: tuple[int, int], model: tuple[int, int]) -> dict[str, Any]:
+    """What log and model of these stamps say; the state is empty if the log has no end."""
+    run = {"run": folder.name, "task": "", "state": "", "epoch": 0, "epochs": 0, "seconds": 0.0, "best": {}}
+    run |= {"monitor": "", "command": "", "config": {}}
+    try:
+        records = read_log(folder)
+        if log[1] and not any(r.get("kind") == "config" for r in records):
+            raise ValueError("it has no options")
+        return run | (_facts(folder, records) if records else {})
+    except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+        return run | {"state": "broken", "error": f"{folder / LOG_NAME} cannot be read ({reason_of(error)})"}
+
+
+def _facts(folder: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
+    start = next(r for r in reversed(records) if r["kind"] == "config")
+    config = start["config"]
     final = next((r for r in reversed(records) if r["kind"] == "final"), None)
     validations = [r for r in records if r["kind"] == "epoch" and r["split"] == "val"]
-    seconds = sum(r.get("data_time", 0) + r.get("model_time", 0) for r in records if r["kind"] == "batch")
+    batches = [r for r in records if r["kind"] == "batch"]
     if final:
         best = {k: v for k, v in final["figures"].items() if k != "best_epoch"}
     else:
-        kept = json.loads(metadata_of(folder / "best.safetensors").get("metadata", "{}"))
+        kept = json.loads(metadata_of(folder / BEST).get("metadata", "{}"))
         best = next((r for r in validations if r["epoch"] == kept.get("epoch", 0) - 1), {})
         best = {k: v for k, v in best.items() if k not in ("kind", "split", "step", "epoch", "time", "lr_factor")}
     return {
-        "run": folder.name,
         "task": config.get("task", ""),
-        "state": "finished" if final else "unfinished",
+        "state": "finished" if final else "",
+        "epoch": max((r["epoch"] + 1 for r in batches + validations), default=0),
         "epochs": len({r["epoch"] for r in validations}),
-        "seconds": round(seconds, 1),
+        "seconds": round(sum(r.get("data_time", 0) + r.get("model_time", 0) for r in batches), 1),
         "best": best,
+        "monitor": start.get("monitor") or next(iter(best), ""),  # logs of older versions do not have it
+        "command": start.get("command", ""),
         "config": config,
     }
 

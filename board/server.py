@@ -221,5 +221,9 @@ def _env_of(folder: Path) -> str:
 
 
 def _address(port: int, folder: Path | None) -> str:
-    address = f"http://{HOST}:{port}"
-    return address if folder is None else f"{address}/env/{quote(_env_of(folder))}"
+    return f"http://localhost:{port}" if folder is None else env_address(_env_of(folder), port)
+
+
+def env_address(env: str, port: int) -> str:
+    """Where visdom shows an environment."""
+    return f"http://localhost:{port}/env/{quote(env_name(env))}"

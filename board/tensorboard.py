@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from board.charts import LEGENDS
+from board.windows import LEGENDS
 from infer.photo.charts import chart_style
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class TensorBoard:
             case "image":
                 with Image.open(self.folder / record["path"]) as picture:
                     write.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+                if caption := record.get("caption"):
+                    write.add_text(name, caption.replace("\n", "  \n"), step)
             case "histogram":
                 self._histogram(name, record["counts"], record["edges"], step)
             case "gradients":

@@ -1,21 +1,51 @@
-"""The tab that shows training runs, also while they go on: the board's panels (board/charts.py) in Gradio's plots."""
+"""The tab that shows training runs, also while they go on: a list, curves, samples, and the command to type next."""
 
 import html
-import json
+import shlex
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.components.plot import PlotData
+import numpy as np
+import pandas as pd
 
-from board.charts import Board
-from demo.parts import QUIET, report
+from board.charts import Board, recorded_image
+from board.runs import read_run
+from board.windows import spaced
+from demo.parts import QUIET, to_url
 from training.recorder import LOG_NAME, read_log
 from utils.errors import UserError
+from utils.text import short
 
-REFRESH = 3  # seconds between two looks at a run
-EMPTY = '<div class="empty"><p>还没有训练</p><small>No runs yet: python main.py train</small></div>'
-PAPER = {"paper_bgcolor": "#fbf8f1", "plot_bgcolor": "#fbf8f1"}
+REFRESH = 3  # seconds between two looks at the runs
+EPOCHS = 20  # newest epochs whose samples are shown
+SIDE = 640  # pixels, most width of a sample
+HEADERS = ["训练 Run", "状态 State", "轮 Epoch", "最佳 Best", "任务 Task"]
+STATES = {
+    "running": "训练中 running",
+    "finished": "已完成 finished",
+    "interrupted": "已中断 interrupted",
+    "broken": "日志损坏 broken log",
+}
+RESUME, USE = "继续训练 Go on", "使用模型 Use it"
+EMPTY = """<div class="empty"><p>还没有训练</p>
+<small>No runs yet. 在终端输入 Type in a terminal: <code>python main.py train</code></small></div>"""
+BROKEN = (
+    "这次训练的日志无法读取，其他训练不受影响。 The log of this run cannot be read; the other runs are shown as usual."
+)
+NOTHING = "第一轮结束后，这里会出现样例。 Samples appear after the first epoch."
+EPOCH = "第 {epoch} 轮 epoch {epoch}"
+# The last size of a plot that is removed comes when it is gone, and Gradio's script would fail on that.
+IGNORE_REMOVED = """() => {
+  window.SizeObserver ??= ResizeObserver;
+  window.ResizeObserver = class extends SizeObserver {
+    constructor(call) { super((sizes, observer) => sizes[0].target.isConnected && call(sizes, observer)); }
+  };
+}"""
+# A plot has no colour for a curve that comes later: all but these have room for that of the validation.
+ONLY_TRAINING = ("lr", "grad norm")
+SAMPLES = ("text", "image", "matrix")  # kinds of records
 
 
 class TrainingTab:
@@ -25,73 +55,171 @@ class TrainingTab:
         self.folder = Path(folder)
 
     def build(self, tab: gr.Tab) -> None:
-        with gr.Row():
-            run = gr.Dropdown([], label="训练 Run", scale=4, allow_custom_value=True)
-            follow = gr.Checkbox(True, label="跟踪 Follow", scale=1, min_width=120)
-        shown, timer = gr.JSON(visible="hidden"), gr.Timer(REFRESH, active=False)
-        tab.select(self.runs, [run, follow], [run, timer], **QUIET)
-        gr.on([tab.select, run.change, timer.tick], report(self.version), run, shown, **QUIET)
-        follow.change(lambda on: gr.update(active=on), follow, timer, **QUIET)
-        gr.render(shown, triggers=[shown.change], show_progress="hidden")(self.show)
+        chosen, shown, timer = gr.State(""), gr.JSON(visible="hidden"), gr.Timer(REFRESH, active=False)
+        empty = gr.HTML(EMPTY)
+        with gr.Column(visible=False) as content:
+            runs = gr.Dataframe(headers=HEADERS, interactive=False, max_height=240, wrap=True, buttons=[])
+            about = gr.HTML()
+            with gr.Row():
+                resume, use = (gr.Textbox(label=name, interactive=False, buttons=["copy"]) for name in (RESUME, USE))
+            gr.render(chosen, triggers=[shown.change], show_progress="hidden")(self.draw)
+            samples = gr.HTML()
+        outputs = [chosen, shown, empty, content, runs, about, resume, use, samples]
+        gr.on([tab.select, timer.tick], self.look, [chosen, shown], outputs, **QUIET)
+        runs.select(self.choose, shown, outputs, **QUIET)
+        tab.select(lambda: gr.update(active=True), None, timer, js=IGNORE_REMOVED, **QUIET)
 
-    def runs(self, run: str | None, follow: bool) -> tuple:
-        names = list_runs(self.folder)
-        run = run if run in names else next(iter(names), None)
-        return gr.update(choices=names, value=run), gr.update(active=follow)
+    def choose(self, shown: dict | None, event: gr.SelectData) -> list:
+        """The run in the row that was clicked, wherever sorting has put it."""
+        values = getattr(event, "row_value", None)
+        return self.look(str(values[0]) if isinstance(values, list) and values else "", shown)
 
-    def version(self, run: str | None) -> tuple[str, int]:
-        """(the run, when its log was written to): another one is shown anew."""
-        if not run:
-            return "", 0
-        if run not in list_runs(self.folder):
-            raise UserError(f"there is no run {str(run)[:100]}")
-        return run, (self.folder / run / LOG_NAME).stat().st_mtime_ns
+    def look(self, name: str, shown: dict | None) -> list:
+        """What has changed since `shown`, for the outputs of `build`; without such a run, the newest one."""
+        found = list_runs(self.folder)
+        run = next((run for run in found if run["run"] == name), found[0] if found else None)
+        if run is None:
+            return ["", None, gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 5]
+        folder, rows = self.folder / run["run"], [row(run) for run in found]
+        broken, version = run["state"] == "broken", stamp(folder)
+        records = [] if broken else read_samples(folder, version)
+        now = {"run": run["run"], "rows": rows, "log": version, "samples": len(records)}
+        shown = shown if isinstance(shown, dict) else {}
+        if now == shown:
+            return [gr.skip()] * 9
+        same = shown.get("run") == now["run"]
+        return [
+            run["run"],
+            now,
+            gr.update(visible=False),
+            gr.update(visible=True),
+            gr.skip() if shown.get("rows") == rows else rows,
+            about_html(run),
+            *(gr.update(value=command, visible=bool(command)) for command in commands(run, folder)),
+            gr.skip() if same and shown.get("samples") == len(records) else samples_html(folder, records, run),
+        ]
 
-    def show(self, shown: list | None) -> None:
-        """Puts the panels of a run on the page; `shown` is what `version` gave, back from the browser."""
-        if not (isinstance(shown, list) and shown and shown[0] in list_runs(self.folder)):
-            gr.HTML(EMPTY)
+    def draw(self, name: str) -> None:
+        """The curves of a run, in Gradio's plots; those that are there already get the new points."""
+        folder = self.folder / name
+        if name not in {run["run"] for run in list_runs(self.folder) if run["state"] != "broken"}:
             return
+        axes = {"x": "x", "y": "y", "color": "curve", "color_title": "", "tooltip": "all"}
         with gr.Row(elem_classes="panels"):
-            for name, message in panels(self.folder / shown[0]):
-                if content := html_of(message):
-                    gr.HTML(content, key=name, preserved_by_key=None)
-                else:
-                    plot = PlotData(type="plotly", plot=json.dumps(figure_of(message)))
-                    gr.Plot(plot, show_label=False, elem_classes="panel", key=name, preserved_by_key=None)
+            for title, (x_title, y_title), points in read_plots(folder, stamp(folder)):
+                named = {"label": title, "x_title": x_title, "y_title": y_title, "key": title}
+                gr.LinePlot(points, **axes, **named, elem_classes="panel", preserved_by_key=None)
 
 
-def list_runs(folder: str | Path) -> list[str]:
-    """The names of the runs in a folder, the one that was written to last first."""
-    logs = [(log.stat().st_mtime, log.parent.name) for log in Path(folder).glob(f"*/{LOG_NAME}")]
-    return [name for _, name in sorted(logs, reverse=True)]
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """The runs in a folder, see board/runs.py, the one that was written to last first."""
+    logs = sorted(folder.glob(f"*/{LOG_NAME}"), key=lambda log: log.stat().st_mtime, reverse=True)
+    return [read_run(log.parent) for log in logs]
 
 
-def panels(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(name, visdom's message) of each panel of the run in `folder`. Raises UserError if it has no log."""
-    board = Board(folder)
+def stamp(folder: Path) -> str:
+    """Another one where the log of a run has changed."""
+    log = (folder / LOG_NAME).stat()
+    return f"{log.st_mtime_ns} {log.st_size}"
+
+
+def row(run: dict[str, Any]) -> list[str]:
+    """A run in the list; epochs as the console counts them."""
+    epochs = f"{run['epoch']}/{run['config'].get('max_epoch', '?')}" if run["epoch"] else ""
+    return [run["run"], STATES[run["state"]], epochs, best(run), str(run["task"])]
+
+
+def best(run: dict[str, Any]) -> str:
+    """The metric that decides which weights are kept, at its best."""
+    value = run["best"].get(run["monitor"])
+    return "" if value is None else f"{spaced(run['monitor'])} {short(float(value), 4)}"
+
+
+def about_html(run: dict[str, Any]) -> str:
+    name, state, epochs, metric, task = map(html.escape, row(run))
+    facts = [task, state, epochs and EPOCH.format(epoch=epochs), metric]
+    error = f"<p>{BROKEN}<br><small>{html.escape(run['error'])}</small></p>" if run["state"] == "broken" else ""
+    return f'<section class="about"><h3>{name}</h3><p>{" · ".join(filter(None, facts))}</p>{error}</section>'
+
+
+def commands(run: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """What continues an interrupted run, and what uses the best model so far; empty where there is no such."""
+    best_file = folder / "best.safetensors"
+    resume = f"python main.py train --resume={shlex.quote(str(folder))}" if run["state"] == "interrupted" else ""
+    use = f"python main.py {run['command']} --load={shlex.quote(str(best_file))}" if run["command"] else ""
+    return resume, use if best_file.exists() else ""
+
+
+@lru_cache(maxsize=8)
+def read_plots(folder: Path, version: str) -> list[tuple[str, tuple[str, str], pd.DataFrame]]:
+    """(title, names of the axes, points x, y, curve) of each plot of a run; `version`: its `stamp`."""
+    board, newest, found = Board(folder), {}, []
     for record in read_log(folder):
         board.handle(record)
-    return [(name, board.message(name)) for name in board.in_order()]
+        if record.get("kind") == "curve":
+            newest[record.get("name")] = record
+    for window in board.lines():
+        lines = {name: curve.points() for name, curve in window.curves.items()}
+        if "train" in lines and window.title not in ONLY_TRAINING:
+            lines.setdefault("val", ([lines["train"][0][0]], [None]))
+        found.append((window.title, ("step", window.title), lines))
+    for name, record in newest.items():
+        try:
+            lines = {str(n): (list(map(float, x)), list(map(float, y))) for n, (x, y) in record["lines"].items()}
+            x_name, y_name = record["axes"]
+            found.append((f"{spaced(name)}, epoch {record['epoch'] + 1}", (str(x_name), str(y_name)), lines))
+        except (LookupError, TypeError, ValueError, AttributeError):
+            continue  # of another version
+    return [(title, axes, frame(lines)) for title, axes, lines in found]
 
 
-def html_of(message: dict[str, Any]) -> str:
-    """A panel with texts, a table or a picture; empty if it is a plot."""
-    content = message["data"][0].get("content")
-    if content is None:
+def frame(lines: dict[str, tuple[list, list]]) -> pd.DataFrame:
+    """Points x, y of each curve; a curve of one point becomes a dash, for as a line it would not be seen."""
+    dash = 0.02 * max(max(x) for x, _ in lines.values())
+    lines = {name: (x, y) if len(x) > 1 else ([x[0] - dash, x[0]], y * 2) for name, (x, y) in lines.items()}
+    columns = [pd.DataFrame({"x": x, "y": y, "curve": name}) for name, (x, y) in lines.items()]
+    return pd.concat(columns).astype({"x": float, "y": float}).replace([np.inf, -np.inf], np.nan)
+
+
+@lru_cache(maxsize=8)
+def read_samples(folder: Path, version: str) -> list[dict[str, Any]]:
+    """The records of a run's samples, the newest epoch first; `version`: its `stamp`."""
+    records = [r for r in read_log(folder) if r.get("kind") in SAMPLES and isinstance(r.get("epoch"), int)]
+    return sorted(records, key=lambda record: -record["epoch"])
+
+
+def samples_html(folder: Path, records: list[dict[str, Any]], run: dict[str, Any]) -> str:
+    """Poems, pictures and tables of the newest epochs."""
+    epochs: dict[int, list[str]] = {}
+    for record in records:
+        if len(epochs) == EPOCHS and record["epoch"] not in epochs:
+            break
+        epochs.setdefault(record["epoch"], []).append(sample_html(folder, record))
+    total = run["config"].get("max_epoch", "?")
+    sections = [
+        f'<h4>{EPOCH.format(epoch=html.escape(f"{epoch + 1}/{total}"))}</h4><div class="panels">{"".join(parts)}</div>'
+        for epoch, parts in epochs.items()
+    ]
+    return "".join(sections) or ("" if run["state"] == "broken" else f'<p class="key">{NOTHING}</p>')
+
+
+def sample_html(folder: Path, record: dict[str, Any]) -> str:
+    """One text, picture or table; empty if it cannot be shown."""
+    try:
+        if record["kind"] == "text":
+            content = f'<div style="white-space:pre-wrap">{html.escape(record["text"])}</div>'
+        elif record["kind"] == "image":
+            content = f'<img src="{picture_url(folder, record["path"])}" alt="">'
+            content += f"<small>{html.escape(record.get('caption', ''))}</small>"
+        else:
+            content = pd.DataFrame(record["rows"], record["labels"], record["labels"]).to_html(border=0)
+        return f'<figure class="panel text"><h5>{html.escape(spaced(record["name"]))}</h5>{content}</figure>'
+    except (UserError, LookupError, TypeError, ValueError, AttributeError, OSError):  # of another version, or gone
         return ""
-    if isinstance(content, dict):
-        content = f'<img src="{html.escape(content["src"])}" alt="">'
-    return f'<section class="panel text"><h4>{html.escape(str(message["opts"]["title"]))}</h4>{content}</section>'
 
 
-def figure_of(message: dict[str, Any]) -> dict[str, Any]:
-    """A plot for Plotly; the names of its curves over the step have their last value."""
-    data = [dict(trace) for trace in message["data"]]
-    for trace in data:
-        last = next((y for y in reversed(trace.get("y", [])) if isinstance(y, float)), None)
-        if "range" not in message["layout"].get("xaxis", {}) and "lines" in trace.get("mode", "") and last is not None:
-            trace["name"] = f"{trace['name']} {last:.4g}"
-    margin = {**message["layout"]["margin"], "t": 60}  # the legend stands below the title
-    layout = {**message["layout"], **PAPER, "margin": margin, "height": message["opts"]["height"]}
-    return {"data": data, "layout": layout}
+@lru_cache(maxsize=200)
+def picture_url(folder: Path, path: str) -> str:
+    image = recorded_image(folder, path)
+    image.thumbnail((SIDE, SIDE))
+    return to_url(np.asarray(image))

@@ -252,12 +252,11 @@ class DogCatTask(Task):
         for name, part in (("worst", order[:count]), ("best", order.flip(0)[:count])):
             rows.append([self.val_pictures.picture(i) for i in index[part].tolist()])
             pairs = zip(index[part].tolist(), losses[part].tolist(), strict=True)
-            names = [f"{self.val_pictures.samples[i].source.name} {loss:.2f}" for i, loss in pairs]
-            lines.append(f"{name}: {', '.join(names)}")
+            names = [f"{self.val_pictures.samples[i].source.name} {abs(loss):.2f}" for i, loss in pairs]  # not -0.00
+            lines.append(f"{name}, by their loss: {', '.join(names)}")
         path = recorder.folder / "pictures" / f"epoch_{epoch + 1:04}.png"
         save_image(path, grid(rows, ("worst", "best")))
-        recorder.image(step, epoch, "worst and best", path)
-        recorder.text(step, epoch, "losses", "\n".join(lines))
+        recorder.image(step, epoch, "worst and best", path, "\n".join(lines))
 
     def show_batch(
         self, recorder: Recorder, step: int, epoch: int, name: str, batch: dict[str, Tensor], loss: float
@@ -266,9 +265,8 @@ class DogCatTask(Task):
             indices = batch["index"][:8].tolist()
             path = recorder.folder / "pictures" / f"{name.replace(' ', '_')}_{epoch + 1:04}.png"
             save_image(path, grid([[self.pictures.picture(index) for index in indices]]))
-            recorder.image(step, epoch, name, path)
             names = ", ".join(self.pictures.samples[index].source.name for index in indices)
-            recorder.text(step, epoch, name, f"loss {loss:.4f}: {names}")
+            recorder.image(step, epoch, name, path, f"loss {loss:.4f}: {names}")
 
     def finish(self, path: Path, batches: int | None = None) -> None:
         """Calibrates the best model for all numbers of views; validation has done so for one view."""

@@ -213,7 +213,7 @@ class StyleTask(Task):
             rows.append([to_uint8(picture) for picture in (photo, *paintings)])
         path = recorder.folder / "pictures" / f"epoch_{epoch + 1:04}.png"
         save_image(path, grid(rows))
-        recorder.image(step, epoch, "paintings", path)
+        recorder.image(step, epoch, "paintings", path, f"photograph, {', '.join(self.styles)}")
 
     def show_batch(
         self, recorder: Recorder, step: int, epoch: int, name: str, batch: dict[str, Tensor], loss: float
@@ -221,8 +221,7 @@ class StyleTask(Task):
         if recorder.folder is not None:
             path = recorder.folder / "pictures" / f"{name.replace(' ', '_')}_{epoch + 1:04}.png"
             save_image(path, grid([[to_uint8(photo[None] / 255) for photo in batch["image"][:8]]]))
-            recorder.image(step, epoch, name, path)
-            recorder.text(step, epoch, name, f"loss {loss:.4f}")
+            recorder.image(step, epoch, name, path, f"loss {loss:.4f}")
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Server:
         command = [sys.executable, "-c", SHOW, str(folder), str(port), *run]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         self.said = self.process.stderr.readline()
-        assert HOST in self.said, self.said
+        assert "http://localhost:" in self.said, self.said
 
     def windows(self, env: str) -> dict[str, dict]:
         """What the server has in an environment, asked without our own client."""

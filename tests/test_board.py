@@ -90,7 +90,7 @@ def test_the_board_shows_curves_histograms_and_poems(tmp_path, page):
         assert 500 <= traces["loss"][0][1] <= 1000 and traces["loss"][1][1] == 3
         assert [name for name, _, _ in traces["seconds per batch"]] == ["data", "model"]
         assert traces["precision recall"] == [["dog", 320, 1]]
-        assert {"bits per char", "lr", "perplexity", "gradients", "histograms"} <= set(traces)
+        assert {"bits per char", "lr", "perplexity", "largest gradient", "histograms"} <= set(traces)
         assert page.locator(".barlayer .trace").count() == 6  # a small histogram a layer
         assert page.get_by_text("夜来风雨声，花落知多少。").first.is_visible()
         assert page.locator("img[src^='data:image/png']").first.is_visible()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from board.charts import HISTOGRAMS, POINTS, TEXTS, Board, Curve, picture
+from board.charts import Board
+from board.windows import GRADIENT_COLUMNS, GRADIENT_ROWS, HISTOGRAMS, POINTS, TEXTS, Curve, picture
 from tests.test_security import huge_png
 
 
@@ -72,7 +73,8 @@ def test_a_figure_of_the_batches_is_not_drawn_again_as_their_mean():
 
 
 STRANGE = [
-    {}, {"kind": "touch_all"}, {"kind": "batch"}, {"kind": "image", "path": 3}, batch(1, loss="low"),
+    {}, {"kind": "touch_all"}, {"kind": "config", "config": "none"},
+    {"kind": "batch"}, {"kind": "image", "path": 3}, batch(1, loss="low"),
     record("gradients", layers={"a": [0]}), record("matrix", rows=1, labels=[]),
     curve({"a": [[0, 1], [1]]}), curve({"a": [[0]]}), curve({"a": [[0], [1]]}, ("x",)), curve({"a": 1}, (1, 2)),
 ]  # fmt: skip
@@ -109,7 +111,7 @@ def test_curves_over_something_else_are_the_newest_and_in_fixed_ranges():
     assert lines == {"dog": ([0, 0.5, 1], [1, None, 0.5]), "bird": ([0], [1])}
     assert len({trace["line"]["color"] for trace in message["data"]}) == 2
     layout = message["layout"]
-    assert layout["title"]["text"] == "precision recall, step 5, epoch 2"
+    assert layout["title"]["text"] == "precision recall, epoch 2, step 5"
     assert (layout["xaxis"]["title"], layout["yaxis"]["title"]) == ("recall", "precision")
     for axis in ("xaxis", "yaxis"):
         low, high = layout[axis]["range"]
@@ -151,17 +153,53 @@ def test_a_log_shows_no_picture_outside_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(30, 20), (400, 50), (700, 90), (3000, 100), (50, 900)])
-def test_a_picture_fills_its_window_and_no_more(size):
-    """visdom scales a picture to the width of its window: a narrower one would lose its foot."""
+def test_a_picture_fits_its_window_and_says_what_it_shows(size):
     rgb = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    message = picture("a", Image.fromarray(rgb))
-    content = message["data"][0]["content"]["src"].split(",")[1]
-    shown = Image.open(io.BytesIO(base64.b64decode(content)))
-    assert message["opts"]["width"] == shown.width and message["opts"]["height"] >= shown.height
-    assert 400 <= shown.width <= 1220 and shown.height <= 600
-    if size[0] <= 1220 and size[1] <= 600:
-        left = (shown.width - size[0]) // 2
-        assert (np.asarray(shown)[:, left : left + size[0]] == rgb).all()
+    message = picture("worst <batch>", "epoch 2/20, step 40", "loss 1.2: <cat>.jpg", Image.fromarray(rgb))
+    content = message["data"][0]["content"]
+    for text in ("worst &lt;batch&gt;", "epoch 2/20, step 40", "loss 1.2: &lt;cat&gt;.jpg"):
+        assert text in content
+    source = content.split('src="data:image/png;base64,')[1].split('"')[0]
+    shown = Image.open(io.BytesIO(base64.b64decode(source)))
+    assert message["opts"]["width"] in (400, 810, 1220) and message["opts"]["width"] >= shown.width + 40
+    assert message["opts"]["height"] >= shown.height + 90 and shown.height <= 600
+    if size[0] <= 1180 and size[1] <= 600:
+        assert (np.asarray(shown) == rgb).all()
+
+
+def gradients(step: int, layers: dict) -> dict:
+    return {"kind": "gradients", "step": step, "epoch": 0, "layers": layers}
+
+
+def test_gradients_are_a_heat_map_of_blocks_over_the_steps():
+    """160 layers in at most 40 rows, in the order of the network; the largest entry of a block decides."""
+    head = ["head.weight", "head.bias"]
+    layers = {f"blocks.{i // 10}.{i % 10}.weight": [-1e-3, 0, 1e-4] for i in range(158)}
+    board = Board(Path())
+    board.handle(gradients(1, {**layers, "head.weight": [0, 0, 0], "head.bias": [0, 0, "nan"]}))
+    board.handle(gradients(101, {**layers, "blocks.3.7.weight": [-0.5, 0, 10.0]}))
+    (data,) = board.message("gradients")["data"]
+    assert data["x"] == ["1", "101"] and data["y"] == [*(f"blocks.{i}" for i in range(16)), *head]
+    assert len(data["y"]) <= GRADIENT_ROWS
+    assert [round(value, 6) for value in data["z"][2]] == [-3, -3] and data["z"][3] == [pytest.approx(-3), 1]
+    assert data["z"][16:] == [[None, None]] * 2 and (data["zmin"], data["zmax"]) == (-3, 2)
+    few = Board(Path())
+    few.handle(gradients(1, {"lstm.weight": [-1, 0, 0.1], "lstm.bias": [0, 0, 0.01]}))
+    (data,) = few.message("gradients")["data"]
+    assert data["y"] == ["lstm.weight", "lstm.bias"] and data["z"] == [[0], [-2]]
+    for number in range(3 * GRADIENT_COLUMNS):
+        few.handle(gradients(100 * number + 1, {"a": [0, 0, 1]}))
+    (data,) = few.message("gradients")["data"]
+    assert len(data["x"]) <= GRADIENT_COLUMNS and data["x"][-1] == str(300 * GRADIENT_COLUMNS - 99)
+
+
+def test_epochs_are_counted_as_the_console_counts_them():
+    board = Board(Path())
+    board.handle({"kind": "config", "config": {"max_epoch": 20}})
+    board.handle(record("text", "poems", text="春"))
+    board.handle({"kind": "final", "config": {"max_epoch": 20}, "figures": {"loss": 2.5, "best_epoch": 3}})
+    assert "epoch 1/20, step 5" in board.message("text poems")["data"][0]["content"]
+    assert "best_epoch</td><td>4<" in board.message("run")["data"][0]["content"]
 
 
 def test_a_table_is_a_heat_map_of_shares_with_its_numbers():

@@ -13,7 +13,7 @@ from PIL import Image
 import utils.images  # noqa: F401  Pillow learns HEIC
 from demo.classify import NEITHER
 from tests.servers import ROOT, until
-from tests.test_board import chromium, make_run
+from tests.test_board import chromium
 from tests.test_demo_api import Demo
 
 SCREENS = Path(os.environ.get("ARTIFACTS") or ROOT / "tmp" / "screens")
@@ -23,7 +23,6 @@ DESK, PHONE = 1280, 390  # pixels
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     demo = Demo(tmp_path_factory.mktemp("demo"))
-    make_run(demo.runs / "poet_one")
     yield demo
     demo.stop()
     assert "Traceback" not in "".join(demo.said)
@@ -176,22 +175,6 @@ def test_a_landscape_from_a_phone_is_neither(desk, tmp_path):
     desk.press("辨认")
     page.locator("[role=tabpanel]:visible img[src^='data:']").nth(1).wait_for()
     assert page.locator("[role=tabpanel]:visible h2").inner_text() == NEITHER
-
-
-def test_a_run_is_watched_while_it_goes_on(desk, demo):
-    desk.tab("训练")
-    page = desk.page
-    page.locator(".panel .js-line").first.wait_for()
-    page.wait_for_timeout(1000)
-    assert page.locator(".panel .js-line").count() >= 4
-    assert page.get_by_text("夜来风雨声，花落知多少。").first.is_visible()
-    assert page.get_by_text("onerror=").first.is_visible()  # as text
-    desk.screen("training")
-    assert page.evaluate("window.hacked") is None
-    log = demo.runs / "poet_one" / "log.jsonl"
-    with open(log, "a", encoding="utf-8") as file:
-        file.write('{"kind": "text", "step": 1501, "epoch": 3, "name": "poems", "text": "新写的诗"}\n')
-    page.get_by_text("新写的诗").first.wait_for()
 
 
 def test_titles_are_shown_as_text(desk):

@@ -3,7 +3,6 @@ asks, whom a Stop stops, what is checked before the job, and that they answer wh
 
 import base64
 import json
-import os
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -15,7 +14,6 @@ from PIL import Image
 import main
 import shihua
 from config import DemoConfig
-from demo import training
 from demo.classify import NEITHER, ClassifyTab
 from demo.compose import GONE, ComposeTab, read_state, verses_of
 from demo.guard import Uploads
@@ -25,7 +23,6 @@ from demo.parts import Jobs, Photos, encode, to_url
 from demo.postcard import PostcardTab
 from demo.service import CANDIDATES, LENGTHS, Cancelled, Service
 from tests.servers import ROOT
-from training.recorder import Recorder
 from utils.errors import UserError
 from utils.images import read_image
 from utils.photo import Photo, decoding
@@ -324,40 +321,3 @@ def test_what_is_transparent_or_moves_is_received_as_it_is(service, tmp_path, mo
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert (photos.receive(Photo("a.gif", (tmp_path / "a.gif").read_bytes()))[0, 0] == (255, 0, 0)).all()
     assert notes == ["a.gif is an animation: only its first frame is used"]
-
-
-# ------------------------------------------------------------------------------------------------- training, speed
-
-
-def test_runs_the_newest_first_and_their_panels(tmp_path):
-    for age, name in ((20, "old"), (10, "new"), (30, "<b>")):
-        recorder = Recorder(tmp_path / name)
-        recorder.epoch(10, 0, "val", loss=2.5)
-        recorder.matrix(10, 0, "confusion", [[3, 1], [0, 4]], ["<cat>", "dog"])
-        recorder.close()
-        os.utime(tmp_path / name / "log.jsonl", (1e9 - age, 1e9 - age))
-    (tmp_path / "empty").mkdir()
-    assert training.list_runs(tmp_path) == ["new", "old", "<b>"]
-    assert training.list_runs(tmp_path / "nowhere") == []
-    tab = training.TrainingTab(tmp_path)
-    before = tab.version("new")
-    with open(tmp_path / "new" / "log.jsonl", "a") as log:
-        log.write('{"kind": "text", "step": 10, "epoch": 0, "name": "poems", "text": "<春>"}\n')
-    assert before[0] == "new" and tab.version("new") != before and tab.version(None) == ("", 0)
-    panels = dict(training.panels(tmp_path / "new"))
-    loss, matrix = training.figure_of(panels["loss"]), training.figure_of(panels["matrix confusion"])
-    assert [(t["name"], t["y"]) for t in loss["data"]] == [("val 2.5", [2.5])] and loss["layout"]["height"] > 200
-    assert matrix["data"][0]["z"] == [[0.75, 0.25], [0, 1]] and "&lt;cat&gt;" in json.dumps(matrix)
-    assert "&lt;春&gt;" in training.html_of(panels["text poems"]) and not training.html_of(panels["loss"])
-    for name, sentence in (("../new", "there is no run"), ("empty", "there is no run")):
-        with pytest.raises(UserError, match=sentence):
-            tab.version(name)
-        assert any(text == training.EMPTY for text in shown(tab, [name, 1]))
-    assert training.EMPTY not in shown(tab, ["new", 1]) and shown(tab, None) == [training.EMPTY]
-
-
-def shown(tab, asked) -> list[str]:
-    """What the tab puts on the page, as far as it is HTML."""
-    with gr.Blocks() as blocks:
-        tab.show(asked)
-    return [block.value for block in blocks.blocks.values() if isinstance(block, gr.HTML)]

@@ -76,7 +76,7 @@ def test_the_best_of_an_unfinished_run_is_that_of_its_figure(tmp_path, monkeypat
     assert main.main(arguments(**given)) == 0
     assert len(unfinish(tmp_path / "a")) == 4
     (found,) = read_runs(tmp_path)
-    assert found["state"] == "unfinished" and found["epochs"] == 4
+    assert found["state"] == "interrupted" and found["epochs"] == found["epoch"] == 4
     expected = {} if best is None else {name: values[best] for name, values in figures.items()}
     assert {name: float(value) for name, value in found["best"].items()} == pytest.approx(expected, nan_ok=True)
     (tmp_path / "a" / "best.safetensors").write_bytes(b"")
@@ -88,6 +88,15 @@ def test_mistakes(tmp_path, capsys):
     run(tmp_path, **options(tmp_path, run="a", max_epoch=1))
     assert main.main(["runs", f"--save_path={tmp_path}", "b"]) == 2
     assert capsys.readouterr().err == f"error: no run b in {tmp_path}; there are a\n"
+    run(tmp_path, **options(tmp_path, run="poet_1", max_epoch=1))
+    for words in (["runs", "poet_2", f"--save_path={tmp_path}"], ["visdom", str(tmp_path / "poet_2")]):
+        assert main.main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith("; did you mean poet_1?")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "log.jsonl").write_text('{"kind": "epoch"}\n')
+    assert main.main(["runs", "broken", "a", f"--save_path={tmp_path}"]) == 0
+    assert "broken" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     assert main.main(["runs", f"--save_path={tmp_path / 'empty'}"]) == 2
     assert "no run in it" in capsys.readouterr().err

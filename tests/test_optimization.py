@@ -1,6 +1,7 @@
 """training/optimizers.py and the loop's options around it: against torch's own schedulers and plain formulas."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from config import OPTIMIZERS as NAMES
 from tests.training import records
+from trainer import Run
 from training.optimizers import COSINE_FLOOR, Schedule, add_l1_gradient, make_optimizer
 from training.recorder import read_log
 from training.state import Progress, read_state
@@ -168,6 +170,32 @@ def test_a_few_batches_again_and_again(fit, tmp_path):
     fit({"hook": lambda n, batch, model: seen.append(batch["x"].clone())}, overfit_batches=2, batch_size=4, max_epoch=3)
     assert len(seen) == 6
     assert all(torch.equal(seen[i], seen[i % 2]) for i in range(6)) and not torch.equal(seen[0], seen[1])
+
+
+def test_the_end_says_how_to_use_the_best_model(fit, tmp_path, capsys, monkeypatch):
+    fit()
+    *_, best, use = capsys.readouterr().err.splitlines()
+    file = tmp_path / "run" / "best.safetensors"
+    assert best.startswith("best loss ") and best.endswith(f": {file}") and file.exists()
+    assert use == f"to use it: python main.py test --load={file}"
+    fit(run="again", fast_dev_run=True)
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].endswith("in epoch 1; fast_dev_run: all of it ran, nothing is kept")
+    assert not any("http://" in line or "best.safetensors" in line for line in said)
+    monkeypatch.setattr(Run, "validate", lambda self: {"loss": math.nan})
+    fit(run="nan")
+    assert capsys.readouterr().err.endswith("loss was not a number in any epoch: there is no model file\n")
+    assert not (tmp_path / "nan" / "best.safetensors").exists()
+
+
+def test_the_start_says_where_to_watch(fit, tmp_path, capsys):
+    fit(max_epoch=1, use_visdom=True, vis_port=9, run="a run")
+    assert (
+        f"run: {tmp_path / 'a run'}\nboard: http://localhost:9/env/a_run, if python main.py visdom --port=9 runs\n"
+        in (capsys.readouterr().err)
+    )
+    fit(max_epoch=1, run="b")  # with use_visdom=False
+    assert "http://" not in capsys.readouterr().err
 
 
 def test_the_profile_of_some_steps(fit, tmp_path, capsys):

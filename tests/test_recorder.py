@@ -48,11 +48,11 @@ class Watcher:
 def test_every_kind_is_written_and_handed_over(tmp_path):
     watcher = Watcher()
     recorder = Recorder(tmp_path, [watcher])
-    recorder.config({"lr": 0.1, "path": Path("a/b"), "sizes": (1, 2)})
+    recorder.config({"lr": 0.1, "path": Path("a/b"), "sizes": (1, 2)}, monitor="loss")
     recorder.batch(1, 0, loss=2.5, lr=0.1)
     recorder.epoch(1, 0, "val", loss=3.0)
     recorder.text(1, 0, "poems", "春眠不觉晓，\n处处闻啼鸟。")
-    recorder.image(1, 0, "styled", tmp_path / "images" / "1.png")
+    recorder.image(1, 0, "styled", tmp_path / "images" / "1.png", "ink")
     recorder.histogram(1, 0, "w", np.arange(10))
     recorder.gradients(1, 0, {"lstm": (-1.0, 0.5, 2.0)})
     recorder.curve(1, 0, "roc", {"dog": (np.array([0, 1 / 3, 1]), [0.0, 0.99996, 1.0])}, ("false", "true"))
@@ -68,7 +68,8 @@ def test_every_kind_is_written_and_handed_over(tmp_path):
     assert batch == {"kind": "batch", "step": 1, "epoch": 0, "loss": 2.5, "lr": 0.1}
     assert (epoch["kind"], epoch["split"], epoch["loss"]) == ("epoch", "val", 3.0)
     assert text == {"kind": "text", "step": 1, "epoch": 0, "name": "poems", "text": "春眠不觉晓，\n处处闻啼鸟。"}
-    assert image["path"] == os.path.join("images", "1.png")
+    assert config["monitor"] == "loss"
+    assert (image["path"], image["caption"]) == (os.path.join("images", "1.png"), "ink")
     assert sum(hist["counts"]) == 10 and len(hist["counts"]) == 64 and len(hist["edges"]) == 65
     assert gradients["layers"] == {"lstm": [-1.0, 0.5, 2.0]}
     assert (curve["name"], curve["axes"]) == ("roc", ["false", "true"])

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 from utils.files import atomic_write
 
 LOG_NAME = "log.jsonl"
@@ -57,10 +57,10 @@ class Recorder:
         """Bytes of the log so far; 0 where nothing is recorded."""
         return os.fstat(self._file.fileno()).st_size if self._file is not None else 0
 
-    def config(self, config: Mapping[str, Any]) -> None:
-        """The hyper-parameters. They are repeated in the final record."""
+    def config(self, config: Mapping[str, Any], **facts: str) -> None:
+        """The hyper-parameters, which the final record repeats, and facts about the task (`monitor`, `command`)."""
         self._config = dict(config)
-        self._record("config", time=time.time(), config=self._config)
+        self._record("config", time=time.time(), config=self._config, **facts)
 
     def batch(self, step: int, epoch: int, **metrics: float) -> None:
         """The metrics of one batch: loss, lr, data_time and model_time in seconds, grad_norm, whatever the task has."""
@@ -74,10 +74,11 @@ class Recorder:
         """A text the model wrote."""
         self._record("text", step=step, epoch=epoch, name=name, text=text)
 
-    def image(self, step: int, epoch: int, name: str, path: str | Path) -> None:
-        """A picture that the caller has saved at `path`; the log names it relative to the run's folder."""
+    def image(self, step: int, epoch: int, name: str, path: str | Path, caption: str = "") -> None:
+        """A picture that the caller has saved at `path`, which the log has relative to the run's folder."""
         if self.folder is not None:
-            self._record("image", step=step, epoch=epoch, name=name, path=os.path.relpath(path, self.folder))
+            path = os.path.relpath(path, self.folder)
+            self._record("image", step=step, epoch=epoch, name=name, path=path, caption=caption)
 
     def histogram(self, step: int, epoch: int, name: str, values: Any) -> None:
         """The distribution of an array of any shape in 64 equal bins (65 edges), and how many values are not finite."""
@@ -172,7 +173,8 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"no log of a run at {path} ({error.strerror}); name the folder of a run") from error
+        hint = did_you_mean(path.parent.name, [log.parent.name for log in path.parent.parent.glob(f"*/{LOG_NAME}")])
+        raise UserError(f"no log of a run at {path} ({error.strerror}); name the folder of a run{hint}") from error
     return parse_lines(content)
 
 

@@ -97,6 +97,20 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_training(folder: Path) -> bool:
+    """Whether a training has the lock of this run's folder."""
+    try:
+        import fcntl
+
+        with open(folder / ".lock") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (ImportError, FileNotFoundError):  # no training, or on Windows
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """Reads a last.pt without running any code from it. Raises UserError if it is none, or of another version."""
     if not path.exists():
