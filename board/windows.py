@@ -167,7 +167,7 @@ def picture(title: str, heading: str, caption: str, image: Image.Image) -> Messa
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    width = next(width for width in (SMALL, LARGE, FULL) if width >= image.width + 40)
+    width = next(width for width in (SMALL, LARGE, FULL) if width >= image.width + 30)
     lines = sum(1 + len(line) * 7 // width for line in caption.split("\n"))
     content = f'{_small(heading)}<img src="{source}" alt="" style="display:block;margin:4px 0">{_small(caption)}'
     return _html(title, content, (width, image.height + 90 + 17 * lines))

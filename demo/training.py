@@ -30,7 +30,7 @@ STATES = {
 }
 RESUME, USE = "继续训练 Go on", "使用模型 Use it"
 EMPTY = """<div class="empty"><p>还没有训练</p>
-<small>No runs yet. 在终端输入 Type in a terminal: <code>python main.py train</code></small></div>"""
+<small>No runs yet<br>在终端输入 Type in a terminal<br><code>python main.py train</code></small></div>"""
 BROKEN = (
     "这次训练的日志无法读取，其他训练不受影响。 The log of this run cannot be read; the other runs are shown as usual."
 )

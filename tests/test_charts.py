@@ -161,7 +161,7 @@ def test_a_picture_fits_its_window_and_says_what_it_shows(size):
         assert text in content
     source = content.split('src="data:image/png;base64,')[1].split('"')[0]
     shown = Image.open(io.BytesIO(base64.b64decode(source)))
-    assert message["opts"]["width"] in (400, 810, 1220) and message["opts"]["width"] >= shown.width + 40
+    assert message["opts"]["width"] in (400, 810, 1220) and message["opts"]["width"] >= shown.width + 30
     assert message["opts"]["height"] >= shown.height + 90 and shown.height <= 600
     if size[0] <= 1180 and size[1] <= 600:
         assert (np.asarray(shown) == rgb).all()
