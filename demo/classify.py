@@ -1,40 +1,55 @@
 """The tab that tells cats from dogs and everything else, in words, and shows what the answer is based on."""
 
 import html
+from typing import Any
 
 import gradio as gr
-import numpy as np
-from gradio.components.label import LabelConfidence, LabelData
+from gradio.data_classes import ImageData
 
-from demo.parts import JOB, Photos, bilingual, report, show_result, wanted
+from demo.parts import Photos, Problems, shown, start_job, wanted
+from demo.words import both, in_both, text
 from utils.photo import Photo
 
-NEITHER = "两者都不是 neither"
 SHOWN = 3  # classes, the likeliest
+EMPTY = f'<div class="empty"><p>{both("answer_here")}</p></div>'
 
 
 class ClassifyTab:
     def __init__(self, photos: Photos):
-        self.photos, self.service = photos, photos.service
+        self.photos, self.service, self.problems = photos, photos.service, Problems()
 
     def build(self) -> None:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                photo = self.photos.field()
-                start = gr.Button("辨认 Tell", variant="primary")
+                photo = self.photos.field(self.problems)
+                start = gr.Button(text("start_classify"), variant="primary", elem_id="start-classify")
+                self.problems.line()
             with gr.Column(scale=5, min_width=300, elem_id="classify-result"):
-                answer = gr.Label(label="是 It is")
-                answer.postprocess = lambda verdict: verdict or {}  # Gradio would take the likeliest class for it
-                words = gr.HTML("")
-                heat = self.photos.result(label="依据 What it is based on (Grad-CAM)")
-        shown = [answer, words, heat]
-        start.click(report(self.classify), photo, shown, js=show_result("classify-result"), **JOB)
+                answer = gr.HTML(EMPTY)
+                heat = self.photos.result(label=text("based_on"), visible=False)
+        work = self.problems.report(self.classify, [answer, heat])
+        start_job([start.click], "start-classify", "classify-result", [photo], work, show_progress_on=answer)
 
-    def classify(self, photo: Photo | None) -> tuple[LabelData, str, np.ndarray]:
+    def classify(self, photo: Photo | None) -> tuple[str, Any]:
         answer = self.service.classify(wanted(photo))
-        seen = "".join(f"<li>{html.escape(what)}</li>" for what in self.service.describe(photo))
+        seen = "".join(f"<li>{name_of(sight)}</li>" for sight in self.service.describe(photo))
         ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:SHOWN]
-        bars = [LabelConfidence(label=bilingual(name), confidence=probability) for name, probability in ranked]
-        label = NEITHER if answer.label == "neither" else bilingual(answer.label)
-        label += f"：{answer.seen}" if answer.seen else ""
-        return LabelData(label=label, confidences=bars), f'<ul class="seen">{seen}</ul>', answer.overlay
+        bars = "".join(
+            f'<dt>{class_name(name)}</dt><dd><span class="bar" style="width: {probability:.1%}"></span>{probability:.0%}'
+            "</dd>"
+            for name, probability in ranked
+        )
+        headline = class_name(answer.label) + (f" · {name_of(answer.seen)}" if answer.seen else "")
+        seen = f'<p>{both("seen")}</p><ul class="seen">{seen}</ul>' if seen else ""
+        verdict = f'<div class="answer"><h2>{headline}</h2><dl>{bars}</dl>{seen}</div>'
+        return verdict, gr.update(value=shown(answer.overlay, "grad-cam.jpg"), visible=True)
+
+
+def class_name(name: str) -> str:
+    """A class of the classifier, as HTML."""
+    return both(name) if name in ("cat", "dog", "neither") else html.escape(name.replace("_", " "))
+
+
+def name_of(sight: Any) -> str:
+    """What is to be seen (data.sights.Sight), as HTML."""
+    return in_both(html.escape(sight.chinese or sight.name), html.escape(sight.name))
