@@ -6,8 +6,8 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import ImageData
 
-from demo.parts import Photos, Problems, shown, start_job, wanted
-from demo.words import both, in_both, text
+from demo.parts import Photos, Problems, start_job, to_url, wanted
+from demo.words import WORDS, both, in_both, text
 from utils.photo import Photo
 
 SHOWN = 3  # classes, the likeliest
@@ -26,11 +26,10 @@ class ClassifyTab:
                 self.problems.line()
             with gr.Column(scale=5, min_width=300, elem_id="classify-result"):
                 answer = gr.HTML(EMPTY)
-                heat = self.photos.result(label=text("based_on"), visible=False)
-        work = self.problems.report(self.classify, [answer, heat])
+        work = self.problems.report(self.classify, [answer])
         start_job([start.click], "start-classify", "classify-result", [photo], work, show_progress_on=answer)
 
-    def classify(self, photo: Photo | None) -> tuple[str, Any]:
+    def classify(self, photo: Photo | None) -> tuple[str]:
         answer = self.service.classify(wanted(photo))
         seen = "".join(f"<li>{name_of(sight)}</li>" for sight in self.service.describe(photo))
         ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:SHOWN]
@@ -41,8 +40,9 @@ class ClassifyTab:
         )
         headline = class_name(answer.label) + (f" · {name_of(answer.seen)}" if answer.seen else "")
         seen = f'<p>{both("seen")}</p><ul class="seen">{seen}</ul>' if seen else ""
-        verdict = f'<div class="answer"><h2>{headline}</h2><dl>{bars}</dl>{seen}</div>'
-        return verdict, gr.update(value=shown(answer.overlay, "grad-cam.jpg"), visible=True)
+        alt, url = " ".join(WORDS["based_on"]), to_url(answer.overlay)
+        basis = f'<figure><img src="{url}" alt="{alt}"><figcaption>{both("based_on")}</figcaption></figure>'
+        return (f'<div class="answer"><h2>{headline}</h2><dl>{bars}</dl>{seen}{basis}</div>',)
 
 
 def class_name(name: str) -> str:

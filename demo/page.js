@@ -40,10 +40,15 @@ function begin(button, result) {
 }
 function end(button) {
   document.getElementById(button).removeAttribute('aria-busy');
-  document.querySelector('[role=tabpanel]:not([style*="display: none"]) .problem')?.scrollIntoView({ block: 'nearest' });
+  setTimeout(() => { // when the page shows it
+    const problem = [...document.querySelectorAll('.problem')].find(line => line.offsetParent);
+    problem?.scrollIntoView({ block: 'center' });
+  }, 100);
 }
+// Presses a button, as soon as it is there: a tab is built when it is first shown.
 function press(button) {
-  document.getElementById(button).click();
+  const there = document.getElementById(button);
+  there ? there.click() : setTimeout(press, 50, button);
 }
 
 // The poem on show: text, name (of a file), link.
@@ -95,7 +100,7 @@ function linked(names, plain) {
   });
 }
 function writeLinked() {
-  if (isLinked) setTimeout(() => press('start-compose'));
+  if (isLinked) press('start-compose');
   isLinked = false;
 }
 

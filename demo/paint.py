@@ -51,7 +51,7 @@ class PaintTab:
         asked["style"] = mixture(asked["style"], asked.pop("other"), asked.pop("share"))
         with self.jobs.job(request, "paint", progress) as show:
             before, after = self.service.paint(wanted(photo), show, **asked)
-        names = file_names([name for name in styles if name in asked["style"]], photo.name)
+        names = file_names([name for name in styles if name and name in asked["style"]], photo.name)
         return compare(before, after) + downloads(after, *names), gr.update(visible=True)
 
 
