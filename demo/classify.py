@@ -4,7 +4,6 @@ import html
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
 
 from demo.parts import Photos, Problems, start_job, to_url, wanted
 from demo.words import WORDS, both, in_both, text
@@ -33,16 +32,17 @@ class ClassifyTab:
         answer = self.service.classify(wanted(photo))
         seen = "".join(f"<li>{name_of(sight)}</li>" for sight in self.service.describe(photo))
         ranked = sorted(answer.probabilities.items(), key=lambda item: -item[1])[:SHOWN]
-        bars = "".join(
-            f'<dt>{class_name(name)}</dt><dd><span class="bar" style="width: {probability:.1%}"></span>{probability:.0%}'
-            "</dd>"
-            for name, probability in ranked
-        )
+        bars = "".join(bar(name, share) for name, share in ranked if answer.label != "neither")
         headline = class_name(answer.label) + (f" · {name_of(answer.seen)}" if answer.seen else "")
         seen = f'<p>{both("seen")}</p><ul class="seen">{seen}</ul>' if seen else ""
         alt, url = " ".join(WORDS["based_on"]), to_url(answer.overlay)
         basis = f'<figure><img src="{url}" alt="{alt}"><figcaption>{both("based_on")}</figcaption></figure>'
         return (f'<div class="answer"><h2>{headline}</h2><dl>{bars}</dl>{seen}{basis}</div>',)
+
+
+def bar(name: str, share: float) -> str:
+    """A class and its probability, as HTML."""
+    return f'<dt>{class_name(name)}</dt><dd><span class="bar" style="width: {share:.1%}"></span>{share:.0%}</dd>'
 
 
 def class_name(name: str) -> str:

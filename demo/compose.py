@@ -1,7 +1,7 @@
 """The tab that writes poems: cards to choose from, with their tones, and the chosen poem as a scroll.
 
-What the browser keeps, and sends back, is a state {"asked": the request, "poems": see demo/poems.py, "chosen": a number,
-"kept": numbers of verses that stayed}, and the last poems that were shown, each as such a state.
+What the browser keeps, and sends back, is a state {"asked": the request, "poems": see demo/poems.py, "chosen": a
+number, "kept": numbers of verses that stayed}, and the last poems that were shown, each as such a state.
 """
 
 import json
@@ -226,7 +226,7 @@ class ComposeTab:
             past([old["poems"][0] for old in remembered]),
         )
 
-    def carry(self, state: Any, script: bool = False) -> tuple:
+    def carry(self, state: Any) -> tuple:
         """The chosen poem, onto a postcard."""
         poem = chosen_of(read_state(state))
         return gr.update(selected="postcard"), "\n".join(poem["lines"]), heading_of(poem)

@@ -109,6 +109,12 @@ function uncover(slider) {
   slider.parentElement.style.setProperty('--at', slider.value + '%');
 }
 
+// A picture in its own pixels, or as wide as there is room.
+function fullSize(button) {
+  const isFull = button.closest('.made').classList.toggle('full');
+  button.setAttribute('aria-pressed', isFull);
+}
+
 // Files are called in the page's language.
 addEventListener('click', event => {
   const link = event.target.closest?.('a[data-en]');

@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.parts import QUIET, Jobs, Photos, Problems, downloads, file_names, style_choice, to_url, wanted
+from demo.parts import QUIET, Jobs, Photos, Problems, file_names, made, style_choice, to_url, wanted
 from demo.words import WORDS, both, style_title, text
 from utils.photo import Photo
 
@@ -31,12 +31,12 @@ class PaintTab:
                 keep_color = gr.Checkbox(label=text("keep_color"))
                 buttons = gr.Column()
             with gr.Column(scale=5, min_width=300, elem_id="paint-result"):
-                made = gr.HTML(EMPTY)
+                painting = gr.HTML(EMPTY)
                 self.to_postcard = gr.Button(text("to_postcard"), visible=False)
         with buttons:
             asked = [photo, self.style, other, share, self.strength, stroke, keep_color]
-            outputs = [made, self.to_postcard]
-            self.jobs.buttons("paint", self.paint, asked, outputs, self.problems, show_progress_on=made)
+            outputs = [painting, self.to_postcard]
+            self.jobs.buttons("paint", self.paint, asked, outputs, self.problems, show_progress_on=painting)
 
     def paint(
         self,
@@ -52,7 +52,7 @@ class PaintTab:
         with self.jobs.job(request, "paint", progress) as show:
             before, after = self.service.paint(wanted(photo), show, **asked)
         names = file_names([name for name in styles if name and name in asked["style"]], photo.name)
-        return compare(before, after) + downloads(after, *names), gr.update(visible=True)
+        return made(compare(before, after), after, *names), gr.update(visible=True)
 
 
 def compare(before: Any, after: Any) -> str:

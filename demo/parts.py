@@ -150,17 +150,17 @@ class Jobs:
             start = gr.Button(text(f"start_{tab}"), variant="primary", min_width=140, elem_id=f"start-{tab}")
             stop = gr.Button(text("stop"), min_width=110, scale=0, elem_classes="stop")
         problems.line()
-        event = start_job([start.click], f"start-{tab}", f"{tab}-result", inputs, problems.report(call, outputs), **options)
-        told = list(problems.lines.values())
-        stop.click(
-            self.stopper(tab, problems), None, told, cancels=[event], js=end(f"start-{tab}"), queue=False, **PRIVATE
-        )
+        button, work = f"start-{tab}", problems.report(call, outputs)
+        event = start_job([start.click], button, f"{tab}-result", inputs, work, **options)
+        lines = list(problems.lines.values())
+        stopped = stop.click(self.stopper(tab, problems), None, lines, cancels=[event], queue=False, **PRIVATE)
+        stopped.then(None, None, None, js=end(button), **QUIET)
 
 
 def start_job(
     triggers: list, button: str, result: str, inputs: list, work: dict[str, Any], **options: Any
 ) -> gr.events.Dependency:
-    """Binds `work` (see `Problems.report`) to its triggers: the button is busy until it is done, and starts no other."""
+    """Binds `work` (see `Problems.report`) to its triggers; until it is done the button is busy, and starts no other."""
     event = gr.on(triggers, inputs=inputs, js=begin(result, button), **work, **options, **JOB)
     event.then(None, None, None, js=end(button), **QUIET)
     return event
@@ -196,8 +196,11 @@ def shown(pixels: np.ndarray, name: str = "shihua") -> ImageData:
     return ImageData(url=to_url(pixels), orig_name=name)
 
 
-def downloads(rgb: np.ndarray, *names: str) -> str:
-    """Links to save a picture, with the picture in them, and its size; `names` of the file in Chinese and English."""
+def made(picture: str, rgb: np.ndarray, *names: str) -> str:
+    """The HTML `picture`, which can be seen in full size, and links to save `rgb`, with the picture in them.
+
+    `names` are those of the file, in Chinese and English.
+    """
     links = []
     for suffix, kind, mime in (
         ("jpg", "JPEG", "image/jpeg"),
@@ -207,7 +210,10 @@ def downloads(rgb: np.ndarray, *names: str) -> str:
         chinese, english = (html.escape(f"{names[i]}.{suffix}") for i in (0, -1))
         url = as_url(encode(rgb, kind), mime)
         links.append(f'<a download="{chinese}" data-en="{english}" href="{url}">{kind}</a>')
-    return f'<p class="downloads">{both("download")} {" ".join(links)} {rgb.shape[1]} × {rgb.shape[0]}</p>'
+    full = f'<button aria-pressed="false" onclick="fullSize(this)">{both("full_size")}</button>'
+    size = f"{rgb.shape[1]} × {rgb.shape[0]}"
+    row = f'<p class="downloads">{both("download")} {" ".join(links)} {full} {size}</p>'
+    return f'<div class="made"><div class="frame">{picture}</div>{row}</div>'
 
 
 def file_names(styles: Sequence[str], photo: str) -> list[str]:
@@ -267,11 +273,6 @@ class Photos:
         image.preprocess = report(lambda payload: received(payload, self.uploads))
         image.postprocess = lambda data: data
         return image
-
-    def result(self, **options: Any) -> gr.Image:
-        """Shows a picture."""
-        image = gr.Image(interactive=False, buttons=["fullscreen"], elem_classes="picture", **options)
-        return self.in_memory(image)
 
     def receive(self, photo: Photo | None) -> tuple[ImageData | None, Any]:
         """The uploaded photograph, upright and reduced; from now on the browser has it, and nobody else."""

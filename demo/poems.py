@@ -22,7 +22,7 @@ def poem_of(composition: Any) -> dict:
 
 
 def read_poem(poem: Any) -> dict:
-    """What is a poem of `poem`, which comes from the browser. Raises KeyError, TypeError or ValueError if it is none."""
+    """The poem in `poem`, which comes from the browser. Raises KeyError, TypeError or ValueError if it is none."""
     texts = {name: str(poem[name]) for name in ("form", "title", "text")}
     lists = {name: [str(line) for line in poem[name]] for name in ("lines", "remarks", "pinyin")}
     return texts | lists | {"sections": [int(count) for count in poem["sections"]], "seed": int(poem["seed"])}
@@ -61,7 +61,8 @@ def card(poem: dict, chosen: bool, index: int, check: Any) -> str:
     starts = set(itertools.accumulate(poem["sections"]))
     read = itertools.chain(poem["pinyin"], itertools.repeat(""))
     body = "".join(
-        f'<div{SECTION if i in starts else ""}>{line}<span class="pinyin" lang="zh-Latn">{html.escape(pinyin)}</span></div>'
+        f"<div{SECTION if i in starts else ''}>{line}"
+        f'<span class="pinyin" lang="zh-Latn">{html.escape(pinyin)}</span></div>'
         for i, (line, pinyin) in enumerate(zip(lines, read, strict=False))
     )
     remarks = "".join(f"<em>{translate(remark)}</em>" for remark in poem["remarks"])

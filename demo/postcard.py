@@ -1,12 +1,16 @@
 """The tab that makes postcards: a painted photograph with a poem on it, to download."""
 
+import html
+
 import gradio as gr
 
 from data.verse import verses
-from demo.parts import Jobs, Photos, Problems, downloads, shown, style_choice, textbox, wanted
+from demo.parts import Jobs, Photos, Problems, made, style_choice, textbox, to_url, wanted
 from demo.service import LENGTHS
-from demo.words import text
+from demo.words import both, text
 from utils.photo import Photo
+
+EMPTY = f'<div class="empty"><p>{both("picture_here")}</p></div>'
 
 
 class PostcardTab:
@@ -28,11 +32,10 @@ class PostcardTab:
                 self.problems.line("seal")
                 buttons = gr.Column()
             with gr.Column(scale=5, min_width=300, elem_id="postcard-result"):
-                picture = self.photos.result(show_label=False, label=text("postcard"))
-                links = gr.HTML("")
+                card = gr.HTML(EMPTY)
         with buttons:
-            asked, made = [photo, self.style, self.strength, self.title, self.poem, seal], [picture, links, self.poem]
-            self.jobs.buttons("postcard", self.postcard, asked, made, self.problems, show_progress_on=picture)
+            asked = [photo, self.style, self.strength, self.title, self.poem, seal]
+            self.jobs.buttons("postcard", self.postcard, asked, [card, self.poem], self.problems, show_progress_on=card)
 
     def postcard(
         self,
@@ -44,9 +47,9 @@ class PostcardTab:
         seal: str,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio wants it
-    ) -> tuple:
+    ) -> tuple[str, str]:
         asked = {"style": style or "", "strength": strength, "title": title, "seal": seal}
         with self.jobs.job(request, "postcard", progress) as show:
             rgb, poem = self.service.postcard(wanted(photo), poem, show, **asked)
         name = title or next(iter(verses(poem)), "shihua")
-        return shown(rgb, f"{name}.jpg"), downloads(rgb, name), poem
+        return made(f'<img src="{to_url(rgb)}" alt="{html.escape(poem)}">', rgb, name), poem

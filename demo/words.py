@@ -78,6 +78,7 @@ WORDS = {
     "answer_here": ("答案在此", "The answer will stand here"),
     "key": ("○ 平　● 仄　◐ 可平可仄　<b>△</b> 韵", "○ level　● oblique　◐ either　<b>△</b> rhyme"),
     "download": ("下载", "Download"),
+    "full_size": ("原大", "Full size"),
     "before_after": ("左：照片　右：画", "Left: the photo, right: the painting"),
     "based_on": ("依据（Grad-CAM）", "What it is based on (Grad-CAM)"),
     "seen": ("看见", "It shows"),
