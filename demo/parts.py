@@ -160,7 +160,7 @@ class Jobs:
 def start_job(
     triggers: list, button: str, result: str, inputs: list, work: dict[str, Any], **options: Any
 ) -> gr.events.Dependency:
-    """Binds `work` (see `Problems.report`) to its triggers; until it is done the button is busy, and starts no other."""
+    """Binds `work` (see `Problems.report`) to its triggers; until it is done its button is busy and starts no other."""
     event = gr.on(triggers, inputs=inputs, js=begin(result, button), **work, **options, **JOB)
     event.then(None, None, None, js=end(button), **QUIET)
     return event
