@@ -1,149 +1,260 @@
 """The tab that writes poems: cards to choose from, with their tones, and the chosen poem as a scroll.
 
-What the browser keeps, and sends back, is {"asked": the request, "poems": what `Composition.as_dict` gives, "chosen"}.
+What the browser keeps, and sends back, is a state {"asked": the request, "poems": see demo/poems.py, "chosen": a
+number, "kept": numbers of verses that stayed}, and the last poems that were shown, each as such a state.
 """
 
-import html
-import itertools
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 
 from config import GenerateConfig
-from data.verse import CI, FORMS, PAIR, verses
-from demo.parts import JOB, LABELS, QUIET, report, show_result, textbox
+from data.verse import CI, FORMS, PAIR
+from demo.parts import QUIET, Problems, report, start_job, textbox
+from demo.poems import card, heading_of, in_traditional, past, poem_of, read_poem, scroll, verses_of
 from demo.service import CANDIDATES, Service
+from demo.words import both, text
 from shihua import tune_names
 from utils.errors import UserError
 
 CHOICES = ("auto", *FORMS, PAIR, CI, "free")
-FORM_NAMES = {"auto": "自动 auto", "free": "自由 free", CI: "词 to a tune", PAIR: "对联 couplet"}
+FORM_NAMES = {name: text(name) for name in ("auto", PAIR, CI, "free")}
 FORM_NAMES |= {name: f"{name} {count} × {width}" for name, (count, width) in FORMS.items()}
 GONE = "the poems are not here any more; write them anew"
-TONES = {"平": "○", "仄": "●", "中": "◐"}
-RHYME = "△"
-SECTION = ' class="section"'  # begins here
-LEGEND = '<p class="key">○ 平 level　● 仄 oblique　◐ 平仄 either　<b>△</b> 韵 rhyme</p>'
-WELCOME = '<div class="empty"><p>诗成于此</p><small>The poems will stand here.</small></div>'
+LEGEND = f'<p class="key tones">{both("key")}</p>'
+WELCOME = f'<div class="empty"><p>{both("poems_here")}</p></div>'
 CHOOSE = (
     "element.addEventListener('click', e => { const card = e.target.closest('[data-index]');"
     " if (card) trigger('click', {index: Number(card.dataset.index)}); });"
 )
-COPY = """state => {
-  const poem = state?.poems?.[state.chosen];
-  if (!poem) return;
-  const starts = new Set(poem.sections.map((_, i) => poem.sections.slice(0, i + 1).reduce((a, b) => a + b)));
-  const lines = poem.lines.map((line, i) => (starts.has(i) ? "\\n" : "") + line);
-  const heads = [poem.sections.length ? poem.form : "", poem.title].filter(Boolean);
-  copyText([...(heads.length ? ["《" + heads.join("·") + "》"] : []), ...lines].join("\\n"));
-}"""
-ASKED = ("form", "tune", "title", "keywords", "acrostic", "temperature", "seed")
+ASKED = ("form", "tune", "title", "prompt", "keywords", "acrostic", "temperature", "seed")
+PLAIN = {"form": "auto", "tune": None, "temperature": GenerateConfig.temperature, "seed": -1}  # the others are empty
+EXAMPLES = (
+    {"form": "七绝", "title": "春江夜泊"},
+    {"form": "五律", "keywords": "梅 雪"},
+    {"acrostic": "诗画人间"},
+    {"form": PAIR, "prompt": "青山不墨千秋画"},
+    {"form": CI, "tune": "浣溪沙", "title": "秋思"},
+)
+REMEMBERED = 20  # poems
 
 
 class ComposeTab:
     def __init__(self, service: Service):
-        self.service = service
+        self.service, self.problems = service, Problems()
 
     def build(self) -> None:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                form = gr.Radio([(FORM_NAMES.get(c, c), c) for c in CHOICES], value="auto", label=LABELS["form"])
-                tune = gr.Dropdown(tune_names(), label=LABELS["tune"], visible=False)
-                title, keywords = textbox("title", "春江夜泊"), textbox("keywords", "梅 雪")
-                acrostic = textbox("acrostic", "诗画人间")
-                with gr.Accordion("更多 More", open=False):
-                    temperature = gr.Slider(0, 1.5, GenerateConfig.temperature, step=0.05, label=LABELS["temperature"])
-                    seed = gr.Number(-1, precision=0, minimum=-1, label=LABELS["seed"], info="-1：每次不同 always new")
-                write = gr.Button("写诗 Compose", variant="primary")
+                fields = self._fields()
+                write = gr.Button(text("write"), variant="primary", elem_id="start-compose")
+                self.problems.line()
+                self._examples(fields)
             with gr.Column(scale=5, min_width=300):
                 cards = gr.HTML(WELCOME, elem_id="cards", js_on_load=CHOOSE)
                 with gr.Row(visible=False) as chosen:
                     with gr.Column(min_width=280):
-                        scroll = gr.HTML("", elem_id="scroll")
+                        shown_poem = gr.HTML("", elem_id="scroll")
                     with gr.Column(min_width=280):
-                        lock = gr.CheckboxGroup([], label="留住的句子 Verses to keep")
-                        again = gr.Button("重写其余 Write the others anew")
-                        copy = gr.Button("复制 Copy")
-                        self.to_postcard = gr.Button("题到画上 Onto a postcard")
-        self.poems = gr.JSON(visible=False)
-        shown = [self.poems, cards, scroll, lock, chosen]
-        asked = [form, tune, title, keywords, acrostic, temperature, seed]
-        form.change(lambda chosen: gr.update(visible=chosen == CI), form, tune, **QUIET)
-        for trigger in (write.click, title.submit, keywords.submit, acrostic.submit):
-            trigger(report(self.write), asked, shown, js=show_result("cards"), **JOB)
-        again.click(report(self.rewrite), [self.poems, lock], shown, show_progress_on=cards, **JOB)
-        copy.click(None, self.poems, None, js=COPY, **QUIET)
-        cards.click(report(self.choose), self.poems, shown, **QUIET)
+                        script = self._switches()
+                        lock = gr.CheckboxGroup([], label=text("lock"))
+                        self.problems.line("lock")
+                        again = gr.Button(text("again"), elem_id="start-again")
+                        self._uses()
+                with gr.Accordion(text("history"), open=False):
+                    before = gr.HTML("", js_on_load=CHOOSE)
+        self.poems = gr.BrowserState(None, storage_key="shihua_poems", secret="shihua")
+        self.past = gr.BrowserState([], storage_key="shihua_past", secret="shihua")
+        kept = gr.BrowserState(list(fields_of({})), storage_key="shihua_fields", secret="shihua")
+        shown = [self.poems, self.past, cards, shown_poem, lock, chosen, before]
+        memory, asked = [self.poems, self.past, script], list(fields.values())
+        triggers = [write.click, fields["title"].submit, fields["keywords"].submit, fields["acrostic"].submit]
+        work, rework = self.problems.report(self.write, shown), self.problems.report(self.rewrite, shown)
+        start_job(triggers, "start-compose", "cards", [*memory, *asked], work, show_progress_on=cards)
+        start_job([again.click], "start-again", "cards", [*memory, lock], rework, show_progress_on=cards)
+        cards.click(report(self.choose), memory, shown, **QUIET)
+        before.click(report(self.recall), memory, shown, **QUIET)
+        script.change(report(self.show_again), memory, shown, **QUIET)
+        gr.on([field.change for field in asked], None, asked, kept, js="(...values) => [values]", **QUIET)
+        self._open(kept, asked, memory, shown)
 
-    def write(self, *answers: Any) -> tuple:
+    def _fields(self) -> dict[str, Any]:
+        """The fields by the names of what they ask for, in the order of ASKED."""
+        names = [(FORM_NAMES[name], name) for name in CHOICES]
+        form = gr.Radio(names, value="auto", label=text("form"), info=text("form_info"))
+        tune = gr.Dropdown(tune_names(), value=None, label=text("tune"), visible=False)
+        self.problems.line("tune")
+        texts = [
+            self._text("title", "春江夜泊"),
+            self._text("prompt", "青山不墨千秋画", visible=False),
+            self._text("keywords", "梅 雪"),
+            self._text("acrostic", "诗画人间", info=text("acrostic_info")),
+        ]
+        with gr.Accordion(text("more"), open=False):
+            temperature = gr.Slider(0, 1.5, GenerateConfig.temperature, step=0.05, label=text("temperature"))
+            seed = gr.Number(-1, precision=0, label=text("seed"), info=text("seed_info"))
+            self.problems.line("seed")
+
+        def fit(form: str) -> list:
+            return [gr.update(visible=wanted) for wanted in (form == CI, form == PAIR, form != PAIR)]
+
+        form.change(fit, form, [tune, texts[1], texts[3]], **QUIET)
+        return dict(zip(ASKED, (form, tune, *texts, temperature, seed), strict=True))
+
+    def _text(self, name: str, example: str, **options: Any) -> gr.Textbox:
+        field = textbox(name, example, **options)
+        self.problems.line(name)
+        return field
+
+    def _examples(self, fields: dict[str, Any]) -> None:
+        gr.HTML(f'<p class="key">{both("examples")}</p>')
+        with gr.Row(elem_classes="examples"):
+            for example in EXAMPLES:
+                name = " ".join(example.values())
+                values = json.dumps(fields_of(example))
+                gr.Button(name, size="sm", min_width=80).click(
+                    None, None, list(fields.values()), js=f"() => {values}", **QUIET
+                )
+
+    def _switches(self) -> gr.Checkbox:
+        """What is shown of the poems; the one for traditional characters is answered by the server."""
+        with gr.Row(elem_classes="switches"):
+            for name, on in (("tones", True), ("pinyin", False)):
+                switch = gr.Checkbox(on, label=text(name), container=False, min_width=80)
+                switch.change(None, switch, None, js=f"on => showMarks('{name}', on)", **QUIET)
+            return gr.Checkbox(False, label=text("traditional"), container=False, min_width=80)
+
+    def _uses(self) -> None:
+        """What can be done with the chosen poem."""
+        with gr.Row(elem_classes="uses"):
+            for name, script in (
+                ("copy", "copyText(poem().text)"),
+                ("save", "saveText(poem().name, poem().text)"),
+                ("link", "copyText(location.href.split('#')[0] + '#' + poem().link)"),
+                ("speak", "speak(poem().text)"),
+            ):
+                button = gr.Button(text(name), size="sm", min_width=80, elem_id=f"use-{name}")
+                button.click(None, None, None, js=f"() => {{ {script}; mark('use-{name}'); }}", **QUIET)
+        self.to_postcard = gr.Button(text("onto"))
+
+    def _open(self, kept: gr.BrowserState, fields: list, memory: list, shown: list) -> None:
+        """When the page is opened: fields and poems are as they were, or a link fills the fields and starts writing."""
+        blocks = gr.context.Context.root_block
+        filled = f"kept => linked({json.dumps(ASKED)}, {json.dumps(fields_of({}))}) ?? kept"
+        blocks.load(self.restore, memory, shown, **QUIET)
+        blocks.load(None, kept, fields, js=filled, **QUIET).then(None, None, None, js="() => writeLinked()", **QUIET)
+
+    def write(self, state: Any, past_poems: Any, script: bool, *answers: Any) -> tuple:
+        """Writes what the fields ask for; of a given seed its own poem is shown first."""
         asked = dict(zip(ASKED, answers, strict=True))
         asked["seed"] = -1 if asked["seed"] is None else asked["seed"]
         if asked["form"] == CI and not asked["tune"]:
-            raise UserError("请选词牌 choose a tune", tune=None)
-        return self.show_poems(asked, self._written(asked))
+            raise UserError("choose a tune", tune=None)
+        return self._show_new(asked, self._written(asked), (), past_poems, script)
 
     def _written(self, asked: dict, kept: Sequence[str] = ()) -> list[Any]:
         """The poems that are asked for, to the chosen tune if they are 词."""
-        settings = {name: value for name, value in asked.items() if name != "tune"}
+        pair = asked["form"] == PAIR
+        settings = {name: value for name, value in asked.items() if name not in ("tune", "acrostic", "prompt")}
+        settings |= {"prompt": asked["prompt"]} if pair else {"acrostic": asked["acrostic"]}  # the other is not there
         settings["form"] = asked["tune"] if asked["form"] == CI else asked["form"]
         return self.service.write(kept=kept, **settings)
 
-    def rewrite(self, state: Any, kept: list[str]) -> tuple:
+    def rewrite(self, state: Any, past_poems: Any, script: bool, kept: list[str]) -> tuple:
         """Writes anew what is not among the `kept` numbers of verses."""
         state = read_state(state)
         poem = chosen_of(state)
         tuned = poem["form"] in tune_names()
         if kept and not (poem["form"] in FORMS or tuned):
-            raise UserError("只有绝句、律诗和词能留句 Verses can be kept in 绝句, 律诗 and 词 only")
-        verses = [verse if str(i) in kept else "" for i, verse in enumerate(verses_of(poem))]
+            raise UserError("verses can be kept in 绝句, 律诗 and 词 only", lock=None)
+        lines = [verse if str(i) in kept else "" for i, verse in enumerate(verses_of(poem))]
+        if all(lines):
+            raise UserError("every verse is kept: there is none to be written anew", lock=None)
         asked = {**state["asked"], "seed": -1}
         if kept and not tuned:
             asked["form"] = poem["form"]
-        return self.show_poems(asked, self._written(asked, verses if kept else ()), kept)
+        return self._show_new(asked, self._written(asked, lines if kept else ()), kept, past_poems, script)
 
-    def show_poems(self, asked: dict, poems: list[Any], kept: Sequence[str] = ()) -> tuple:
-        return self.show_state({"asked": asked, "poems": [poem.as_dict() for poem in poems], "chosen": 0}, kept)
+    def _show_new(self, asked: dict, written: list[Any], kept: Sequence[str], past_poems: Any, script: bool) -> tuple:
+        poems = list(map(poem_of, written))
+        chosen = next((i for i, poem in enumerate(poems) if poem["seed"] == asked["seed"]), 0)
+        return self.show({"asked": asked, "poems": poems, "chosen": chosen, "kept": list(kept)}, past_poems, script)
 
-    def choose(self, state: Any, event: gr.EventData) -> tuple:
+    def choose(self, state: Any, past_poems: Any, script: bool, event: gr.EventData) -> tuple:
+        return self.show({**read_state(state), "chosen": index_of(event)}, past_poems, script)
+
+    def recall(self, state: Any, past_poems: Any, script: bool, event: gr.EventData) -> tuple:
+        """Shows a poem again that was written before."""
         try:
-            chosen = event.index
-        except (AttributeError, TypeError):  # a request that the page has not sent
+            return self.show(read_past(past_poems)[index_of(event)], past_poems, script)
+        except (IndexError, TypeError):
             raise UserError(GONE) from None
-        return self.show_state({**read_state(state), "chosen": chosen})
 
-    def show_state(self, state: dict, kept: Sequence[str] = ()) -> tuple:
+    def show_again(self, state: Any, past_poems: Any, script: bool) -> tuple:
+        return self.show(read_state(state), past_poems, script)
+
+    def restore(self, state: Any, past_poems: Any, script: bool) -> tuple:
+        """The poems of the last visit, as far as there are any."""
+        with suppress(UserError):
+            return self.show(read_state(state), past_poems, script)
+        return (gr.skip(),) * 6 + (past([state["poems"][0] for state in read_past(past_poems)]),)
+
+    def show(self, state: dict, past_poems: Any, script: bool) -> tuple:
         """What the outputs of the tab show: all poems as cards, the chosen one large, its verses to be locked."""
-        poems, chosen = state["poems"], chosen_of(state)
-        cards = [card(p, p is chosen, i, self.service.check(p["lines"])) for i, p in enumerate(poems)]
-        verses = [(verse, str(i)) for i, verse in enumerate(verses_of(chosen))]
+        chosen = chosen_of(state)
+        graded = state["asked"]["form"] != "free"
+        poems = [in_traditional(poem) if script else poem for poem in state["poems"]]
+        large = poems[state["chosen"]]
+        cards = [
+            card(shown, poem is chosen, i, self.service.check(poem["lines"]) if graded else None)
+            for i, (poem, shown) in enumerate(zip(state["poems"], poems, strict=True))
+        ]
+        again = None if state["kept"] else {**state["asked"], "seed": chosen["seed"]}  # a link has no verses
+        remembered = [{**state, "poems": [chosen], "chosen": 0}]
+        remembered += [old for old in read_past(past_poems) if old["poems"][0]["text"] != chosen["text"]]
+        remembered = remembered[:REMEMBERED]
         return (
             state,
-            f'<div class="cards">{"".join(cards)}</div>{LEGEND}',
-            scroll(chosen),
-            gr.update(choices=verses, value=list(kept)),
+            remembered,
+            f'<div class="cards">{"".join(cards)}</div>{LEGEND if graded else ""}',
+            scroll(large, again),
+            gr.update(choices=[(v, str(i)) for i, v in enumerate(verses_of(large))], value=state["kept"]),
             gr.update(visible=True),
+            past([old["poems"][0] for old in remembered]),
         )
 
     def carry(self, state: Any) -> tuple:
         """The chosen poem, onto a postcard."""
         poem = chosen_of(read_state(state))
-        return gr.update(selected="postcard"), "\n".join(poem["lines"]), title_of(poem)
+        return gr.update(selected="postcard"), "\n".join(poem["lines"]), heading_of(poem)
+
+
+def fields_of(asked: dict) -> list[Any]:
+    """What the fields hold for a request, in their order."""
+    return [asked.get(name, PLAIN.get(name, "")) for name in ASKED]
 
 
 def read_state(state: Any) -> dict:
-    """What `show_state` has given the browser, and gets back from there. Raises UserError if that is something else."""
+    """What `show` has given the browser, and gets back from there. Raises UserError if that is something else."""
     try:
         asked = {name: state["asked"][name] for name in ASKED}
-        poems = [
-            {name: str(poem[name]) for name in ("form", "title")}
-            | {name: [str(line) for line in poem[name]] for name in ("lines", "remarks")}
-            | {"sections": [int(count) for count in poem.get("sections", ())]}
-            for poem in state["poems"][:CANDIDATES]
-        ]
-        return {"asked": asked, "poems": poems, "chosen": state["chosen"]}
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        poems = list(map(read_poem, state["poems"][:CANDIDATES]))
+        return {"asked": asked, "poems": poems, "chosen": state["chosen"], "kept": list(map(str, state["kept"]))}
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
         raise UserError(GONE) from None
+
+
+def read_past(states: Any) -> list[dict]:
+    """The last poems that the browser has kept, without what is none."""
+    found = []
+    for state in states[:REMEMBERED] if isinstance(states, list) else []:
+        with suppress(UserError):
+            found.append(read_state(state))
+            chosen_of(found[-1])
+    return found
 
 
 def chosen_of(state: dict) -> dict:
@@ -154,53 +265,9 @@ def chosen_of(state: dict) -> dict:
         raise UserError(GONE) from None
 
 
-def verses_of(poem: dict) -> list[str]:
-    return verses("".join(poem["lines"]))
-
-
-def title_of(poem: dict) -> str:
-    """What stands above a poem: its title, and of a 词 the tune."""
-    tune = poem["form"] if poem["form"] in tune_names() else ""
-    return "·".join(filter(None, (tune, poem["title"])))
-
-
-def card(poem: dict, chosen: bool, index: int, check: Any) -> str:
-    """A poem to choose: its lines, with tones and rhymes (infer.verse.check.Check) under the characters."""
-    title = f"<h4>{html.escape(title_of(poem))}</h4>" if title_of(poem) else ""
-    notes = [poem["form"] or "自由 free"]
-    if check and check.wants:
-        notes += [check.pattern, f"押{check.rhyme}" if check.rhyme else "", *(fault.kind for fault in check.faults)]
-        marked = iter([_marked(check, number) for number in range(len(check.verses))])
-        counts = check.lines or [2] * (len(check.verses) // 2)
-        lines = ["".join(itertools.islice(marked, count)) for count in counts]
-    else:
-        lines = [f"<p>{html.escape(line)}</p>" for line in poem["lines"]]
-    starts = set(itertools.accumulate(poem.get("sections", [])))
-    verses = "".join(f"<div{SECTION if i in starts else ''}>{line}</div>" for i, line in enumerate(lines))
-    remarks = "".join(f"<em>{html.escape(remark)}</em>" for remark in poem.get("remarks", []))
-    return (
-        f'<button class="card" data-index="{index}" aria-pressed="{"true" if chosen else "false"}">{title}'
-        f"<div>{verses}</div><small>{html.escape(' · '.join(filter(None, notes)))}</small>{remarks}</button>"
-    )
-
-
-def _marked(check: Any, number: int) -> str:
-    """A verse, and under each character its tone; a rhyme is red, what breaks the rules is underlined."""
-    verse, tones = check.verses[number], check.tones[number]
-    faults = {fault.place for fault in check.faults if fault.verse == number + 1}
-    parts = []
-    for place, (character, tone) in enumerate(zip(verse, tones, strict=True), 1):
-        rhymes = check.rhymes[number] and place == len(verse)
-        kind = " ".join(["rhyme"] * rhymes + ["fault"] * (place in faults))
-        sign = RHYME if rhymes else TONES.get(tone, "")
-        parts.append(f'<span class="{kind}">{html.escape(character)}<i>{sign}</i></span>')
-    return f"<p>{''.join(parts)}</p>"
-
-
-def scroll(poem: dict) -> str:
-    """The chosen poem, upright, from right to left."""
-    title = f"<h3>{html.escape(title_of(poem))}</h3>" if title_of(poem) else ""
-    verses = verses_of(poem)
-    starts = {len(verses_of({"lines": poem["lines"][:n]})) for n in itertools.accumulate(poem.get("sections", []))}
-    columns = "".join(f"<p{SECTION if i in starts else ''}>{html.escape(v)}</p>" for i, v in enumerate(verses))
-    return f'<div class="scroll{" long" * (len(verses) > 4)}">{title}{columns}<span class="seal">诗画</span></div>'
+def index_of(event: gr.EventData) -> Any:
+    """Of what is clicked. Raises UserError for a request that the page has not sent."""
+    try:
+        return event.index
+    except (AttributeError, TypeError):
+        raise UserError(GONE) from None

@@ -1,5 +1,14 @@
 // What the page does in the browser by itself.
 
+// The language is the visitor's choice, or else the browser's. Gradio asks the browser.
+const language = localStorage.getItem('shihua_language') ?? (/^zh/i.test(navigator.language) ? 'zh-CN' : 'en');
+Object.defineProperty(navigator, 'language', { get: () => language });
+document.documentElement.lang = language;
+function useLanguage(chosen) {
+  localStorage.setItem('shihua_language', chosen);
+  location.reload();
+}
+
 // Gradio refuses files without a type, and browsers know none for the names that phones give: IMG_1.HEIC.
 const typed = files => {
   const data = new DataTransfer();
@@ -21,13 +30,29 @@ addEventListener('drop', event => {
   input.dispatchEvent(new Event('change'));
 }, true);
 
-// Brings what a button makes into view: on a phone it stands below the fields.
-function showResult(id) {
-  const box = document.getElementById(id).getBoundingClientRect();
+// A job has begun: its button is busy, and its result comes into view; on a phone it stands below the fields.
+function begin(button, result) {
+  document.getElementById(button).setAttribute('aria-busy', 'true');
+  const box = document.getElementById(result).getBoundingClientRect();
   if (box.top < 0 || box.top > innerHeight / 2) {
-    document.getElementById(id).scrollIntoView({ behavior: 'smooth', block: 'start' });
+    document.getElementById(result).scrollIntoView({ behavior: 'smooth', block: 'start' });
   }
 }
+function end(button) {
+  document.getElementById(button).removeAttribute('aria-busy');
+  setTimeout(() => { // when the page shows it
+    const problem = [...document.querySelectorAll('.problem')].find(line => line.offsetParent);
+    problem?.scrollIntoView({ block: 'center' });
+  }, 100);
+}
+// Presses a button, as soon as it is there: a tab is built when it is first shown.
+function press(button) {
+  const there = document.getElementById(button);
+  there ? there.click() : setTimeout(press, 50, button);
+}
+
+// The poem on show: text, name (of a file), link.
+const poem = () => document.querySelector('.scroll').dataset;
 
 // The clipboard is there for pages of this machine and of https only.
 function copyText(text) {
@@ -38,3 +63,60 @@ function copyText(text) {
   document.execCommand('copy');
   area.remove();
 }
+function saveText(name, text) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([text + '\n'], { type: 'text/plain' }));
+  link.download = name + '.txt';
+  link.click();
+}
+function speak(text) {
+  const utterance = Object.assign(new SpeechSynthesisUtterance(text), { lang: 'zh-CN', rate: 0.8 });
+  speechSynthesis.cancel();
+  speechSynthesis.speak(utterance);
+}
+if (!('speechSynthesis' in window)) document.documentElement.classList.add('mute');
+
+// A tick on the button whose work is done.
+function mark(button) {
+  const classes = document.getElementById(button).classList;
+  classes.add('done');
+  setTimeout(() => classes.remove('done'), 2000);
+}
+function showMarks(name, on) {
+  document.documentElement.classList.toggle('no-' + name, !on);
+}
+showMarks('pinyin', false);
+
+// A link holds the request of a poem after its #. It is read once, so that a reload does not write it again.
+let isLinked = false;
+function linked(names, plain) {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  isLinked = asked.has('form');
+  if (!isLinked) return null;
+  history.replaceState(null, '', location.pathname + location.search);
+  return names.map((name, i) => {
+    const value = asked.get(name) ?? plain[i];
+    return typeof plain[i] === 'number' ? Number(value) : value;
+  });
+}
+function writeLinked() {
+  if (isLinked) press('start-compose');
+  isLinked = false;
+}
+
+// Moves the edge between photograph and painting.
+function uncover(slider) {
+  slider.parentElement.style.setProperty('--at', slider.value + '%');
+}
+
+// A picture in its own pixels, or as wide as there is room.
+function fullSize(button) {
+  const isFull = button.closest('.made').classList.toggle('full');
+  button.setAttribute('aria-pressed', isFull);
+}
+
+// Files are called in the page's language.
+addEventListener('click', event => {
+  const link = event.target.closest?.('a[data-en]');
+  if (link && language === 'en') link.download = link.dataset.en;
+}, true);

@@ -11,9 +11,14 @@ from demo.parts import QUIET, Jobs, Photos, report, to_url
 from demo.postcard import PostcardTab
 from demo.service import Service
 from demo.training import TrainingTab
+from demo.words import both, in_both, text
 
 WAITING = 100  # most jobs that wait
-TITLE = "<h1>诗画</h1><p>Shihua · 写诗、作画、题画 poems, paintings, postcards</p>"
+SWITCH = '<button lang="{code}" onclick="useLanguage(\'{code}\')">{name}</button>'
+HEAD = (
+    f'<header id="head"><h1 lang="zh-CN">诗画</h1><p>{both("subtitle")}</p>'
+    f"{in_both(SWITCH.format(code='en', name='English'), SWITCH.format(code='zh-CN', name='中文'))}</header>"
+)
 
 
 def build_page(service: Service, uploads: Uploads) -> gr.Blocks:
@@ -31,24 +36,32 @@ def build_page(service: Service, uploads: Uploads) -> gr.Blocks:
 
     with gr.Blocks(title="诗画 Shihua", analytics_enabled=False) as blocks:
         add_api(service, uploads)  # first, to have the names that it wants
-        gr.HTML(f'<header id="head">{TITLE}</header>')
+        gr.HTML(HEAD)
         styles_css = gr.HTML("", elem_id="thumbnails")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("写诗\nCompose", id="compose"):
+            with gr.Tab(text("compose"), id="compose"):
                 compose.build()
-            with gr.Tab("绘画\nPaint", id="paint") as paint_tab:
+            with gr.Tab(text("paint"), id="paint") as paint_tab:
                 paint.build()
-            with gr.Tab("诗画\nPostcard", id="postcard") as postcard_tab:
+            with gr.Tab(text("postcard"), id="postcard") as postcard_tab:
                 postcard.build()
-            with gr.Tab("猫狗\nDog or cat", id="classify"):
+            with gr.Tab(text("classify"), id="classify"):
                 ClassifyTab(photos).build()
-            with gr.Tab("训练\nTraining", id="training") as training_tab:
+            with gr.Tab(text("training"), id="training") as training_tab:
                 TrainingTab(service.cfg.save_path).build(training_tab)
         for tab in (paint_tab, postcard_tab):
             tab.select(report(thumbnails), None, styles_css, **QUIET)
         carried = [tabs, postcard.poem, postcard.title]
         compose.to_postcard.click(report(compose.carry), compose.poems, carried, **QUIET)
+        carried = [tabs, postcard.style, postcard.strength]
+        made = paint.to_postcard.click(carry_painting, [paint.style, paint.strength], carried, **QUIET)
+        made.then(None, None, None, js="() => press('start-postcard')", **QUIET)
         photos.share()
         blocks.unload(jobs.leave)
     blocks.queue(max_size=WAITING, default_concurrency_limit=4)
     return blocks
+
+
+def carry_painting(style: str, strength: float) -> tuple:
+    """The painting's style onto a postcard; the photograph is there already."""
+    return gr.update(selected="postcard"), style, strength

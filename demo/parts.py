@@ -1,4 +1,4 @@
-"""What the tabs share: names of fields, jobs that can be stopped, errors as sentences, photographs in and out.
+"""What the tabs share: jobs that can be stopped, errors as sentences, photographs in and out.
 
 Pictures travel in the messages as data: what is uploaded is read and deleted at once, and what is made is never
 written, but for the clients of the API.
@@ -6,10 +6,11 @@ written, but for the clients of the API.
 
 import base64
 import functools
+import html
 import io
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from PIL import Image
 
 from demo.guard import Uploads
 from demo.service import LENGTHS, Cancelled, Service, sample_photos
+from demo.words import both, style_title, text, translate
 from shihua import Progress, chinese_name
 from utils.errors import UserError
 from utils.photo import Photo
@@ -32,51 +34,30 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, **PRIVATE}
 AT_ONCE = 2  # jobs; others wait
 JOB: dict[str, Any] = {"concurrency_id": "job", "concurrency_limit": AT_ONCE, **PRIVATE}
-LABELS = {  # of the fields, by the names of what they ask for
-    "form": "体裁 Form",
-    "tune": "词牌 Tune",
-    "title": "题目 Title",
-    "keywords": "关键词 Keywords",
-    "acrostic": "藏头 Acrostic",
-    "temperature": "大胆 Temperature",
-    "seed": "种子 Seed",
-    "style": "风格 Style",
-    "strength": "浓淡 Strength",
-    "stroke": "笔触 Stroke",
-    "poem": "诗 Poem",
-    "seal": "印 Seal",
-    "photo": "照片 Photo",
-}
-ANIMALS = {"cat": "猫", "dog": "狗"}
 
 
-def bilingual(name: str) -> str:
-    """Both names of a style or a class, as far as it has them."""
-    chinese = ANIMALS.get(name) or chinese_name(name)
-    return f"{chinese} {name.replace('_', ' ')}".strip()
+def begin(result: str, button: str) -> str:
+    """JavaScript of a button: it is busy, its result comes into view, and what the button sends goes on."""
+    return f"(...sent) => {{ begin('{button}', '{result}'); return sent; }}"
 
 
-def show_result(name: str) -> str:
-    """JavaScript of a button: brings the element with that id into view, and hands on what the button sends."""
-    return f"(...sent) => {{ showResult('{name}'); return sent; }}"
-
-
-def textbox(name: str, example: str) -> gr.Textbox:
-    return gr.Textbox(label=LABELS[name], placeholder=example, max_lines=1, max_length=LENGTHS[name])
+def textbox(name: str, example: str = "", **options: Any) -> gr.Textbox:
+    """A line of text; `example` stands in it while it is empty."""
+    return gr.Textbox(label=text(name), placeholder=example, max_lines=1, max_length=LENGTHS[name], **options)
 
 
 def style_choice(service: Service) -> gr.Radio:
-    choices = [(bilingual(name), name) for name in service.styles]
+    choices = [(style_title(name), name) for name in service.styles]
     value = choices[0][1] if choices else None
-    return gr.Radio(choices, value=value, label=LABELS["style"], elem_classes="styles")
+    return gr.Radio(choices, value=value, label=text("style"), elem_classes="styles")
 
 
-def message_of(error: UserError) -> str:
-    """A mistake in one sentence, under the label of its field."""
-    return f"{LABELS[error.argument]}：{error.message}" if error.argument in LABELS else str(error)
+def problem(sentence: str) -> str:
+    """HTML that screen readers tell at once."""
+    return f'<span class="problem" role="alert">{sentence}</span>'
 
 
-def report(call: Callable, sentence: Callable[[UserError], str] = message_of) -> Callable:
+def report(call: Callable, sentence: Callable[[UserError], str] = lambda error: translate(error.message)) -> Callable:
     """`call` with its mistakes shown as one sentence instead of a traceback."""
 
     @functools.wraps(call)
@@ -84,11 +65,40 @@ def report(call: Callable, sentence: Callable[[UserError], str] = message_of) ->
         try:
             return call(*args, **kwargs)
         except UserError as error:
-            raise gr.Error(sentence(error), print_exception=False) from None
-        except Cancelled:
-            raise gr.Error("已停止 Stopped", duration=2, print_exception=False, title="") from None
+            raise gr.Error(sentence(error), print_exception=False, title="") from None
 
     return reporting
+
+
+class Problems:
+    """Where a tab tells of mistakes: in lines under the fields, and one for whatever has no field."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, gr.HTML] = {}
+
+    def line(self, about: str = "") -> None:
+        """A line for the mistakes about an argument; empty: for all others."""
+        self.lines[about] = gr.HTML("", visible=False)
+
+    def report(self, call: Callable, outputs: Sequence[Any]) -> dict[str, Any]:
+        """Arguments of an event: `call`, which gives `outputs`; a mistake leaves them as they are."""
+
+        @functools.wraps(call)
+        def reporting(*args: Any, **kwargs: Any) -> list:
+            try:
+                return [*call(*args, **kwargs), *self.show()]
+            except UserError as error:
+                return [*(gr.skip() for _ in outputs), *self.show(translate(error.message), error.argument)]
+            except Cancelled:
+                return [*(gr.skip() for _ in outputs), *self.show(both("stopped"))]
+
+        return {"fn": reporting, "outputs": [*outputs, *self.lines.values()]}
+
+    def show(self, sentence: str = "", about: str = "") -> list:
+        """What the lines show: the sentence in the one it is about, and nothing else."""
+        about = about if about in self.lines else ""
+        shown = [problem(sentence) if sentence and name == about else "" for name in self.lines]
+        return [gr.update(value=text, visible=bool(text)) for text in shown]
 
 
 class Jobs:
@@ -98,14 +108,14 @@ class Jobs:
         self.running: dict[threading.Event, tuple[str, str]] = {}
 
     @contextmanager
-    def job(self, request: gr.Request, tab: str, progress: gr.Progress, text: str) -> Iterator[Progress]:
+    def job(self, request: gr.Request, tab: str, progress: gr.Progress) -> Iterator[Progress]:
         """For a job of a tab: the callback that shows the page its progress, and ends it once it is not wanted."""
         stop = threading.Event()
 
         def show(share: float) -> None:
             if stop.is_set():
                 raise Cancelled
-            progress(share, desc=text)
+            progress(share)
 
         self.running[stop] = request.session_hash, tab
         try:
@@ -118,11 +128,12 @@ class Jobs:
         """Stops all jobs of this visitor."""
         self._stop(lambda visitor, tab: visitor == request.session_hash)
 
-    def stopper(self, tab: str) -> Callable:
-        """What stops the visitor's jobs of a tab."""
+    def stopper(self, tab: str, problems: Problems) -> Callable:
+        """What stops the visitor's jobs of a tab, and says so."""
 
-        def stop_jobs(request: gr.Request) -> None:
+        def stop_jobs(request: gr.Request) -> list:
             self._stop(lambda *job: job == (request.session_hash, tab))
+            return problems.show(both("stopped"))
 
         return stop_jobs
 
@@ -131,13 +142,33 @@ class Jobs:
             if wanted(*job):
                 stop.set()
 
-    def buttons(self, label: str, tab: str, call: Callable, inputs: list, outputs: Any, **options: Any) -> None:
+    def buttons(
+        self, tab: str, call: Callable, inputs: list, outputs: list, problems: Problems, **options: Any
+    ) -> None:
         """A button that starts `call` and shows the element with the id TAB-result, and one that stops it."""
-        with gr.Row():
-            start = gr.Button(label, variant="primary", min_width=140)
-            stop = gr.Button("停 Stop", min_width=110, scale=0)
-        event = start.click(report(call), inputs, outputs, js=show_result(f"{tab}-result"), **options, **JOB)
-        stop.click(self.stopper(tab), None, None, cancels=[event], queue=False, **PRIVATE)
+        with gr.Row(elem_classes="job"):
+            start = gr.Button(text(f"start_{tab}"), variant="primary", min_width=140, elem_id=f"start-{tab}")
+            stop = gr.Button(text("stop"), min_width=110, scale=0, elem_classes="stop")
+        problems.line()
+        button, work = f"start-{tab}", problems.report(call, outputs)
+        event = start_job([start.click], button, f"{tab}-result", inputs, work, **options)
+        lines = list(problems.lines.values())
+        stopped = stop.click(self.stopper(tab, problems), None, lines, cancels=[event], queue=False, **PRIVATE)
+        stopped.then(None, None, None, js=end(button), **QUIET)
+
+
+def start_job(
+    triggers: list, button: str, result: str, inputs: list, work: dict[str, Any], **options: Any
+) -> gr.events.Dependency:
+    """Binds `work` (see `Problems.report`) to its triggers; until it is done its button is busy and starts no other."""
+    event = gr.on(triggers, inputs=inputs, js=begin(result, button), **work, **options, **JOB)
+    event.then(None, None, None, js=end(button), **QUIET)
+    return event
+
+
+def end(button: str) -> str:
+    """JavaScript at the end of a job."""
+    return f"() => end('{button}')"
 
 
 def to_url(pixels: np.ndarray) -> str:
@@ -160,8 +191,35 @@ def as_url(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def shown(rgb: np.ndarray | None) -> ImageData | None:
-    return None if rgb is None else ImageData(url=to_url(rgb), orig_name="shihua.jpg")
+def shown(pixels: np.ndarray, name: str = "shihua") -> ImageData:
+    """A picture for the page, with the name that it has when it is saved there or comes back."""
+    return ImageData(url=to_url(pixels), orig_name=name)
+
+
+def made(picture: str, rgb: np.ndarray, *names: str) -> str:
+    """The HTML `picture`, which can be seen in full size, and links to save `rgb`, with the picture in them.
+
+    `names` are those of the file, in Chinese and English.
+    """
+    links = []
+    for suffix, kind, mime in (
+        ("jpg", "JPEG", "image/jpeg"),
+        ("png", "PNG", "image/png"),
+        ("pdf", "PDF", "application/pdf"),
+    ):
+        chinese, english = (html.escape(f"{names[i]}.{suffix}") for i in (0, -1))
+        url = as_url(encode(rgb, kind), mime)
+        links.append(f'<a download="{chinese}" data-en="{english}" href="{url}">{kind}</a>')
+    full = f'<button aria-pressed="false" onclick="fullSize(this)">{both("full_size")}</button>'
+    size = f"{rgb.shape[1]} × {rgb.shape[0]}"
+    row = f'<p class="downloads">{both("download")} {" ".join(links)} {full} {size}</p>'
+    return f'<div class="made"><div class="frame">{picture}</div>{row}</div>'
+
+
+def file_names(styles: Sequence[str], photo: str) -> list[str]:
+    """What a painting is called, in Chinese and English: 神奈川浪-photo."""
+    stem = Path(photo).stem
+    return ["+".join(names) + f"-{stem}" for names in ([chinese_name(style) or style for style in styles], styles)]
 
 
 def received(payload: ImageData | None, uploads: Uploads) -> Photo | None:
@@ -179,7 +237,7 @@ def received(payload: ImageData | None, uploads: Uploads) -> Photo | None:
 
 def wanted(photo: Photo | None) -> Photo:
     if photo is None:
-        raise UserError("先选一张照片 Choose a photo first")
+        raise UserError("choose a photo first", photo=None)
     return photo
 
 
@@ -191,15 +249,17 @@ class Photos:
         self.fields: list[gr.Image] = []
         self.taken: list[tuple[gr.events.Dependency, gr.Image]] = []  # events that give a field a photograph
 
-    def field(self) -> gr.Image:
+    def field(self, problems: Problems) -> gr.Image:
         """Takes a photograph: an upload, the camera, or a sample. `share` gives it to the fields of all tabs."""
         sources = ["upload", "webcam", "clipboard"]
-        photo = gr.Image(label=LABELS["photo"], sources=sources, type="filepath", height=300, buttons=[])
+        photo = gr.Image(label=text("photo"), sources=sources, type="filepath", height=300, buttons=[])
         self.in_memory(photo)
-        given = photo.input(report(self.receive), photo, photo, **{**QUIET, "queue": True})  # messages need the queue
-        sample = gr.Button("用一张样片 Use a sample photo", size="sm")
+        problems.line("photo")
+        taken = [photo, problems.lines["photo"]]
+        given = photo.input(report(self.receive), photo, taken, **{**QUIET, "queue": True})  # messages need the queue
+        sample = gr.Button(text("sample"), size="sm")
         self.fields.append(photo)
-        self.taken += [(given, photo), (sample.click(report(self.sample), None, photo, **QUIET), photo)]
+        self.taken += [(given, photo), (sample.click(report(self.sample), None, taken, **QUIET), photo)]
         return photo
 
     def share(self) -> None:
@@ -209,28 +269,23 @@ class Photos:
             event.then(None, photo, others, js=f"photo => Array({len(others)}).fill(photo)", **QUIET)
 
     def in_memory(self, image: gr.Image) -> gr.Image:
-        """Makes `image` take a Photo and show an array, without files."""
+        """Makes `image` take a Photo and show what `shown` gives, without files."""
         image.preprocess = report(lambda payload: received(payload, self.uploads))
-        image.postprocess = shown
+        image.postprocess = lambda data: data
         return image
 
-    def result(self, **options: Any) -> gr.Image:
-        """Shows a picture."""
-        image = gr.Image(interactive=False, buttons=["fullscreen"], elem_classes="picture", **options)
-        return self.in_memory(image)
-
-    def receive(self, photo: Photo | None) -> np.ndarray | None:
+    def receive(self, photo: Photo | None) -> tuple[ImageData | None, Any]:
         """The uploaded photograph, upright and reduced; from now on the browser has it, and nobody else."""
-        if photo is None:
-            return None
         try:
-            picture = self.service.decode(photo)
+            picture = photo and self.service.decode(photo)
         except UserError as error:
-            gr.Warning(message_of(error), title="")
-            return None
-        if picture.note:
-            gr.Info(picture.note, title="")
-        return picture.rgb if picture.alpha is None else np.dstack((picture.rgb, picture.alpha))
+            return None, gr.update(value=problem(translate(error.message)), visible=True)
+        if picture is None:
+            return None, gr.update(visible=False)
+        note = gr.update(value=f"<span>{translate(picture.note)}</span>", visible=bool(picture.note))
+        pixels = picture.rgb if picture.alpha is None else np.dstack((picture.rgb, picture.alpha))
+        return shown(pixels, photo.name), note
 
-    def sample(self) -> np.ndarray:
-        return self.service.decode(Photo("sample", random.choice(sample_photos()).read_bytes())).rgb
+    def sample(self) -> tuple[ImageData, Any]:
+        path = random.choice(sample_photos())
+        return shown(self.service.decode(Photo(path.name, path.read_bytes())).rgb, path.name), gr.update(visible=False)

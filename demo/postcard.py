@@ -3,35 +3,39 @@
 import html
 
 import gradio as gr
-import numpy as np
 
-from demo.parts import LABELS, Jobs, Photos, as_url, encode, style_choice, textbox, wanted
+from data.verse import verses
+from demo.parts import Jobs, Photos, Problems, made, style_choice, textbox, to_url, wanted
 from demo.service import LENGTHS
+from demo.words import both, text
 from utils.photo import Photo
+
+EMPTY = f'<div class="empty"><p>{both("picture_here")}</p></div>'
 
 
 class PostcardTab:
     def __init__(self, photos: Photos, jobs: Jobs):
-        self.photos, self.jobs, self.service = photos, jobs, photos.service
+        self.photos, self.jobs, self.service, self.problems = photos, jobs, photos.service, Problems()
 
     def build(self) -> None:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                photo = self.photos.field()
-                style = style_choice(self.service)
-                info = "0：照片 the photo itself"
-                strength = gr.Slider(0, 1.5, 0.8, step=0.05, label=LABELS["strength"], info=info)
+                photo = self.photos.field(self.problems)
+                self.style = style_choice(self.service)
+                self.strength = gr.Slider(0, 1.5, 0.8, step=0.05, label=text("strength"), info=text("strength_info"))
                 self.title = textbox("title", "春江夜泊")
-                example = "空：看照片写一首 empty: one about the photo, or to the title"
-                self.poem = gr.Textbox(label=LABELS["poem"], placeholder=example, lines=4, max_length=LENGTHS["poem"])
-                seal = gr.Textbox("诗画", label=LABELS["seal"], max_lines=1, max_length=LENGTHS["seal"])
+                self.problems.line("title")
+                limit = LENGTHS["poem"]
+                self.poem = gr.Textbox(label=text("poem"), info=text("poem_info"), lines=4, max_length=limit)
+                self.problems.line("poem")
+                seal = textbox("seal", value="诗画")
+                self.problems.line("seal")
                 buttons = gr.Column()
             with gr.Column(scale=5, min_width=300, elem_id="postcard-result"):
-                picture = self.photos.result(show_label=False)
-                links = gr.HTML("")
+                card = gr.HTML(EMPTY)
         with buttons:
-            asked, made = [photo, style, strength, self.title, self.poem, seal], [picture, links, self.poem]
-            self.jobs.buttons("题画 Make it", "postcard", self.postcard, asked, made, show_progress_on=picture)
+            asked = [photo, self.style, self.strength, self.title, self.poem, seal]
+            self.jobs.buttons("postcard", self.postcard, asked, [card, self.poem], self.problems, show_progress_on=card)
 
     def postcard(
         self,
@@ -43,21 +47,9 @@ class PostcardTab:
         seal: str,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio wants it
-    ) -> tuple:
+    ) -> tuple[str, str]:
         asked = {"style": style or "", "strength": strength, "title": title, "seal": seal}
-        with self.jobs.job(request, "postcard", progress, "题画 painting and writing") as show:
+        with self.jobs.job(request, "postcard", progress) as show:
             rgb, poem = self.service.postcard(wanted(photo), poem, show, **asked)
-        return rgb, downloads(rgb, title or "shihua"), poem
-
-
-def downloads(rgb: np.ndarray, name: str) -> str:
-    """Links to save a picture, with the picture in them."""
-    links = []
-    for suffix, kind, mime in (
-        ("jpg", "JPEG", "image/jpeg"),
-        ("png", "PNG", "image/png"),
-        ("pdf", "PDF", "application/pdf"),
-    ):
-        url = as_url(encode(rgb, kind), mime)
-        links.append(f'<a download="{html.escape(name)}.{suffix}" href="{url}">{suffix.upper()}</a>')
-    return f'<p class="downloads">下载 Download {" ".join(links)}</p>'
+        name = title or next(iter(verses(poem)), "shihua")
+        return made(f'<img src="{to_url(rgb)}" alt="{html.escape(poem)}">', rgb, name), poem

@@ -20,6 +20,7 @@ CANDIDATES = 4  # poems to choose from
 LENGTHS = {  # characters at most
     "title": 30,
     "keywords": 40,
+    "prompt": 30,
     "acrostic": 16,
     "poem": 300,
     "seal": 4,
@@ -123,13 +124,13 @@ class Service:
         with self._cores.shared():
             return self._model("classifier")(photo, explain=explain, max_megapixels=self.cfg.max_megapixels)
 
-    def describe(self, photo: Photo) -> list[str]:
-        """What is to be seen, the surest first; nothing of a classifier that knows its own classes only."""
+    def describe(self, photo: Photo) -> list[Any]:
+        """What is to be seen (Sights), the surest first; nothing of a classifier that knows its own classes only."""
         classifier = self._model("classifier")
         with self._cores.shared():
             if not classifier.recognises:
                 return []
-            return list(map(str, (sight for sight, _ in classifier.describe(photo, self.cfg.max_megapixels).seen)))
+            return [sight for sight, _ in classifier.describe(photo, self.cfg.max_megapixels).seen]
 
     def thumbnails(self) -> list[np.ndarray]:
         """A sample photograph in each of the styles, (h, w, 3) uint8; painted once."""

@@ -2,7 +2,9 @@
 asks, whom a Stop stops, what is checked before the job, and that they answer what the command line answers."""
 
 import base64
+import io
 import json
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -14,14 +16,16 @@ from PIL import Image
 import main
 import shihua
 from config import DemoConfig
-from demo.classify import NEITHER, ClassifyTab
-from demo.compose import GONE, ComposeTab, read_state, verses_of
+from demo.classify import ClassifyTab
+from demo.compose import GONE, ComposeTab, read_state
 from demo.guard import Uploads
 from demo.page import build_page
 from demo.paint import PaintTab
-from demo.parts import Jobs, Photos, encode, to_url
+from demo.parts import Jobs, Photos, Problems, encode
+from demo.poems import verses_of
 from demo.postcard import PostcardTab
 from demo.service import CANDIDATES, LENGTHS, Cancelled, Service
+from demo.words import both
 from tests.servers import ROOT
 from utils.errors import UserError
 from utils.images import read_image
@@ -33,9 +37,13 @@ POEM = {
     "lines": ["白日依山尽，黄河入海流。", "欲穷千里目，更上一层楼。"],
     "remarks": [],
     "sections": [],
+    "seed": 1,
+    "text": "《登鹳雀楼》\n白日依山尽，黄河入海流。\n欲穷千里目，更上一层楼。",
+    "pinyin": [],
 }
-ASKED = {"form": "五绝", "tune": "", "title": "题", "keywords": "", "acrostic": "", "temperature": 0.8, "seed": 1}
-STATE = {"asked": ASKED, "poems": [POEM, {**POEM, "title": "又"}], "chosen": 0}
+ASKED = {"form": "五绝", "tune": "", "title": "题", "prompt": "", "keywords": "", "acrostic": ""}
+ASKED |= {"temperature": 0.8, "seed": 1}
+STATE = {"asked": ASKED, "poems": [POEM, {**POEM, "title": "又"}], "chosen": 0, "kept": []}
 BROKEN = {
     "null": None,
     "a text": "poems",
@@ -48,6 +56,18 @@ BROKEN = {
     "lines that are none": {**STATE, "poems": [{**POEM, "lines": 3}]},
     "another request": {**STATE, "asked": {"bogus": 1}},
 }
+
+
+class Written:
+    """A poem as the poet gives it."""
+
+    pinyin = POEM["pinyin"]
+
+    def as_dict(self) -> dict:
+        return POEM
+
+    def __str__(self) -> str:
+        return POEM["text"]
 
 
 class Idle(Service):
@@ -64,7 +84,7 @@ class Idle(Service):
 
     def write(self, **asked):
         self.asked = asked
-        return [SimpleNamespace(as_dict=lambda: POEM)]
+        return [Written()]
 
     def paint(self, photo, progress=None, **asked):
         self.painting(progress)
@@ -88,7 +108,7 @@ def event(**data) -> SimpleNamespace:
 @pytest.mark.parametrize("state", BROKEN.values(), ids=BROKEN)
 def test_a_state_that_the_page_has_not_made_is_one_line(state):
     tab = ComposeTab(Idle())
-    for callback, *more in ((tab.choose, event(index=0)), (tab.rewrite, []), (tab.carry,)):
+    for callback, *more in ((tab.choose, [], False, event(index=0)), (tab.rewrite, [], False, []), (tab.carry,)):
         with pytest.raises(UserError, match=GONE):
             callback(state, *more)
 
@@ -97,8 +117,8 @@ def test_a_state_that_the_page_has_not_made_is_one_line(state):
 def test_a_choice_of_no_poem_is_one_line(chosen):
     tab = ComposeTab(Idle())
     for callback, *given in (
-        (tab.choose, STATE, event(index=chosen)),
-        (tab.choose, STATE, gr.EventData(None, chosen)),  # a click without a card
+        (tab.choose, STATE, [], False, event(index=chosen)),
+        (tab.choose, STATE, [], False, gr.EventData(None, chosen)),  # a click without a card
         (tab.carry, {**STATE, "chosen": chosen}),
     ):
         with pytest.raises(UserError, match=GONE):
@@ -106,15 +126,15 @@ def test_a_choice_of_no_poem_is_one_line(chosen):
 
 
 def test_a_state_is_read_as_texts_and_no_longer_than_it_was_made():
-    poem = {"form": None, "title": 3, "lines": [1, [2]], "remarks": "ab", "more": 1}
+    poem = {**POEM, "form": None, "title": 3, "lines": [1, [2]], "remarks": "ab", "more": 1}
     state = read_state({**STATE, "poems": [poem] * 1000, "chosen": 1})
     assert len(state["poems"]) == CANDIDATES and state["chosen"] == 1
-    read = {"form": "None", "title": "3", "lines": ["1", "[2]"], "remarks": ["a", "b"], "sections": []}
+    read = {**POEM, "form": "None", "title": "3", "lines": ["1", "[2]"], "remarks": ["a", "b"]}
     assert state["poems"][0] == read
     assert read_state(STATE) == STATE
     service = Idle()
-    ComposeTab(service).rewrite({**STATE, "asked": {**ASKED, "n": 8, "bogus": 1}}, [])
-    asked = {name: value for name, value in ASKED.items() if name != "tune"}
+    ComposeTab(service).rewrite({**STATE, "asked": {**ASKED, "n": 8, "bogus": 1}}, [], False, [])
+    asked = {name: value for name, value in ASKED.items() if name not in ("tune", "prompt")}
     assert service.asked == {**asked, "seed": -1, "kept": ()}
 
 
@@ -124,17 +144,18 @@ def test_a_very_long_poem_is_shown_without_its_prosody(monkeypatch):
     monkeypatch.setattr(shihua.Poet, "check", lambda self, lines: checked.append(lines))
     long = ["春眠不觉晓，" * (2 * LENGTHS["poem"] // 6), "春"]
     state = {**STATE, "poems": [POEM, {**POEM, "lines": long}]}
-    _, cards, *_ = ComposeTab(Service(DemoConfig())).choose(state, event(index=1))
+    _, _, cards, *_ = ComposeTab(Service(DemoConfig())).choose(state, [], False, event(index=1))
     assert checked == [POEM["lines"]]
-    assert f"<div><p>{long[0]}</p></div><div><p>春</p></div>" in cards
+    assert f"<p>{long[0]}</p>" in cards and "<p>春</p>" in cards
 
 
 # ------------------------------------------------------------------------------------------------------- stopping
 
 
-def run_job(tab: str, service: Service, jobs: Jobs, visitor: str, folder, photo="photo", see=lambda *_, **__: None):
+def run_job(tab: str, service: Service, jobs: Jobs, visitor: str, folder, photo=None, see=lambda *_, **__: None):
     """The job of a tab, asked by a visitor."""
     request, photos = event(session_hash=visitor), photos_of(service, folder)
+    photo = photo or Photo("photo.jpg", b"")
     if tab == "paint":
         return PaintTab(photos, jobs).paint(photo, request, see, "great_wave", "", 0, 1, "0", False)
     return PostcardTab(photos, jobs).postcard(photo, "", 1, "", "", "", request, see)
@@ -152,7 +173,7 @@ def test_stop_ends_the_jobs_of_its_visitor_and_its_tab(tmp_path, tab, who, where
         assert list(jobs.running.values()) == [("me", tab)]
         request = event(session_hash=who)
         other = {"paint": "postcard", "postcard": "paint"}[tab]
-        jobs.leave(request) if where == "all" else jobs.stopper(tab if where == "this" else other)(request)
+        jobs.leave(request) if where == "all" else jobs.stopper(tab if where == "this" else other, Problems())(request)
         progress(0.5)
 
     with pytest.raises(Cancelled) if stopped else nullcontext():
@@ -163,10 +184,10 @@ def test_stop_ends_the_jobs_of_its_visitor_and_its_tab(tmp_path, tab, who, where
 def test_a_painting_that_is_stopped_is_not_computed_to_its_end(tmp_path):
     jobs, shares = Jobs(), []
 
-    def see(share: float, desc: str) -> None:
+    def see(share: float) -> None:
         shares.append(share)
         if share > 0:
-            jobs.stopper("paint")(event(session_hash="me"))
+            jobs.stopper("paint", Problems())(event(session_hash="me"))
 
     noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
     with pytest.raises(Cancelled):
@@ -177,7 +198,7 @@ def test_a_painting_that_is_stopped_is_not_computed_to_its_end(tmp_path):
 def test_the_buttons_stop_their_own_tab(tmp_path, monkeypatch):
     """Each Stop is bound to the tab whose job it cancels."""
     bound = {}
-    monkeypatch.setattr(Jobs, "stopper", lambda self, tab: bound.setdefault(tab, lambda: None))
+    monkeypatch.setattr(Jobs, "stopper", lambda self, tab, problems: bound.setdefault(tab, lambda: None))
     functions = build_page(Idle(), Uploads(tmp_path, 1000)).fns
     for tab, stop in bound.items():
         (button,) = (function.targets for function in functions.values() if function.fn is stop)
@@ -258,12 +279,12 @@ def said(capsys, *words: object) -> list[dict]:
 def test_a_ci_is_shown_with_its_tune_and_its_sections(service):
     """A button for the tune, two sections apart, tones under the characters; and kept verses are rewritten to it."""
     tab = ComposeTab(service)
-    with pytest.raises(UserError, match="tune: 请选词牌"):
-        tab.write("词", None, "春夜", "", "", 0.6, 1)
-    state, cards, scroll, lock, _ = tab.write("词", "菩萨蛮", "春夜", "", "", 0.6, 1)
+    with pytest.raises(UserError, match="tune: choose a tune"):
+        tab.write(None, [], False, "词", None, "春夜", "", "", "", 0.6, 1)
+    state, _, cards, scroll, lock, *_ = tab.write(None, [], False, "词", "菩萨蛮", "春夜", "", "", "", 0.6, 1)
     assert "菩萨蛮·春夜" in cards and cards.count('<div class="section">') == 4 and cards.count("△") > 4 * 8
     assert scroll.count('<p class="section">') == 1 and len(lock["choices"]) == 8
-    again, before = tab.rewrite(state, ["0", "1"])[0]["poems"][0], state["poems"][0]
+    again, before = tab.rewrite(state, [], False, ["0", "1"])[0]["poems"][0], state["poems"][state["chosen"]]
     assert again["form"] == "菩萨蛮" and verses_of(again)[:2] == verses_of(before)[:2]  # with marks of its own
     assert tab.carry(state)[2] == "菩萨蛮·春夜"
 
@@ -301,23 +322,24 @@ def test_an_answer_is_that_of_the_command_line_and_stands_in_the_headline(servic
         photo = Photo(path.name, path.read_bytes())
         answer = service.classify(photo, explain=False)
         assert said(capsys, "classify", path) == [{**answer.as_dict(), "path": str(path)}]
-        verdict, _, _ = ClassifyTab(photos_of(service, tmp_path / "page")).classify(photo)
-        assert verdict.label == {"neither": NEITHER, "cat": "猫 cat", "dog": "狗 dog"}[answer.label]
-        assert [bar.confidence for bar in verdict.confidences] == sorted(answer.probabilities.values(), reverse=True)
+        [verdict] = ClassifyTab(photos_of(service, tmp_path / "page")).classify(photo)
+        assert f"<h2>{both(answer.label)}" in verdict
+        ranked = [] if answer.label == "neither" else sorted(answer.probabilities.values(), reverse=True)
+        assert re.findall(r"(\d+%)</dd>", verdict) == [f"{probability:.0%}" for probability in ranked]
         labels.append(answer.label)
     assert "neither" in labels
 
 
-def test_what_is_transparent_or_moves_is_received_as_it_is(service, tmp_path, monkeypatch):
-    notes = []
-    monkeypatch.setattr("demo.parts.gr.Info", lambda text, **options: notes.append(text))
+def test_what_is_transparent_or_moves_is_received_as_it_is(service, tmp_path):
     path, photo = photo_file(tmp_path, "png")
     photos = photos_of(service, tmp_path / "page")
-    received = photos.receive(photo)
-    assert (received == np.asarray(Image.open(path))).all() and notes == []
-    again = base64.b64decode(to_url(received).partition(",")[2])
-    assert (service.decode(Photo("again", again)).alpha == received[..., 3]).all()
+    received, note = photos.receive(photo)
+    assert received.orig_name == photo.name and not note["visible"]
+    with Image.open(path) as image, Image.open(io.BytesIO(base64.b64decode(received.url.partition(",")[2]))) as again:
+        assert again.mode == "RGBA" and (np.asarray(again) == np.asarray(image)).all()
     frames = [Image.new("RGB", (30, 20), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert (photos.receive(Photo("a.gif", (tmp_path / "a.gif").read_bytes()))[0, 0] == (255, 0, 0)).all()
-    assert notes == ["a.gif is an animation: only its first frame is used"]
+    received, note = photos.receive(Photo("a.gif", (tmp_path / "a.gif").read_bytes()))
+    with Image.open(io.BytesIO(base64.b64decode(received.url.partition(",")[2]))) as again:
+        assert np.abs(np.asarray(again).astype(int)[0, 0] - (255, 0, 0)).max() <= 2
+    assert "a.gif 是动图，只用第一帧" in note["value"] and "only its first frame is used" in note["value"]
