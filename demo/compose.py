@@ -13,7 +13,7 @@ import gradio as gr
 
 from config import GenerateConfig
 from data.verse import CI, FORMS, PAIR
-from demo.parts import QUIET, Problems, report, start_job, textbox
+from demo.parts import CHOOSE, QUIET, Problems, report, start_job, textbox
 from demo.poems import card, heading_of, in_traditional, past, poem_of, read_poem, scroll, verses_of
 from demo.service import CANDIDATES, Service
 from demo.words import both, text
@@ -26,10 +26,6 @@ FORM_NAMES |= {name: f"{name} {count} × {width}" for name, (count, width) in FO
 GONE = "the poems are not here any more; write them anew"
 LEGEND = f'<p class="key tones">{both("key")}</p>'
 WELCOME = f'<div class="empty"><p>{both("poems_here")}</p></div>'
-CHOOSE = (
-    "element.addEventListener('click', e => { const card = e.target.closest('[data-index]');"
-    " if (card) trigger('click', {index: Number(card.dataset.index)}); });"
-)
 ASKED = ("form", "tune", "title", "prompt", "keywords", "acrostic", "temperature", "seed")
 PLAIN = {"form": "auto", "tune": None, "temperature": GenerateConfig.temperature, "seed": -1}  # the others are empty
 EXAMPLES = (

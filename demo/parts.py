@@ -32,6 +32,11 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # Answered at once. In the queue an answer is lost, and its button dead, where Gradio ends the stream of a visitor's
 # answers (after the last one that is awaited) while the next question is on its way.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, **PRIVATE}
+# JavaScript of HTML in which things with a number can be chosen.
+CHOOSE = (
+    "element.addEventListener('click', e => { const card = e.target.closest('[data-index]');"
+    " if (card) trigger('click', {index: Number(card.dataset.index)}); });"
+)
 AT_ONCE = 2  # jobs; others wait
 JOB: dict[str, Any] = {"concurrency_id": "job", "concurrency_limit": AT_ONCE, **PRIVATE}
 

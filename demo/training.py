@@ -13,7 +13,8 @@ import pandas as pd
 from board.charts import Board, recorded_image
 from board.runs import read_run
 from board.windows import spaced
-from demo.parts import QUIET, to_url
+from demo.parts import CHOOSE, QUIET, to_url
+from demo.words import both, in_both, text
 from training.recorder import LOG_NAME, read_log
 from utils.errors import UserError
 from utils.text import short
@@ -21,21 +22,11 @@ from utils.text import short
 REFRESH = 3  # seconds between two looks at the runs
 EPOCHS = 20  # newest epochs whose samples are shown
 SIDE = 640  # pixels, most width of a sample
-HEADERS = ["训练 Run", "状态 State", "轮 Epoch", "最佳 Best", "任务 Task"]
-STATES = {
-    "running": "训练中 running",
-    "finished": "已完成 finished",
-    "interrupted": "已中断 interrupted",
-    "broken": "日志损坏 broken log",
-}
-RESUME, USE = "继续训练 Go on", "使用模型 Use it"
-EMPTY = """<div class="empty"><p>还没有训练</p>
-<small>No runs yet<br>在终端输入 Type in a terminal<br><code>python main.py train</code></small></div>"""
-BROKEN = (
-    "这次训练的日志无法读取，其他训练不受影响。 The log of this run cannot be read; the other runs are shown as usual."
+HEADERS = ("run", "state", "epoch", "best", "task")
+EMPTY = (
+    f'<div class="empty"><p>{both("no_runs")}</p>'
+    f"<small>{both('type')}<br><code>python main.py train</code></small></div>"
 )
-NOTHING = "第一轮结束后，这里会出现样例。 Samples appear after the first epoch."
-EPOCH = "第 {epoch} 轮 epoch {epoch}"
 # The last size of a plot that is removed comes when it is gone, and Gradio's script would fail on that.
 IGNORE_REMOVED = """() => {
   window.SizeObserver ??= ResizeObserver;
@@ -58,21 +49,26 @@ class TrainingTab:
         chosen, shown, timer = gr.State(""), gr.JSON(visible="hidden"), gr.Timer(REFRESH, active=False)
         empty = gr.HTML(EMPTY)
         with gr.Column(visible=False) as content:
-            runs = gr.Dataframe(headers=HEADERS, interactive=False, max_height=240, wrap=True, buttons=[])
+            runs = gr.HTML(js_on_load=CHOOSE)
             about = gr.HTML()
             with gr.Row():
-                resume, use = (gr.Textbox(label=name, interactive=False, buttons=["copy"]) for name in (RESUME, USE))
+                resume, use = (
+                    gr.Textbox(label=text(name), interactive=False, buttons=["copy"]) for name in ("resume", "use")
+                )
             gr.render(chosen, triggers=[shown.change], show_progress="hidden")(self.draw)
             samples = gr.HTML()
         outputs = [chosen, shown, empty, content, runs, about, resume, use, samples]
         gr.on([tab.select, timer.tick], self.look, [chosen, shown], outputs, **QUIET)
-        runs.select(self.choose, shown, outputs, **QUIET)
+        runs.click(self.choose, shown, outputs, **QUIET)
         tab.select(lambda: gr.update(active=True), None, timer, js=IGNORE_REMOVED, **QUIET)
 
-    def choose(self, shown: dict | None, event: gr.SelectData) -> list:
-        """The run in the row that was clicked, wherever sorting has put it."""
-        values = getattr(event, "row_value", None)
-        return self.look(str(values[0]) if isinstance(values, list) and values else "", shown)
+    def choose(self, shown: dict | None, event: gr.EventData) -> list:
+        """The run that was clicked."""
+        try:
+            name = shown["rows"][event.index][0]
+        except (AttributeError, LookupError, TypeError):  # a request that the page has not sent
+            name = ""
+        return self.look(name if isinstance(name, str) else "", shown)
 
     def look(self, name: str, shown: dict | None) -> list:
         """What has changed since `shown`, for the outputs of `build`; without such a run, the newest one."""
@@ -93,7 +89,7 @@ class TrainingTab:
             now,
             gr.update(visible=False),
             gr.update(visible=True),
-            gr.skip() if shown.get("rows") == rows else rows,
+            gr.skip() if same and shown.get("rows") == rows else runs_html(rows, run["run"]),
             about_html(run),
             *(gr.update(value=command, visible=bool(command)) for command in commands(run, folder)),
             gr.skip() if same and shown.get("samples") == len(records) else samples_html(folder, records, run),
@@ -124,9 +120,21 @@ def stamp(folder: Path) -> str:
 
 
 def row(run: dict[str, Any]) -> list[str]:
-    """A run in the list; epochs as the console counts them."""
+    """A run in the list; the state as HTML, epochs as the console counts them."""
     epochs = f"{run['epoch']}/{run['config'].get('max_epoch', '?')}" if run["epoch"] else ""
-    return [run["run"], STATES[run["state"]], epochs, best(run), str(run["task"])]
+    return [run["run"], both(run["state"]), epochs, best(run), str(run["task"])]
+
+
+def runs_html(rows: list[list[str]], chosen: str) -> str:
+    """The list of runs, to choose from; `rows`: see `row`."""
+    heads = "".join(f'<th scope="col">{both(name)}</th>' for name in HEADERS)
+    lines = []
+    for i, (name, state, *rest) in enumerate(rows):
+        pressed = "true" if name == chosen else "false"
+        button = f'<button data-index="{i}" aria-pressed="{pressed}">{html.escape(name)}</button>'
+        cells = "".join(f"<td>{cell}</td>" for cell in (button, state, *map(html.escape, rest)))
+        lines.append(f'<tr data-index="{i}">{cells}</tr>')
+    return f'<div class="runs"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def best(run: dict[str, Any]) -> str:
@@ -136,10 +144,18 @@ def best(run: dict[str, Any]) -> str:
 
 
 def about_html(run: dict[str, Any]) -> str:
-    name, state, epochs, metric, task = map(html.escape, row(run))
-    facts = [task, state, epochs and EPOCH.format(epoch=epochs), metric]
-    error = f"<p>{BROKEN}<br><small>{html.escape(run['error'])}</small></p>" if run["state"] == "broken" else ""
-    return f'<section class="about"><h3>{name}</h3><p>{" · ".join(filter(None, facts))}</p>{error}</section>'
+    name, state, epochs, metric, task = row(run)
+    facts = [html.escape(task), state, epochs and epoch_html(epochs), html.escape(metric)]
+    about = f"<h3>{html.escape(name)}</h3><p>{' · '.join(filter(None, facts))}</p>"
+    if run["state"] == "broken":
+        about += f"<p>{both('broken_log')}<br><small>{html.escape(run['error'])}</small></p>"
+    return f'<section class="about">{about}</section>'
+
+
+def epoch_html(epoch: str) -> str:
+    """ "2/3" as HTML in both languages."""
+    epoch = html.escape(epoch)
+    return in_both(f"第 {epoch} 轮", f"epoch {epoch}")
 
 
 def commands(run: dict[str, Any], folder: Path) -> tuple[str, str]:
@@ -197,10 +213,10 @@ def samples_html(folder: Path, records: list[dict[str, Any]], run: dict[str, Any
         epochs.setdefault(record["epoch"], []).append(sample_html(folder, record))
     total = run["config"].get("max_epoch", "?")
     sections = [
-        f'<h4>{EPOCH.format(epoch=html.escape(f"{epoch + 1}/{total}"))}</h4><div class="panels">{"".join(parts)}</div>'
+        f'<h4>{epoch_html(f"{epoch + 1}/{total}")}</h4><div class="panels">{"".join(parts)}</div>'
         for epoch, parts in epochs.items()
     ]
-    return "".join(sections) or ("" if run["state"] == "broken" else f'<p class="key">{NOTHING}</p>')
+    return "".join(sections) or ("" if run["state"] == "broken" else f'<p class="key">{both("no_samples")}</p>')
 
 
 def sample_html(folder: Path, record: dict[str, Any]) -> str:

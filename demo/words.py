@@ -86,6 +86,25 @@ WORDS = {
     "dog": ("狗", "dog"),
     "neither": ("都不是", "neither"),
     "stopped": ("已停止", "Stopped"),
+    # training
+    "run": ("训练", "Run"),
+    "state": ("状态", "State"),
+    "epoch": ("轮", "Epoch"),
+    "best": ("最佳", "Best"),
+    "task": ("任务", "Task"),
+    "running": ("训练中", "running"),
+    "finished": ("已完成", "finished"),
+    "interrupted": ("已中断", "interrupted"),
+    "broken": ("日志损坏", "broken log"),
+    "resume": ("继续训练", "Go on"),
+    "use": ("使用模型", "Use it"),
+    "no_runs": ("还没有训练", "No runs yet"),
+    "type": ("在终端输入", "Type in a terminal"),
+    "broken_log": (
+        "这次训练的日志无法读取，其他训练不受影响。",
+        "The log cannot be read; other runs are shown.",
+    ),
+    "no_samples": ("第一轮结束后，这里会出现样例。", "Samples appear after the first epoch."),
 }
 STYLES = {
     "composition_vii": "Composition VII",

@@ -11,6 +11,7 @@ from PIL import Image
 
 from demo import training
 from demo.training import TrainingTab, list_runs, read_plots, read_samples, row, samples_html, stamp
+from demo.words import both
 from tests.servers import ROOT, until
 from tests.test_board import chromium, make_run
 from tests.test_demo import DESK, PHONE, Visitor
@@ -64,11 +65,11 @@ def runs(tmp_path):
 def test_each_run_has_its_state_its_best_metric_and_its_epoch(runs):
     rows = {name: rest for name, *rest in map(row, list_runs(runs))}
     assert rows == {
-        "done": ["已完成 finished", "3/3", "bits per char 7.5000", "poet"],
-        "stopped": ["已中断 interrupted", "2/3", "", "poet"],
-        "going on": ["训练中 running", "1/3", "", "poet"],
-        "begun": ["已中断 interrupted", "", "", ""],
-        "broken": ["日志损坏 broken log", "", "", ""],
+        "done": [both("finished"), "3/3", "bits per char 7.5000", "poet"],
+        "stopped": [both("interrupted"), "2/3", "", "poet"],
+        "going on": [both("running"), "1/3", "", "poet"],
+        "begun": [both("interrupted"), "", "", ""],
+        "broken": [both("broken"), "", "", ""],
     }
     assert is_training(runs / "going on") and not is_training(runs / "stopped")
     with lock(runs / "stopped"):  # looking has left it free
@@ -84,14 +85,14 @@ def look(tab: TrainingTab, name: str, shown: dict | None = None) -> dict:
 def test_what_is_said_of_a_run(runs):
     tab = TrainingTab(str(runs))
     done, stopped, broken = (look(tab, name) for name in ("done", "stopped", "broken"))
-    assert "第 3/3 轮 epoch 3/3 · bits per char 7.5000" in done["about"]
+    assert f"{training.epoch_html('3/3')} · bits per char 7.5000" in done["about"]
     file = runs / "done" / "best.safetensors"
     assert done["use"]["value"] == f"python main.py generate --load={file}" and not done["resume"]["visible"]
     assert stopped["resume"]["value"] == f"python main.py train --resume={runs / 'stopped'}"
     assert not stopped["use"]["visible"]
-    assert training.BROKEN in broken["about"] and "log.jsonl cannot be read" in broken["about"]
+    assert both("broken_log") in broken["about"] and "log.jsonl cannot be read" in broken["about"]
     assert broken["samples"] == "" and not broken["use"]["visible"]
-    assert training.NOTHING in look(tab, "begun")["samples"]
+    assert both("no_samples") in look(tab, "begun")["samples"]
     assert look(tab, "no such run")["chosen"] == list_runs(runs)[0]["run"]
 
 
@@ -112,8 +113,8 @@ def test_only_what_has_changed_is_sent_again(runs):
 @pytest.mark.parametrize("shown", [None, [], "x", {"run": 3}, {"rows": [[]]}])
 def test_what_the_page_never_sends(runs, shown):
     tab = TrainingTab(str(runs))
-    for values in (["done"], [], None, "done", [None]):
-        tab.choose(shown, SimpleNamespace(row_value=values))
+    for values in (0, -1, 99, [], None, "done"):
+        tab.choose(shown, SimpleNamespace(index=values))
     assert tab.choose(shown, SimpleNamespace())[1]["run"] in {run["run"] for run in list_runs(runs)}
     assert look(TrainingTab(str(runs / "nowhere")), "../done", shown)["chosen"] == ""
 
@@ -151,7 +152,7 @@ def test_samples_are_by_epoch_the_newest_first(tmp_path):
         log.write('{"kind": "matrix", "epoch": 1, "name": "good", "rows": [[3]], "labels": ["<cat>"]}\n')
     (run,) = list_runs(tmp_path)
     page = samples_html(folder, read_samples(folder, stamp(folder)), run)
-    places = [page.index(text) for text in ("第 3/3 轮 epoch 3/3", "第3首", "第 2/3 轮", "第2首", "第 1/3 轮")]
+    places = [page.index(text) for text in (training.epoch_html("3/3"), "第3首", "第 2/3 轮", "第2首", "第 1/3 轮")]
     assert places == sorted(places) and "<b>" not in page
     assert page.count("data:image/jpeg") == 1 and "ink &amp; oil" in page and "secret" not in page
     assert "&lt;cat&gt;" in page and "<cat>" not in page and "confusion" not in page
@@ -175,10 +176,8 @@ def test_a_run_is_watched_while_it_goes_on(browser, tmp_path):
         page.get_by_text("新写的诗").first.wait_for()
         page.locator("[role=tabpanel]:visible .vega-embed text", has_text="2,500").first.wait_for()  # the longer axis
         record_run(demo.runs / "two", 1)
-        page.locator(
-            "[role=tabpanel]:visible td, [role=tabpanel]:visible [role=gridcell]", has_text="two"
-        ).first.click()
-        page.get_by_text("继续训练 Go on").wait_for()
+        page.get_by_role("button", name="two", exact=True).click()
+        page.get_by_text("继续训练", exact=True).wait_for()
         command = page.locator("[role=tabpanel]:visible textarea").first
         until(lambda: command.input_value() == f"python main.py train --resume={demo.runs / 'two'}")
         page.get_by_text("第1首 <b>").first.wait_for()
