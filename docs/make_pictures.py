@@ -93,12 +93,12 @@ def postcard() -> None:
 
 
 @contextmanager
-def browsing(width: int, height: int) -> Iterator[Page]:
+def browsing(width: int, height: int, locale: str = "en") -> Iterator[Page]:
     """A page of Chromium."""
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or "chromium"
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser.new_page(viewport={"width": width, "height": height})
+        yield browser.new_page(viewport={"width": width, "height": height}, locale=locale)
         browser.close()
 
 
@@ -127,14 +127,14 @@ def serving(*arguments: str, port: int) -> Iterator[str]:
 
 
 def page() -> None:
-    """The page with a poem, on a desk and on a phone."""
+    """The page with a poem, on a desk in Chinese and on a phone in English."""
     shots = []
     with serving("demo", port=7899) as address:
-        for width in (1000, 390):
-            with browsing(width, 760) as view:
+        for width, locale, title in ((1000, "zh-CN", "题目"), (390, "en", "Title")):
+            with browsing(width, 760, locale) as view:
                 view.goto(address)
-                view.get_by_label("题目 Title").locator("visible=true").fill("春江夜泊")
-                view.get_by_role("button", name="写诗 Compose").locator("visible=true").click()
+                view.get_by_label(title).locator("visible=true").fill("春江夜泊")
+                view.locator("#start-compose").click()
                 view.locator(".card").nth(3).wait_for(timeout=60_000)
                 view.evaluate("scrollTo(0, 0)")
                 if width == 390:
@@ -147,11 +147,11 @@ def page() -> None:
 def board() -> None:
     """The board of a training of the poet on the embedded sample."""
     with tempfile.TemporaryDirectory() as folder:
-        options = [f"--save_path={folder}", "--run=poet", "--use_visdom=false", "--max_epoch=6"]
+        options = [f"--save_path={folder}", "--run=poet", "--use_visdom=false", "--max_epoch=2"]
         subprocess.run([sys.executable, "main.py", "train", *options], cwd=ROOT, check=True)
         with serving("visdom", f"{folder}/poet", port=8099) as address, browsing(1300, 1000) as view:
             view.goto(f"{address}/env/poet")
-            view.wait_for_selector(".barlayer .point", timeout=30_000)
+            view.wait_for_selector(".heatmaplayer .hm", timeout=30_000)
             view.wait_for_timeout(2000)
             view.screenshot(path=PICTURES / "board.jpg", type="jpeg", quality=75)
 
