@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from gradio.data_classes import GradioModel, GradioRootModel
 from gradio.route_utils import MultiPartException, upload_fn
+from jinja2 import ChoiceLoader, DictLoader, FileSystemLoader
 
 from config import DemoConfig
 from demo.guard import INPUTS, Guard, Uploads
@@ -99,6 +100,7 @@ def application(cfg: DemoConfig, root: Path) -> Guard:
     """The page as an ASGI application, with its files on their way in `root`."""
     os.environ["GRADIO_TEMP_DIR"] = str(root)
     gr.processing_utils.async_move_files_to_cache = _untouched
+    _add_script()
     max_bytes = int(cfg.max_file_size * 1e6)
     uploads = Uploads(root, 20 * max_bytes)
 
@@ -127,10 +129,18 @@ def application(cfg: DemoConfig, root: Path) -> Guard:
         mcp_server=False,
         theme=theme(),
         i18n=I18N,
-        # css= would rewrite the selectors
-        head=f"<style>{STYLE.read_text(encoding='utf-8')}</style><script>{SCRIPT.read_text(encoding='utf-8')}</script>",
+        head=f"<style>{STYLE.read_text(encoding='utf-8')}</style>",  # css= would rewrite the selectors
     )
     return Guard(app, cfg.host, 2 * max_bytes, uploads)
+
+
+def _add_script() -> None:
+    """Puts the script at the beginning of the page: what Gradio's head= adds comes after it has chosen the language."""
+    folder = FileSystemLoader(gr.routes.STATIC_TEMPLATE_LIB)
+    env, page = gr.routes.templates.env, "frontend/index.html"
+    script = f"<head>{{% raw %}}<script>{SCRIPT.read_text(encoding='utf-8')}</script>{{% endraw %}}"
+    source = folder.get_source(env, page)[0].replace("<head>", script, 1)
+    env.loader = ChoiceLoader([DictLoader({page: source}), folder])
 
 
 def _add_uploads(app: FastAPI, uploads: Uploads, max_bytes: int) -> None:
