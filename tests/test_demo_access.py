@@ -209,6 +209,6 @@ def test_a_painting_is_uncovered_by_keys_saved_by_name_and_made_a_postcard(visit
         panel(page).locator(".downloads a").first.click()
     assert download.value.suggested_filename == "神奈川浪-alps_noon.jpg"
     page.get_by_role("button", name="做成诗画").click()
-    panel(page).locator(".made img").wait_for()
-    assert page.get_by_label("诗", exact=True).locator("visible=true").input_value()
+    page.locator("#postcard-result .made img").wait_for()
+    assert page.get_by_label("空着：").locator("visible=true").input_value()
     assert panel(page).locator(".styles label.selected").inner_text() == "神奈川浪"
