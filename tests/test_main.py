@@ -68,7 +68,7 @@ def test_help_of_a_command_has_its_options_and_no_others(capsys, words):
     code, out, _ = called(capsys, *words)
     assert code == 0 and out.startswith("python main.py train: train a network")
     assert "--max_epoch=20" in out and "--hidden=256" in out and "--temperature" not in out
-    assert "--batch_size=8" in out  # the task's own default
+    assert "--batch_size=2" in out  # the task's own default
     for command in main.COMMANDS:
         assert called(capsys, "help", command)[1].startswith(f"python main.py {command}: ")
 
