@@ -25,7 +25,9 @@ def shrink(folder: Path) -> None:
         config, count = re.subn(rf"(    {name}: \w+ = option\()[^,]+", rf"\g<1>{value}", config)
         assert count, f"no option {name}"
     (folder / "config.py").write_text(config, encoding="utf-8")
-    poems = folder / "dataset" / "sample" / "poetry.jsonl"
+    corpus = folder / "dataset" / "sample" / "poetry"
+    (corpus / "written.jsonl.xz").unlink()
+    poems = corpus / "quatrains.jsonl"
     with open(poems, encoding="utf-8") as file:
         few = list(islice(file, 120))
     poems.write_text("".join(few), encoding="utf-8")
