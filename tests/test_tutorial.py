@@ -15,13 +15,13 @@ from utils.errors import UserError
 
 TEXTS = [path.read_text(encoding="utf-8") for path in TUTORIALS]
 STEPS = [list(steps(text)) for text in TEXTS]
-SMALL = {"embed": 12, "hidden": 16, "layers": 1, "attention": 0, "max_epoch": 40, "use_visdom": False, "use_gpu": False}
+SMALL = {"embed": 12, "hidden": 16, "layers": 1, "attention": 0, "max_epoch": 40, "use_gpu": False}
 
 
 def shrink(folder: Path) -> None:
-    """A little network by default, a few poems to learn from, and a port that is free."""
+    """A little network by default, a few poems to learn from, and ports where nothing runs."""
     config = (folder / "config.py").read_text(encoding="utf-8")
-    for name, value in {**SMALL, "port": free_port()}.items():
+    for name, value in {**SMALL, "port": free_port(), "vis_port": free_port()}.items():
         config, count = re.subn(rf"(    {name}: \w+ = option\()[^,]+", rf"\g<1>{value}", config)
         assert count, f"no option {name}"
     (folder / "config.py").write_text(config, encoding="utf-8")
