@@ -15,10 +15,16 @@ LOCATION = ("run", "env", "save_path", "resume", "load", "vis_port", "use_visdom
 
 def read_runs(folder: str | Path) -> list[dict[str, Any]]:
     """Every run under `folder`, oldest first, see `read_run`. Raises UserError if there is none."""
-    logs = sorted(Path(folder).glob(f"*/{LOG_NAME}"), key=lambda path: path.stat().st_mtime)
-    if not logs:
+    found = list_runs(Path(folder))
+    if not found:
         raise UserError("no run in it: start one with python main.py train, or give another folder", save_path=folder)
-    return [read_run(path.parent) for path in logs]
+    return found[::-1]
+
+
+def list_runs(folder: Path) -> list[dict[str, Any]]:
+    """The runs in a folder, see `read_run`, the one that was written to last first."""
+    logs = sorted(folder.glob(f"*/{LOG_NAME}"), key=lambda log: log.stat().st_mtime, reverse=True)
+    return [read_run(log.parent) for log in logs]
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -26,11 +32,11 @@ def read_run(folder: Path) -> dict[str, Any]:
 
     "epoch" counts like the console: 3 while the third one is trained; "epochs" are those that were validated.
     """
-    run = _summary(folder, _stamp(folder / LOG_NAME), _stamp(folder / BEST))
+    run = _summary(folder, file_stamp(folder / LOG_NAME), file_stamp(folder / BEST))
     return run if run["state"] else {**run, "state": "running" if is_training(folder) else "interrupted"}
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
     """(time of the last change, size) of a file; zeros if there is none."""
     try:
         return path.stat().st_mtime_ns, path.stat().st_size

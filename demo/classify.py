@@ -6,11 +6,10 @@ from typing import Any
 import gradio as gr
 
 from demo.parts import Photos, Problems, start_job, to_url, wanted
-from demo.words import WORDS, both, in_both, text
+from demo.words import WORDS, both, empty, in_both, text
 from utils.photo import Photo
 
 SHOWN = 3  # classes, the likeliest
-EMPTY = f'<div class="empty"><p>{both("answer_here")}</p></div>'
 
 
 class ClassifyTab:
@@ -24,7 +23,7 @@ class ClassifyTab:
                 start = gr.Button(text("start_classify"), variant="primary", elem_id="start-classify")
                 self.problems.line()
             with gr.Column(scale=5, min_width=300, elem_id="classify-result"):
-                answer = gr.HTML(EMPTY)
+                answer = gr.HTML(empty("answer_here"))
         work = self.problems.report(self.classify, [answer])
         start_job([start.click], "start-classify", "classify-result", [photo], work, show_progress_on=answer)
 

@@ -16,7 +16,7 @@ from data.verse import CI, FORMS, PAIR
 from demo.parts import CHOOSE, QUIET, Problems, report, start_job, textbox
 from demo.poems import card, heading_of, in_traditional, past, poem_of, read_poem, scroll, verses_of
 from demo.service import CANDIDATES, Service
-from demo.words import both, text
+from demo.words import both, empty, text
 from shihua import tune_names
 from utils.errors import UserError
 
@@ -25,7 +25,6 @@ FORM_NAMES = {name: text(name) for name in ("auto", PAIR, CI, "free")}
 FORM_NAMES |= {name: f"{name} {count} × {width}" for name, (count, width) in FORMS.items()}
 GONE = "the poems are not here any more; write them anew"
 LEGEND = f'<p class="key tones">{both("key")}</p>'
-WELCOME = f'<div class="empty"><p>{both("poems_here")}</p></div>'
 ASKED = ("form", "tune", "title", "prompt", "keywords", "acrostic", "temperature", "seed")
 PLAIN = {"form": "auto", "tune": None, "temperature": GenerateConfig.temperature, "seed": -1}  # the others are empty
 EXAMPLES = (
@@ -50,7 +49,7 @@ class ComposeTab:
                 self.problems.line()
                 self._examples(fields)
             with gr.Column(scale=5, min_width=300):
-                cards = gr.HTML(WELCOME, elem_id="cards", js_on_load=CHOOSE)
+                cards = gr.HTML(empty("poems_here"), elem_id="cards", js_on_load=CHOOSE)
                 with gr.Row(visible=False) as chosen:
                     with gr.Column(min_width=280):
                         shown_poem = gr.HTML("", elem_id="scroll")

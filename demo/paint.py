@@ -5,11 +5,10 @@ from typing import Any
 import gradio as gr
 
 from demo.parts import QUIET, Jobs, Photos, Problems, file_names, made, style_choice, to_url, wanted
-from demo.words import WORDS, both, style_title, text
+from demo.words import WORDS, both, empty, style_title, text
 from utils.photo import Photo
 
 ASKED = ("style", "other", "share", "strength", "stroke", "keep_color")
-EMPTY = f'<div class="empty"><p>{both("picture_here")}</p></div>'
 
 
 class PaintTab:
@@ -31,7 +30,7 @@ class PaintTab:
                 keep_color = gr.Checkbox(label=text("keep_color"))
                 buttons = gr.Column()
             with gr.Column(scale=5, min_width=300, elem_id="paint-result"):
-                painting = gr.HTML(EMPTY)
+                painting = gr.HTML(empty("picture_here"))
                 self.to_postcard = gr.Button(text("to_postcard"), visible=False)
         with buttons:
             asked = [photo, self.style, other, share, self.strength, stroke, keep_color]

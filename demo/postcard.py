@@ -7,10 +7,8 @@ import gradio as gr
 from data.verse import verses
 from demo.parts import Jobs, Photos, Problems, made, style_choice, textbox, to_url, wanted
 from demo.service import LENGTHS
-from demo.words import both, text
+from demo.words import empty, text
 from utils.photo import Photo
-
-EMPTY = f'<div class="empty"><p>{both("picture_here")}</p></div>'
 
 
 class PostcardTab:
@@ -32,7 +30,7 @@ class PostcardTab:
                 self.problems.line("seal")
                 buttons = gr.Column()
             with gr.Column(scale=5, min_width=300, elem_id="postcard-result"):
-                card = gr.HTML(EMPTY)
+                card = gr.HTML(empty("picture_here"))
         with buttons:
             asked = [photo, self.style, self.strength, self.title, self.poem, seal]
             self.jobs.buttons("postcard", self.postcard, asked, [card, self.poem], self.problems, show_progress_on=card)

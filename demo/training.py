@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from board.charts import Board, recorded_image
-from board.runs import read_run
+from board.runs import file_stamp, list_runs
 from board.windows import spaced
 from demo.parts import CHOOSE, QUIET, to_url
-from demo.words import both, in_both, text
+from demo.words import both, empty, in_both, text
 from training.recorder import LOG_NAME, read_log
 from utils.errors import UserError
 from utils.text import short
@@ -23,10 +23,7 @@ REFRESH = 3  # seconds between two looks at the runs
 EPOCHS = 20  # newest epochs whose samples are shown
 SIDE = 640  # pixels, most width of a sample
 HEADERS = ("run", "state", "epoch", "best", "task")
-EMPTY = (
-    f'<div class="empty"><p>{both("no_runs")}</p>'
-    f"<small>{both('type')}<br><code>python main.py train</code></small></div>"
-)
+EMPTY = empty("no_runs", f"<small>{both('type')}<br><code>python main.py train</code></small>")
 # The last size of a plot that is removed comes when it is gone, and Gradio's script would fail on that.
 IGNORE_REMOVED = """() => {
   window.SizeObserver ??= ResizeObserver;
@@ -47,7 +44,7 @@ class TrainingTab:
 
     def build(self, tab: gr.Tab) -> None:
         chosen, shown, timer = gr.State(""), gr.JSON(visible="hidden"), gr.Timer(REFRESH, active=False)
-        empty = gr.HTML(EMPTY)
+        nothing = gr.HTML(EMPTY)
         with gr.Column(visible=False) as content:
             runs = gr.HTML(js_on_load=CHOOSE)
             about = gr.HTML()
@@ -57,7 +54,7 @@ class TrainingTab:
                 )
             gr.render(chosen, triggers=[shown.change], show_progress="hidden")(self.draw)
             samples = gr.HTML()
-        outputs = [chosen, shown, empty, content, runs, about, resume, use, samples]
+        outputs = [chosen, shown, nothing, content, runs, about, resume, use, samples]
         gr.on([tab.select, timer.tick], self.look, [chosen, shown], outputs, **QUIET)
         runs.click(self.choose, shown, outputs, **QUIET)
         tab.select(lambda: gr.update(active=True), None, timer, js=IGNORE_REMOVED, **QUIET)
@@ -107,16 +104,9 @@ class TrainingTab:
                 gr.LinePlot(points, **axes, **named, elem_classes="panel", preserved_by_key=None)
 
 
-def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """The runs in a folder, see board/runs.py, the one that was written to last first."""
-    logs = sorted(folder.glob(f"*/{LOG_NAME}"), key=lambda log: log.stat().st_mtime, reverse=True)
-    return [read_run(log.parent) for log in logs]
-
-
 def stamp(folder: Path) -> str:
     """Another one where the log of a run has changed."""
-    log = (folder / LOG_NAME).stat()
-    return f"{log.st_mtime_ns} {log.st_size}"
+    return str(file_stamp(folder / LOG_NAME))
 
 
 def row(run: dict[str, Any]) -> list[str]:

@@ -199,6 +199,11 @@ def in_both(chinese: str, english: str) -> str:
     return f'<span class="zh" lang="zh-CN">{chinese}</span><span class="en" lang="en">{english}</span>'
 
 
+def empty(name: str, more: str = "") -> str:
+    """HTML of a place where nothing is shown yet: one of WORDS, and `more` HTML."""
+    return f'<div class="empty"><p>{both(name)}</p>{more}</div>'
+
+
 def style_title(name: str) -> str:
     """A style's title, for a choice; of a style that the project does not ship, its name."""
     return text(f"style_{name}") if name in STYLES else name.replace("_", " ")

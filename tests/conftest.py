@@ -48,3 +48,23 @@ def fit(tmp_path, monkeypatch):
 
     yield fit
     torch.autograd.set_detect_anomaly(False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, see tests.test_board.chromium."""
+    from tests.test_board import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """`main.py demo` with its default options, which must end without a traceback."""
+    from tests.test_demo_api import Demo
+
+    demo = Demo(tmp_path_factory.mktemp("demo"))
+    yield demo
+    demo.stop()
+    assert "Traceback" not in "".join(demo.said)

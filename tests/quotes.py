@@ -3,9 +3,9 @@
 import ast
 import re
 from functools import cache
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.servers import ROOT
+
 LINK = r"\[([\w./]+)(?:: ([\w.]+))?\]\(\.\./([\w./]+)\)"
 
 

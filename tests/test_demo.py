@@ -13,25 +13,10 @@ from PIL import Image
 
 import utils.images  # noqa: F401  Pillow learns HEIC
 from tests.servers import ROOT, until
-from tests.test_board import chromium
 from tests.test_demo_api import Demo
 
 SCREENS = Path(os.environ.get("ARTIFACTS") or ROOT / "tmp" / "screens")
 DESK, PHONE = 1280, 390  # pixels
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    demo = Demo(tmp_path_factory.mktemp("demo"))
-    yield demo
-    demo.stop()
-    assert "Traceback" not in "".join(demo.said)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 class Visitor:

@@ -7,8 +7,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.servers import ROOT, until
-from tests.test_board import chromium
-from tests.test_demo_api import Demo
 
 PHOTO = ROOT / "dataset" / "sample" / "photos" / "alps_noon.jpg"
 # What is shown in neither language alone: verse, names of forms and tunes, the switch.
@@ -22,20 +20,6 @@ VISIBLE = """() => {
   return texts.filter(text => text);
 }"""
 FORMS = {"五绝 4 × 5", "七绝 4 × 7", "五律 8 × 5", "七律 8 × 7", "对联 couplet", "词 to a tune"}
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    demo = Demo(tmp_path_factory.mktemp("demo"))
-    yield demo
-    demo.stop()
-    assert "Traceback" not in "".join(demo.said)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -13,19 +13,13 @@ from demo import training
 from demo.training import TrainingTab, list_runs, read_plots, read_samples, row, samples_html, stamp
 from demo.words import both
 from tests.servers import ROOT, until
-from tests.test_board import chromium, make_run
+from tests.test_board import make_run
 from tests.test_demo import DESK, PHONE, Visitor
 from tests.test_demo_api import Demo
 from training.recorder import Recorder
 from training.state import is_training, lock
 
 HOLD = "import sys; from pathlib import Path; from training.state import lock\nwith lock(Path(sys.argv[1])): print(1, flush=True); input()"  # noqa: E501
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
 
 
 def record_run(folder, epochs: int, finish: bool = False, **facts: str) -> None:
