@@ -15,12 +15,13 @@ LOSS_HELP = "loss network; auto: vgg16 if at hand, else the classifier"
 LOSS_NETWORKS = ("auto", "vgg16", "vgg19", "squeezenet", "classifier")
 BACKBONES = ("efficientnet_lite0", "mobilenet_v2", "squeezenet1_1", "resnet34", "lenet")
 INITIAL = {"reads": "a file of weights, or imagenet or none", "words": ("auto", "imagenet", "none")}
-MODEL = "a model file; python main.py train makes one"
+MODEL, WEIGHTS = "a model file; python main.py train makes one", "a file of weights"
 DATA = "a file or folder of data, or leave it out for the embedded sample"
-WEIGHTS, PICTURES, STYLES = "a file of weights", "a folder of pictures", "a picture, or a folder of pictures"
 
 # Options that several commands share.
 POEM_SEED = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
+STROKE = option("medium", "strokes: fine, medium, large, or how many times as large as medium; 0: 8-12 pixels")
+KEEP_COLOR = option(False, "keep the photograph's colours and its overall brightness")
 STRENGTH = option(1.0, "0: the photograph, 1: the painting, up to 1.5: painted again", maximum=1.5)
 MAX_MEGAPIXELS = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
 QUALITY = option(files.QUALITY, "quality of JPEG and other lossy files, 1 to 100", minimum=1, maximum=100)
@@ -111,7 +112,7 @@ class PoetConfig(DefaultConfig):
 class StyleConfig(DefaultConfig):
     """Options of train, val and test with --task=style."""
 
-    style_image: str = option("", "style picture, or a folder; with --load new styles; empty: samples", reads=STYLES)
+    style_image: str = option("", "style picture, or a folder; with --load new ones; empty: samples", reads="a picture")
     loss_network: str = option("auto", LOSS_HELP, LOSS_NETWORKS)
     vgg: str = option("", "weights of the loss network; empty: torchvision's download", reads=WEIGHTS)
     image_size: int = option(128, "side of the training crops in pixels", minimum=32)
@@ -151,7 +152,7 @@ class DogCatConfig(DefaultConfig):
     shuffle_blocks: int = option(0, "cut training pictures into N x N blocks and shuffle them a little; 0: off")
     views: int = option(1, "if only the last layer is trained: crops of each picture, computed once", minimum=1)
     distill: float = option(0.0, "weight of staying with what the shipped classifier knows besides its own classes")
-    others: str = option("", "folder of pictures of other subjects: learn to reject them", reads=PICTURES)
+    others: str = option("", "folder of pictures of other subjects: learn to reject them", reads="a folder of pictures")
     cache: str = option("", "folder that caches the decoded, reduced pictures; empty: no cache", writes="files")
     labels: str = option("", "test: CSV file with the classes of pictures", reads="a CSV file id,label")
     tta: int = option(6, f"val, test: {VIEWS}", minimum=1)
@@ -203,8 +204,8 @@ class StylizeConfig(Options):
 
     style: str = option("", "style, or a mixture as in wave:0.6,starry:0.4; list: which there are; empty: the first")
     strength: float = STRENGTH
-    stroke: str = option("medium", "strokes: fine, medium, large, or how many times as large as medium; 0: 8-12 pixels")
-    keep_color: bool = option(False, "keep the photograph's colours and its overall brightness")
+    stroke: str = STROKE
+    keep_color: bool = KEEP_COLOR
     max_side: int = option(0, "reduce larger pictures and videos to this longer side, in pixels; 0: never")
     mask: str = option("", "grey picture: white is painted, black or transparent stays as it is", reads="a picture")
     out: str = option("", "file to write; of several the folder; empty: NAME_STYLE beside the input", writes="files")
@@ -243,6 +244,8 @@ class PostcardConfig(Options):
     place: str = option("auto", "where the poem stands; auto: on the picture if legible", ("auto", "picture", "paper"))
     style: str = option("great_wave", "style of the painter, or a mixture; none: the photograph as it is")
     strength: float = STRENGTH
+    stroke: str = STROKE
+    keep_color: bool = KEEP_COLOR
     max_side: int = option(0, "reduce a larger photograph to this longer side, in pixels; 0: never")
     max_megapixels: float = MAX_MEGAPIXELS
     out: str = option("", "file to write: .jpg, .png, .pdf; empty: NAME_postcard beside the photograph", writes="files")

@@ -98,9 +98,7 @@ class Poet(_Model):
         from infer.verse.check_ci import one_poem
 
         poem = one_poem(settings.poem)
-        from data.vocabulary import Vocabulary
         from infer.verse.compose import compose_each
-        from infer.verse.poets import remarks_on
         from infer.verse.settings import PoemSettings, keep_verses, split_words
 
         asked = _pick(settings, *(f.name for f in dataclasses.fields(PoemSettings) if f.name != "lines"))
@@ -110,10 +108,6 @@ class Poet(_Model):
             seen = Classifier().describe(settings.picture)
             _tell([seen])
             asked = dataclasses.replace(asked, **seen.subject_with(asked.title, asked.keywords, asked.avoid))
-        vocabulary = Vocabulary(self.network.vocab)
-        for name in ("prompt", "author", "acrostic"):  # the poems have remarks on title and keywords
-            _tell(f"{name}: {remark}" for remark in vocabulary.remarks(getattr(asked, name)))
-        _tell(f"author: {remark}" for remark in remarks_on(vocabulary.fold(asked.author)[0]))
         seed = settings.seed if settings.seed >= 0 else secrets.randbelow(2**31 - settings.n)
         for poem in compose_each(self.network, asked, settings.n, seed):
             yield poem.in_traditional() if settings.script == "traditional" else poem
@@ -360,7 +354,8 @@ def postcard(
     face, remarks = choose_face(words.characters, settings.font)
     _tell(remarks)
     if paints:
-        picture = read(painter.paint(picture, style=settings.style, strength=settings.strength, progress=progress))
+        brush = _pick(settings, "style", "strength", "stroke", "keep_color")
+        picture = read(painter.paint(picture, progress=progress, **brush))
     made = card.postcard(picture.on(PAPER), words, face, settings.place)
     place = "paper" if made.on_paper else "picture"
     return card.Card(made.rgb, words.title, text, words.lines, seed, face.name, place, made.contrast, path)

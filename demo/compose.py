@@ -67,14 +67,17 @@ class ComposeTab:
         shown = [self.poems, self.past, cards, shown_poem, lock, chosen, before]
         memory, asked = [self.poems, self.past, script], list(fields.values())
         triggers = [write.click, fields["title"].submit, fields["keywords"].submit, fields["acrostic"].submit]
+        lines = gr.Textbox("", visible=False)  # of a link to a poem whose verses were kept, with / between them
         work, rework = self.problems.report(self.write, shown), self.problems.report(self.rewrite, shown)
-        start_job(triggers, "start-compose", "cards", [*memory, *asked], work, show_progress_on=cards)
+        sent = [*memory, lines, *asked]
+        written = start_job(triggers, "start-compose", "cards", sent, work, show_progress_on=cards)
+        written.then(None, None, lines, js="() => ''", **QUIET)
         start_job([again.click], "start-again", "cards", [*memory, lock], rework, show_progress_on=cards)
         cards.click(report(self.choose), memory, shown, **QUIET)
         before.click(report(self.recall), memory, shown, **QUIET)
         script.change(report(self.show_again), memory, shown, **QUIET)
         gr.on([field.change for field in asked], None, asked, kept, js="(...values) => [values]", **QUIET)
-        self._open(kept, asked, memory, shown)
+        self._open(kept, [*asked, lines], memory, shown)
 
     def _fields(self) -> dict[str, Any]:
         """The fields by the names of what they ask for, in the order of ASKED."""
@@ -138,17 +141,20 @@ class ComposeTab:
     def _open(self, kept: gr.BrowserState, fields: list, memory: list, shown: list) -> None:
         """When the page is opened: fields and poems are as they were, or a link fills the fields and starts writing."""
         blocks = gr.context.Context.root_block
-        filled = f"kept => linked({json.dumps(ASKED)}, {json.dumps(fields_of({}))}) ?? kept"
+        names, plain = (*ASKED, "lines"), [*fields_of({}), ""]
+        filled = f"kept => linked({json.dumps(names)}, {json.dumps(plain)}) ?? [...kept, '']"
         blocks.load(self.restore, memory, shown, **QUIET)
         blocks.load(None, kept, fields, js=filled, **QUIET).then(None, None, None, js="() => writeLinked()", **QUIET)
 
-    def write(self, state: Any, past_poems: Any, script: bool, *answers: Any) -> tuple:
-        """Writes what the fields ask for; of a given seed its own poem is shown first."""
+    def write(self, state: Any, past_poems: Any, script: bool, lines: str, *answers: Any) -> tuple:
+        """Writes what the fields ask for; of a given seed its own poem is shown first. `lines`: verses of a link."""
         asked = dict(zip(ASKED, answers, strict=True))
         asked["seed"] = -1 if asked["seed"] is None else asked["seed"]
         if asked["form"] == CI and not asked["tune"]:
             raise UserError("choose a tune", tune=None)
-        return self._show_new(asked, self._written(asked), (), past_poems, script)
+        verses = lines.split("/") if lines else []
+        kept = [str(i) for i, verse in enumerate(verses) if verse]
+        return self._show_new(asked, self._written(asked, verses), kept, past_poems, script)
 
     def _written(self, asked: dict, kept: Sequence[str] = ()) -> list[Any]:
         """The poems that are asked for, to the chosen tune if they are 词."""
@@ -207,7 +213,8 @@ class ComposeTab:
             card(shown, poem is chosen, i, self.service.check(poem["lines"]) if graded else None)
             for i, (poem, shown) in enumerate(zip(state["poems"], poems, strict=True))
         ]
-        again = None if state["kept"] else {**state["asked"], "seed": chosen["seed"]}  # a link has no verses
+        kept = [v if str(i) in state["kept"] else "" for i, v in enumerate(verses_of(chosen))]
+        again = {**state["asked"], "seed": chosen["seed"], "lines": "/".join(kept) if any(kept) else ""}
         remembered = [{**state, "poems": [chosen], "chosen": 0}]
         remembered += [old for old in read_past(past_poems) if old["poems"][0]["text"] != chosen["text"]]
         remembered = remembered[:REMEMBERED]

@@ -1,5 +1,7 @@
 """The page in the browser: five tabs, one file each, and the calls for programs. It computes nothing itself."""
 
+from typing import Any
+
 import gradio as gr
 
 from demo.api import add_api
@@ -53,8 +55,8 @@ def build_page(service: Service, uploads: Uploads) -> gr.Blocks:
             tab.select(report(thumbnails), None, styles_css, **QUIET)
         carried = [tabs, postcard.poem, postcard.title]
         compose.to_postcard.click(report(compose.carry), compose.poems, carried, **QUIET)
-        carried = [tabs, postcard.style, postcard.strength]
-        made = paint.to_postcard.click(carry_painting, [paint.style, paint.strength], carried, **QUIET)
+        carried = [tabs, *postcard.brush.fields]
+        made = paint.to_postcard.click(carry_painting, paint.brush.fields, carried, **QUIET)
         made.then(None, None, None, js="() => press('start-postcard')", **QUIET)
         photos.share()
         blocks.unload(jobs.leave)
@@ -62,6 +64,6 @@ def build_page(service: Service, uploads: Uploads) -> gr.Blocks:
     return blocks
 
 
-def carry_painting(style: str, strength: float) -> tuple:
-    """The painting's style onto a postcard; the photograph is there already."""
-    return gr.update(selected="postcard"), style, strength
+def carry_painting(*answers: Any) -> tuple:
+    """How it was painted, onto a postcard; the photograph is there already."""
+    return gr.update(selected="postcard"), *answers

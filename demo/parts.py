@@ -22,7 +22,7 @@ from PIL import Image
 
 from demo.guard import Uploads
 from demo.service import LENGTHS, Cancelled, Service, sample_photos
-from demo.words import both, style_title, text, translate
+from demo.words import both, text, translate
 from shihua import Progress, chinese_name
 from utils.errors import UserError
 from utils.photo import Photo
@@ -49,12 +49,6 @@ def begin(result: str, button: str) -> str:
 def textbox(name: str, example: str = "", **options: Any) -> gr.Textbox:
     """A line of text; `example` stands in it while it is empty."""
     return gr.Textbox(label=text(name), placeholder=example, max_lines=1, max_length=LENGTHS[name], **options)
-
-
-def style_choice(service: Service) -> gr.Radio:
-    choices = [(style_title(name), name) for name in service.styles]
-    value = choices[0][1] if choices else None
-    return gr.Radio(choices, value=value, label=text("style"), elem_classes="styles")
 
 
 def problem(sentence: str) -> str:

@@ -85,7 +85,7 @@ def _marked(check: Any, number: int, verse: str) -> str:
     return f"<p>{''.join(parts)}</p>"
 
 
-def scroll(poem: dict, asked: dict | None) -> str:
+def scroll(poem: dict, asked: dict) -> str:
     """The chosen poem, upright, from right to left; `asked` is the request that writes it again, for a link."""
     heading = heading_of(poem)
     title = f"<h2>{_upright(heading)}</h2>" if heading else ""
@@ -94,7 +94,7 @@ def scroll(poem: dict, asked: dict | None) -> str:
     if len(columns) > MOST_COLUMNS:
         columns, starts = poem["lines"], set(itertools.accumulate(poem["sections"]))
     body = "".join(f"<p{SECTION if i in starts else ''}>{_upright(v)}</p>" for i, v in enumerate(columns))
-    link = urlencode({name: value for name, value in asked.items() if value not in ("", None)}) if asked else ""
+    link = urlencode({name: value for name, value in asked.items() if value not in ("", None)})
     return (
         f'<div class="scroll{" long" * (len(columns) > 4)}" lang="zh-CN" tabindex="0" data-link="{html.escape(link)}" '
         f'data-text="{html.escape(poem["text"])}" data-name="{html.escape(heading or verses_of(poem)[0])}">'

@@ -1,11 +1,13 @@
 """The tab that makes postcards: a painted photograph with a poem on it, to download."""
 
 import html
+from typing import Any
 
 import gradio as gr
 
 from data.verse import verses
-from demo.parts import Jobs, Photos, Problems, made, style_choice, textbox, to_url, wanted
+from demo.brush import Brush, settings_of
+from demo.parts import Jobs, Photos, Problems, made, textbox, to_url, wanted
 from demo.service import LENGTHS
 from demo.words import empty, text
 from utils.photo import Photo
@@ -19,8 +21,7 @@ class PostcardTab:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 photo = self.photos.field(self.problems)
-                self.style = style_choice(self.service)
-                self.strength = gr.Slider(0, 1.5, 0.8, step=0.05, label=text("strength"), info=text("strength_info"))
+                self.brush = Brush(self.service, strength=0.8, folded=True)
                 self.title = textbox("title", "春江夜泊")
                 self.problems.line("title")
                 limit = LENGTHS["poem"]
@@ -32,21 +33,21 @@ class PostcardTab:
             with gr.Column(scale=5, min_width=300, elem_id="postcard-result"):
                 card = gr.HTML(empty("picture_here"))
         with buttons:
-            asked = [photo, self.style, self.strength, self.title, self.poem, seal]
+            asked = [photo, self.title, self.poem, seal, *self.brush.fields]
             self.jobs.buttons("postcard", self.postcard, asked, [card, self.poem], self.problems, show_progress_on=card)
 
     def postcard(
         self,
         photo: Photo | None,
-        style: str,
-        strength: float,
         title: str,
         poem: str,
         seal: str,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  how Gradio wants it
+        *answers: Any,
     ) -> tuple[str, str]:
-        asked = {"style": style or "", "strength": strength, "title": title, "seal": seal}
+        """The card, and its poem; `answers` are those of the brush's fields."""
+        asked = {"title": title, "seal": seal, **settings_of(answers)}
         with self.jobs.job(request, "postcard", progress) as show:
             rgb, poem = self.service.postcard(wanted(photo), poem, show, **asked)
         name = title or next(iter(verses(poem)), "shihua")

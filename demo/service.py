@@ -88,7 +88,7 @@ class Service:
 
     def write(self, n: int = CANDIDATES, kept: Sequence[str] = (), **asked: Any) -> list[Any]:
         """`n` poems, the best first. `kept` are verses that stay; "" is to be written."""
-        _check(n=n, **asked)
+        _check(n=n, poem="".join(kept), **asked)
         with self._cores.shared():
             return self._model("poet").write(lines=kept, n=n, **asked)
 

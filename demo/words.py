@@ -165,7 +165,7 @@ SENTENCES = [
     (r"the title is read as (.*)", r"题目读作：\1", ""),
     (r"nothing of the title is read", r"题目没有一个字读得懂", ""),
     (r"(.+) is not known and was left out", r"“\1”读不懂，略去了", ""),
-    (r"(.+) is (read|written) as (.*)", r"“\1”写作：\3", ""),
+    (r"(?:\w+: )?(.+) is (read|written) as (.*)", r"“\1”写作：\3", r"\1 is \2 as \3"),
     (r"(.+): the poet does not know (.*) and reads over it", r"诗人不认识“\2”，跳过了", ""),
     (r"(.+): two poems, (.*) and (.*)", r"“\1”分作两首：\2、\3", ""),
     (r"(.+) has (\d+) characters, (.+) (\d+) verses: the others are free", r"“\1”\2个字，\3有\4句，其余各句不限", ""),

@@ -152,6 +152,15 @@ def test_a_poem_is_kept_shown_again_and_shared(visit):
     other.locator(".scroll").wait_for()
     assert text_of(other) == first and "#" not in other.url
     assert other.get_by_label("Title").locator("visible=true").input_value() == "春江夜泊"
+    verse = page.locator(".scroll p").nth(1).inner_text()
+    page.get_by_label(verse).check()
+    page.locator("#start-again").click()
+    until(lambda: verse in text_of(page) != first)
+    third = visit(f"#{page.locator('.scroll').get_attribute('data-link')}")
+    third.locator(".scroll").wait_for()
+    assert text_of(third) == text_of(page)
+    third.locator("#start-compose").click()  # the verse was that poem's alone
+    until(lambda: verse not in text_of(third))
 
 
 def test_the_poem_on_show_is_saved_and_shown_in_other_ways(visit):

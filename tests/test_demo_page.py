@@ -2,11 +2,13 @@
 asks, whom a Stop stops, what is checked before the job, and that they answer what the command line answers."""
 
 import base64
+import html
 import io
 import json
 import re
 from contextlib import nullcontext
 from types import SimpleNamespace
+from urllib.parse import parse_qsl
 
 import gradio as gr
 import numpy as np
@@ -158,7 +160,7 @@ def run_job(tab: str, service: Service, jobs: Jobs, visitor: str, folder, photo=
     photo = photo or Photo("photo.jpg", b"")
     if tab == "paint":
         return PaintTab(photos, jobs).paint(photo, request, see, "great_wave", "", 0, 1, "0", False)
-    return PostcardTab(photos, jobs).postcard(photo, "", 1, "", "", "", request, see)
+    return PostcardTab(photos, jobs).postcard(photo, "", "", "", request, see, "great_wave", "", 0, 1, "0", False)
 
 
 @pytest.mark.parametrize("tab", ["paint", "postcard"])
@@ -280,13 +282,26 @@ def test_a_ci_is_shown_with_its_tune_and_its_sections(service):
     """A button for the tune, two sections apart, tones under the characters; and kept verses are rewritten to it."""
     tab = ComposeTab(service)
     with pytest.raises(UserError, match="tune: choose a tune"):
-        tab.write(None, [], False, "词", None, "春夜", "", "", "", 0.6, 1)
-    state, _, cards, scroll, lock, *_ = tab.write(None, [], False, "词", "菩萨蛮", "春夜", "", "", "", 0.6, 1)
+        tab.write(None, [], False, "", "词", None, "春夜", "", "", "", 0.6, 1)
+    state, _, cards, scroll, lock, *_ = tab.write(None, [], False, "", "词", "菩萨蛮", "春夜", "", "", "", 0.6, 1)
     assert "菩萨蛮·春夜" in cards and cards.count('<div class="section">') == 4 and cards.count("△") > 4 * 8
     assert scroll.count('<p class="section">') == 1 and len(lock["choices"]) == 8
     again, before = tab.rewrite(state, [], False, ["0", "1"])[0]["poems"][0], state["poems"][state["chosen"]]
     assert again["form"] == "菩萨蛮" and verses_of(again)[:2] == verses_of(before)[:2]  # with marks of its own
     assert tab.carry(state)[2] == "菩萨蛮·春夜"
+
+
+def test_a_link_writes_a_poem_with_its_kept_verses_again(service):
+    tab = ComposeTab(service)
+    state, *_ = tab.write(None, [], False, "", "五绝", None, "春江夜泊", "", "", "", 0.6, 1)
+    state, _, _, scroll, *_ = tab.rewrite(state, [], False, ["1"])
+    link = dict(parse_qsl(re.search(r'data-link="(.*?)"', html.unescape(scroll))[1]))
+    asked = [link["form"], None, link["title"], "", "", "", float(link["temperature"]), int(link["seed"])]
+    assert link["lines"].split("/")[1] == verses_of(state["poems"][0])[1]
+    again, *_ = tab.write(None, [], False, link["lines"], *asked)
+    assert again["poems"][again["chosen"]] == state["poems"][0] and again["kept"] == ["1"]
+    with pytest.raises(UserError, match="300 characters"):
+        tab.write(None, [], False, "春" * 301, *asked)
 
 
 def test_a_poem_is_that_of_the_command_line(service, capsys):
@@ -308,6 +323,7 @@ def test_a_painting_is_that_of_the_command_line(service, capsys, tmp_path, fp32,
 def test_a_postcard_is_that_of_the_command_line(service, capsys, tmp_path, fp32, kind, strength):
     path, photo = photo_file(tmp_path, kind)
     asked = {"title": "登鹳雀楼", "poem": "".join(POEM["lines"]), "style": "wave", "strength": strength, "seal": "诗"}
+    asked |= {"stroke": "large", "keep_color": kind == "png"}
     card, _ = service.postcard(photo, **asked)
     said(capsys, "postcard", path, f"--out={tmp_path / 'out.png'}", *(f"--{k}={v}" for k, v in asked.items()))
     other = read_image(tmp_path / "out.png").rgb

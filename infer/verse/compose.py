@@ -23,6 +23,7 @@ from infer.verse.images import Theme, find_theme
 from infer.verse.lexicon import Lexicon
 from infer.verse.pinyin import read_aloud
 from infer.verse.plan import KINDS, Form, characters_of, choose_form, make_plan, split_acrostic
+from infer.verse.poets import remarks_on
 from infer.verse.prosody import Pattern, pair_patterns, patterns
 from infer.verse.rank import rate
 from infer.verse.rhyme import LEVEL, OBLIQUE, RhymeTable, find_division
@@ -125,6 +126,7 @@ def compose_each(
     lexicon = Lexicon.of(model)
     vocabulary, masks = lexicon.vocabulary, lexicon.masks_without(settings.avoid)
     theme = find_theme(settings.title, settings.keywords, vocabulary)
+    theme = dataclasses.replace(theme, remarks=[*theme.remarks, *_unread(settings, vocabulary)])
     form = choose_form(settings, forms)
     plan = make_plan(form, settings, masks)
     rules = _rules(settings, lexicon, plan, form)
@@ -187,6 +189,13 @@ def _compose_batch(
         score, rating = scores[row].item(), ratings[poem, best].item()
         facts = {"score": score, "rating": rating, "seed": seeds[poem], "remarks": remarks, **prosody}
         yield Composition(form.name or form_of(lines), settings.title, lines, sections=form.sections, **facts)
+
+
+def _unread(settings: PoemSettings, vocabulary: Vocabulary) -> list[str]:
+    """Remarks on what else is given and not read as it stands, and on a poet whom nobody knows."""
+    given = {"prompt": settings.prompt, "author": settings.author, "acrostic": settings.acrostic}
+    remarks = [f"{name}: {remark}" for name, text in given.items() for remark in vocabulary.remarks(text)]
+    return remarks + [f"author: {remark}" for remark in remarks_on(vocabulary.fold(settings.author)[0])]
 
 
 def _free_verses(acrostic: str, form: Form) -> list[str]:
