@@ -63,11 +63,15 @@ function copyText(text) {
   document.execCommand('copy');
   area.remove();
 }
-function saveText(name, text) {
+function saveFile(name, file) {
   const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text + '\n'], { type: 'text/plain' }));
-  link.download = name + '.txt';
+  link.href = URL.createObjectURL(file);
+  link.download = name;
   link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+function saveText(name, text) {
+  saveFile(name + '.txt', new Blob([text + '\n'], { type: 'text/plain' }));
 }
 function speak(text) {
   const utterance = Object.assign(new SpeechSynthesisUtterance(text), { lang: 'zh-CN', rate: 0.8 });
@@ -115,8 +119,18 @@ function fullSize(button) {
   button.setAttribute('aria-pressed', isFull);
 }
 
-// Files are called in the page's language.
-addEventListener('click', event => {
-  const link = event.target.closest?.('a[data-en]');
-  if (link && language === 'en') link.download = link.dataset.en;
-}, true);
+// A picture that was made, as a file: the JPEG on show, its pixels as PNG, or a PDF around it.
+async function savePicture(button) {
+  const { zh, en, head, tail } = button.closest('.made').dataset;
+  const image = [...button.closest('.made').querySelectorAll('img')].pop();
+  const kind = button.dataset.kind;
+  const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+  let file = await (await fetch(image.src)).blob();
+  if (kind === 'pdf') file = new Blob([bytes(head), file, bytes(tail)], { type: 'application/pdf' });
+  if (kind === 'png') {
+    const canvas = Object.assign(document.createElement('canvas'), { width: image.naturalWidth, height: image.naturalHeight });
+    canvas.getContext('2d').drawImage(image, 0, 0);
+    file = await new Promise(done => canvas.toBlob(done, 'image/png'));
+  }
+  saveFile(`${language === 'en' ? en : zh}.${kind}`, file);
+}

@@ -27,7 +27,8 @@ from shihua import Progress, chinese_name
 from utils.errors import UserError
 from utils.photo import Photo
 
-QUALITY = 92  # of the JPEGs that are shown
+QUALITY = 95  # of JPEGs
+KINDS = ("jpg", "png", "pdf")  # of files to save
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # Answered at once. In the queue an answer is lost, and its button dead, where Gradio ends the stream of a visitor's
 # answers (after the last one that is awaited) while the next question is on its way.
@@ -172,17 +173,14 @@ def end(button: str) -> str:
 
 def to_url(pixels: np.ndarray) -> str:
     """(H, W, 3) uint8, or (H, W, 4) with alpha, as a data URL."""
-    return (
-        as_url(encode(pixels, "JPEG", QUALITY), "image/jpeg")
-        if pixels.shape[2] == 3
-        else as_url(encode(pixels, "PNG"), "image/png")
-    )
+    kind = "JPEG" if pixels.shape[2] == 3 else "PNG"
+    return as_url(encode(pixels, kind), f"image/{kind.lower()}")
 
 
-def encode(pixels: np.ndarray, kind: str, quality: int = 95) -> bytes:
+def encode(pixels: np.ndarray, kind: str) -> bytes:
     """The bytes of a file of some kind: JPEG, PNG, PDF."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, quality=quality, resolution=150)
+    Image.fromarray(pixels).save(buffer, kind, quality=QUALITY, resolution=150)
     return buffer.getvalue()
 
 
@@ -196,23 +194,18 @@ def shown(pixels: np.ndarray, name: str = "shihua") -> ImageData:
 
 
 def made(picture: str, rgb: np.ndarray, *names: str) -> str:
-    """The HTML `picture`, which can be seen in full size, and links to save `rgb`, with the picture in them.
+    """The HTML `picture`, whose last image is `rgb` as `to_url` gives it, also in full size, and buttons to save it.
 
-    `names` are those of the file, in Chinese and English.
+    The browser makes the files of that image; of a PDF it gets what stands before and after the JPEG. `names` are those
+    of the file, in Chinese and English.
     """
-    links = []
-    for suffix, kind, mime in (
-        ("jpg", "JPEG", "image/jpeg"),
-        ("png", "PNG", "image/png"),
-        ("pdf", "PDF", "application/pdf"),
-    ):
-        chinese, english = (html.escape(f"{names[i]}.{suffix}") for i in (0, -1))
-        url = as_url(encode(rgb, kind), mime)
-        links.append(f'<a download="{chinese}" data-en="{english}" href="{url}">{kind}</a>')
+    chinese, english = (html.escape(names[i]) for i in (0, -1))
+    head, _, tail = (base64.b64encode(part).decode() for part in encode(rgb, "PDF").partition(encode(rgb, "JPEG")))
+    name = f'data-zh="{chinese}" data-en="{english}" data-head="{head}" data-tail="{tail}"'
+    save = "".join(f'<button data-kind="{kind}" onclick="savePicture(this)">{kind.upper()}</button>' for kind in KINDS)
     full = f'<button aria-pressed="false" onclick="fullSize(this)">{both("full_size")}</button>'
-    size = f"{rgb.shape[1]} × {rgb.shape[0]}"
-    row = f'<p class="downloads">{both("download")} {" ".join(links)} {full} {size}</p>'
-    return f'<div class="made"><div class="frame">{picture}</div>{row}</div>'
+    row = f'<p class="downloads">{both("download")} {save} {full} {rgb.shape[1]} × {rgb.shape[0]}</p>'
+    return f'<div class="made" {name}><div class="frame">{picture}</div>{row}</div>'
 
 
 def file_names(styles: Sequence[str], photo: str) -> list[str]:

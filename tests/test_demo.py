@@ -4,6 +4,8 @@ What a tab then shows is looked at in both widths.
 """
 
 import os
+import re
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -128,12 +130,21 @@ def test_a_postcard_is_made(phone, demo):
     page.get_by_label("空着：").locator("visible=true").fill("白日依山尽，黄河入海流。欲穷千里目，更上一层楼。")
     page.get_by_role("textbox", name="题目", exact=True).fill("登鹳雀楼")
     phone.press("题画")
-    page.locator(".downloads a").nth(2).wait_for()
+    page.locator(".downloads button").nth(2).wait_for()
     phone.screen("postcard")
-    with page.expect_download() as download:
-        page.locator(".downloads a").first.click()
-    with Image.open(download.value.path()) as card:
-        assert download.value.suggested_filename == "登鹳雀楼.jpg" and min(card.size) > 200
+    files = {}
+    for button in page.locator(".downloads [data-kind]").all():
+        with page.expect_download() as download:
+            button.click()
+        name, kind = download.value.suggested_filename.split(".")
+        assert name == "登鹳雀楼"
+        files[kind] = Path(download.value.path()).read_bytes()
+    with Image.open(BytesIO(files["jpg"])) as card, Image.open(BytesIO(files["png"])) as exact:
+        assert card.format == "JPEG" and min(card.size) > 200
+        assert np.abs(np.asarray(card).astype(int) - np.asarray(exact)[..., :3]).max() <= 2  # two decoders of JPEG
+    head, found, tail = files["pdf"].partition(files["jpg"])
+    table = int(re.search(rb"startxref\s+(\d+)", tail)[1])
+    assert found and head.startswith(b"%PDF-") and files["pdf"][table:].startswith(b"xref")
     assert demo.files() == []
 
 

@@ -200,7 +200,7 @@ def test_a_painting_is_uncovered_by_keys_saved_by_name_and_made_a_postcard(visit
     page.get_by_role("button", name="原大").click()
     assert page.locator("#before-after img").first.evaluate("i => i.clientWidth == i.naturalWidth")
     with page.expect_download() as download:
-        panel(page).locator(".downloads a").first.click()
+        panel(page).locator(".downloads button").first.click()
     assert download.value.suggested_filename == "神奈川浪-alps_noon.jpg"
     page.get_by_role("button", name="做成诗画").click()
     page.locator("#postcard-result .made img").wait_for()
