@@ -33,16 +33,19 @@ addEventListener('drop', event => {
 // A job has begun: its button is busy, and its result comes into view; on a phone it stands below the fields.
 function begin(button, result) {
   document.getElementById(button).setAttribute('aria-busy', 'true');
+  look(result);
+}
+function look(result) {
   const box = document.getElementById(result).getBoundingClientRect();
   if (box.top < 0 || box.top > innerHeight / 2) {
     document.getElementById(result).scrollIntoView({ behavior: 'smooth', block: 'start' });
   }
 }
-function end(button) {
+function end(button, result) {
   document.getElementById(button).removeAttribute('aria-busy');
   setTimeout(() => { // when the page shows it
     const problem = [...document.querySelectorAll('.problem')].find(line => line.offsetParent);
-    problem?.scrollIntoView({ block: 'center' });
+    problem ? problem.scrollIntoView({ block: 'center' }) : look(result);
   }, 100);
 }
 // Presses a button, as soon as it is there: a tab is built when it is first shown.

@@ -150,11 +150,11 @@ class Jobs:
             start = gr.Button(text(f"start_{tab}"), variant="primary", min_width=140, elem_id=f"start-{tab}")
             stop = gr.Button(text("stop"), min_width=110, scale=0, elem_classes="stop")
         problems.line()
-        button, work = f"start-{tab}", problems.report(call, outputs)
-        event = start_job([start.click], button, f"{tab}-result", inputs, work, **options)
+        button, result, work = f"start-{tab}", f"{tab}-result", problems.report(call, outputs)
+        event = start_job([start.click], button, result, inputs, work, **options)
         lines = list(problems.lines.values())
         stopped = stop.click(self.stopper(tab, problems), None, lines, cancels=[event], queue=False, **PRIVATE)
-        stopped.then(None, None, None, js=end(button), **QUIET)
+        stopped.then(None, None, None, js=end(button, result), **QUIET)
 
 
 def start_job(
@@ -162,13 +162,13 @@ def start_job(
 ) -> gr.events.Dependency:
     """Binds `work` (see `Problems.report`) to its triggers; until it is done its button is busy and starts no other."""
     event = gr.on(triggers, inputs=inputs, js=begin(result, button), **work, **options, **JOB)
-    event.then(None, None, None, js=end(button), **QUIET)
+    event.then(None, None, None, js=end(button, result), **QUIET)
     return event
 
 
-def end(button: str) -> str:
-    """JavaScript at the end of a job."""
-    return f"() => end('{button}')"
+def end(button: str, result: str) -> str:
+    """JavaScript at the end of a job: its button can be pressed again, and its result or a mistake is in view."""
+    return f"() => end('{button}', '{result}')"
 
 
 def to_url(pixels: np.ndarray) -> str:

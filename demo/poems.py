@@ -6,13 +6,14 @@ import re
 from typing import Any
 from urllib.parse import urlencode
 
-from data.verse import traditional, verses
+from data.verse import MARKS, PAIR, traditional, verses
 from demo.words import both, translate
 
 TONES = {"平": "○", "仄": "●", "中": "◐"}
 RHYME = "△"
 SECTION = ' class="section"'  # begins here
 MOST_COLUMNS = 8  # of a scroll with a column for each verse; of a longer poem each line has one
+VERSE = re.compile(f"[^{MARKS}]*[{MARKS}]+|[^{MARKS}]+$")  # with its marks: a line is broken between them only
 LATIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -49,7 +50,7 @@ def card(poem: dict, chosen: bool, index: int, check: Any) -> str:
     heading = heading_of(poem)
     title = f'<b class="title">{html.escape(heading)}</b>' if heading else ""
     notes = [html.escape(poem["form"])] if poem["form"] else [both("free")]
-    if check and check.wants:
+    if check and (check.wants or check.style == PAIR):
         facts = [check.pattern, f"押{check.rhyme}" if check.rhyme else "", *(fault.kind for fault in check.faults)]
         notes += map(html.escape, filter(None, facts))
         shown = verses_of(poem)
@@ -57,7 +58,7 @@ def card(poem: dict, chosen: bool, index: int, check: Any) -> str:
         counts = check.lines or [2] * (len(check.verses) // 2)
         lines = ["".join(itertools.islice(marked, count)) for count in counts]
     else:
-        lines = [f"<p>{html.escape(line)}</p>" for line in poem["lines"]]
+        lines = ["".join(f"<p>{html.escape(verse)}</p>" for verse in VERSE.findall(line)) for line in poem["lines"]]
     starts = set(itertools.accumulate(poem["sections"]))
     read = itertools.chain(poem["pinyin"], itertools.repeat(""))
     body = "".join(
@@ -78,7 +79,7 @@ def _marked(check: Any, number: int, verse: str) -> str:
     faults = {fault.place for fault in check.faults if fault.verse == number + 1}
     parts = []
     for place, (character, tone) in enumerate(zip(verse, tones, strict=True), 1):
-        rhymes = check.rhymes[number] and place == len(verse)
+        rhymes = bool(check.rhymes) and check.rhymes[number] and place == len(verse)
         kind = " ".join(["rhyme"] * rhymes + ["fault"] * (place in faults))
         sign = RHYME if rhymes else TONES.get(tone, "")
         parts.append(f'<span class="{kind}">{html.escape(character)}<i aria-hidden="true">{sign}</i></span>')

@@ -12,6 +12,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -125,7 +126,7 @@ def run(command: str, folder: Path, typed: Iterator[tuple[re.Pattern[str], str]]
     plain = {"TERM": "dumb", "NO_COLOR": "1", "PYTHON_COLORS": "0", "TQDM_DISABLE": "1", "PATH": path}
     process = subprocess.Popen(
         ["bash", "-c", command], cwd=folder, env={**os.environ, **plain}, stdin=slave, stdout=slave, stderr=slave,
-        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        start_new_session=True, preexec_fn=_take_terminal,
     )  # fmt: skip
     os.close(slave)
     printed, seen, raw, waiting = "", 0, b"", next(typed, None)
@@ -139,6 +140,12 @@ def run(command: str, folder: Path, typed: Iterator[tuple[re.Pattern[str], str]]
     code = process.wait()
     os.close(master)
     return printed, code
+
+
+def _take_terminal() -> None:
+    """In the new process: the terminal is its own, and Ctrl+C ends it, even if a background job has started it all."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(master: int) -> bytes:

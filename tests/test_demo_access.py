@@ -65,9 +65,7 @@ def choose_photo(page) -> None:
     panel(page).locator("img[src^='data:']").first.wait_for()
 
 
-@pytest.mark.parametrize(
-    ("locale", "scheme"), [("zh-CN", "light"), ("en-GB", "dark"), ("zh-TW", "dark"), ("de", "light")]
-)
+@pytest.mark.parametrize(("locale", "scheme"), [("zh-TW", "dark"), ("de", "light")])  # read in Chinese, in English
 def test_axe_finds_nothing_serious_on_any_tab(visit, locale, scheme):
     page = visit(locale=locale, color_scheme=scheme)
 
