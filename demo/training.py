@@ -14,7 +14,7 @@ from board.charts import Board, recorded_image
 from board.runs import file_stamp, list_runs
 from board.windows import spaced
 from demo.parts import CHOOSE, QUIET, to_url
-from demo.words import both, empty, in_both, text
+from demo.words import WORDS, both, empty, in_both, text
 from training.recorder import LOG_NAME, read_log
 from utils.errors import UserError
 from utils.text import short
@@ -219,7 +219,9 @@ def sample_html(folder: Path, record: dict[str, Any]) -> str:
             content += f"<small>{html.escape(record.get('caption', ''))}</small>"
         else:
             content = pd.DataFrame(record["rows"], record["labels"], record["labels"]).to_html(border=0)
-        return f'<figure class="panel text"><h5>{html.escape(spaced(record["name"]))}</h5>{content}</figure>'
+        name = record["name"]
+        title = both(name) if name in WORDS else html.escape(spaced(name))
+        return f'<figure class="panel text"><h5>{title}</h5>{content}</figure>'
     except (UserError, LookupError, TypeError, ValueError, AttributeError, OSError):  # of another version, or gone
         return ""
 

@@ -104,6 +104,12 @@ WORDS = {
         "这次训练的日志无法读取，其他训练不受影响。",
         "The log cannot be read; other runs are shown.",
     ),
+    "poems": ("诗", "poems"),
+    "paintings": ("画", "paintings"),
+    "best batch": ("损失最小的一批", "best batch"),
+    "worst batch": ("损失最大的一批", "worst batch"),
+    "worst and best": ("错得最多与最少的", "worst and best"),
+    "left out": ("略去的", "left out"),
     "no_samples": ("第一轮结束后，这里会出现样例。", "Samples appear after the first epoch."),
 }
 STYLES = {
@@ -131,6 +137,7 @@ SENTENCES = [
     (r"every verse is kept.*", r"所有的句子都留住了，没有可重写的：请放开几句", ""),
     (r"verses can be kept in .*", r"只有绝句、律诗和词能留句", ""),
     (r"the poems are not here any more.*", r"这些诗已经不在了，请重新写", ""),
+    (r"the given verses do not fit (.+?): .*", r"留住的句子不合\1的句数或字数", ""),
     (r"a line of a pair has 1 to 30.*", r"上联每句须有一至三十个字", ""),
     (r"has (\d+) characters, the form only (\d+).*", r"有\1个字，超过了这个体裁的\2个字",
      r"has \1 characters, the form only \2: shorten it"),
