@@ -29,7 +29,8 @@ from utils.images import grid, save_image  # noqa: E402
 
 PHOTOS = ("coffee", "chelsea", "astronaut", "rocket")
 SIDE = 512  # pixels that are painted
-SHOWN = 240  # pixels in a sheet
+SHOWN, LARGE = 240, 360  # pixels in a sheet
+FORMER_PAINTER = "6968e14:checkpoints/style.safetensors"
 SAMPLE = ROOT / "dataset" / "sample" / "dogcat" / "train"
 # Photograph, style, title, form of the postcards: one has room for its poem, one has not.
 CARDS = (("camera", "great_wave", "秋郊", "七绝"), ("coffee", "starry_night", "茶烟", "五绝"))
@@ -40,9 +41,9 @@ def photo_of(name: str, side: int = SIDE) -> Image.Image:
     return ImageOps.fit(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"), (side, side))
 
 
-def shown(image: Image.Image) -> np.ndarray:
+def shown(image: Image.Image, side: int = SHOWN) -> np.ndarray:
     """(H, W, 3) at the size that it has in a sheet."""
-    return np.asarray(ImageOps.fit(image, (SHOWN, SHOWN), Image.Resampling.LANCZOS))
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
 
 
 def save_row(name: str, images: list[Image.Image], quality: int, gap: int = 12) -> None:
@@ -62,6 +63,18 @@ def styles() -> None:
     labels = ("photograph", *(name.replace("_", " ") for name in painter.styles))
     sheet = grid([[shown(image) for image in row] for row in rows], row_labels=labels)
     save_image(PICTURES / "styles.jpg", sheet, quality=78)
+
+
+def before() -> None:
+    """Photographs as the former network (one for all styles, Gram matrices) painted them, and as they are painted now."""
+    old = subprocess.run(["git", "show", FORMER_PAINTER], cwd=ROOT, check=True, capture_output=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "style.safetensors")
+        file.write_bytes(old)
+        pairs = list(zip(PHOTOS, ("starry_night", "great_wave", "composition_vii", "the_scream"), strict=True))
+        rows = [[shown(painter.paint(photo_of(photo), style=style), LARGE) for photo, style in pairs]
+                for painter in (shihua.Painter(file), shihua.Painter())]  # fmt: skip
+    save_image(PICTURES / "before.jpg", grid(rows, row_labels=("before", "now")), quality=82)
 
 
 def strength() -> None:
@@ -157,6 +170,6 @@ def board() -> None:
 
 
 if __name__ == "__main__":
-    for make in (styles, strength, dogcat, postcard, report, page, board):
+    for make in (styles, before, strength, dogcat, postcard, report, page, board):
         if not sys.argv[1:] or make.__name__ in sys.argv[1:]:
             make()
