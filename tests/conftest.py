@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# One thread each, unless the environment says otherwise: as many processes as cores run at a time.
+# One thread each, unless the environment says otherwise: about as many processes as cores run at a time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -21,10 +21,13 @@ LONGEST = ("test_tutorial", "test_notebook", "test_shipped", "test_task_dogcat",
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes share the tests: one a core, at most four, each with 3 GB for itself and what it starts."""
+    """How many processes share the tests: one more than cores, as many tests wait for a browser, a server, a signal.
+
+    At most four, each with 3 GB for itself and what it starts.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(4, cores, memory // 3_000_000_000))
+    return max(1, min(4, cores + 1, memory // 3_000_000_000))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

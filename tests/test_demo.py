@@ -39,8 +39,9 @@ class Visitor:
             self.faults.append(f"leaves the machine: {request.url[:200]}")
 
     def tab(self, name: str):
-        """Goes to a tab; the part of the page that it shows."""
-        self.page.get_by_role("tab", name=name).click()
+        """Goes to a tab; the part of the page that it shows. A click misses it where the page is just being scrolled."""
+        tab = self.page.get_by_role("tab", name=name)
+        until(lambda: tab.click() or tab.get_attribute("aria-selected") == "true")
         return self.page.locator("[role=tabpanel]:visible").first
 
     def press(self, name: str) -> None:
