@@ -66,7 +66,7 @@ def styles() -> None:
 
 
 def before() -> None:
-    """Photographs as the former network (one for all styles, Gram matrices) painted them, and as they are painted now."""
+    """Photographs as the former network (one for all styles, Gram matrices) painted them, and as it is done now."""
     old = subprocess.run(["git", "show", FORMER_PAINTER], cwd=ROOT, check=True, capture_output=True).stdout
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "style.safetensors")

@@ -39,7 +39,7 @@ class Visitor:
             self.faults.append(f"leaves the machine: {request.url[:200]}")
 
     def tab(self, name: str):
-        """Goes to a tab; the part of the page that it shows. A click misses it where the page is just being scrolled."""
+        """Goes to a tab; the part of the page that it shows. A click misses it while the page is scrolled."""
         tab = self.page.get_by_role("tab", name=name)
         until(lambda: tab.click() or tab.get_attribute("aria-selected") == "true")
         return self.page.locator("[role=tabpanel]:visible").first
