@@ -112,7 +112,7 @@ class PoetConfig(DefaultConfig):
 class StyleConfig(DefaultConfig):
     """Options of train, val and test with --task=style."""
 
-    style_image: str = option("", "style picture, or a folder; with --load new ones; empty: samples", reads="a picture")
+    style_image: str = option("", "picture or folder; --load: new ones; empty: samples", reads="a picture or a folder")
     loss_network: str = option("auto", LOSS_HELP, LOSS_NETWORKS)
     vgg: str = option("", "weights of the loss network; empty: torchvision's download", reads=WEIGHTS)
     image_size: int = option(128, "side of the training crops in pixels", minimum=32)

@@ -171,7 +171,7 @@ class ComposeTab:
         tuned = poem["form"] in tune_names()
         if kept and not (poem["form"] in FORMS or tuned):
             raise UserError("verses can be kept in 绝句, 律诗 and 词 only", lock=None)
-        lines = [verse if str(i) in kept else "" for i, verse in enumerate(verses_of(poem))]
+        lines = kept_of(poem, kept)
         if all(lines):
             raise UserError("every verse is kept: there is none to be written anew", lock=None)
         asked = {**state["asked"], "seed": -1}
@@ -213,7 +213,7 @@ class ComposeTab:
             card(shown, poem is chosen, i, self.service.check(poem["lines"]) if graded else None)
             for i, (poem, shown) in enumerate(zip(state["poems"], poems, strict=True))
         ]
-        kept = [v if str(i) in state["kept"] else "" for i, v in enumerate(verses_of(chosen))]
+        kept = kept_of(chosen, state["kept"])
         again = {**state["asked"], "seed": chosen["seed"], "lines": "/".join(kept) if any(kept) else ""}
         remembered = [{**state, "poems": [chosen], "chosen": 0}]
         remembered += [old for old in read_past(past_poems) if old["poems"][0]["text"] != chosen["text"]]
@@ -237,6 +237,11 @@ class ComposeTab:
 def fields_of(asked: dict) -> list[Any]:
     """What the fields hold for a request, in their order."""
     return [asked.get(name, PLAIN.get(name, "")) for name in ASKED]
+
+
+def kept_of(poem: dict, kept: Sequence[str]) -> list[str]:
+    """The verses of a poem whose numbers are kept, "" in place of the others."""
+    return [verse if str(i) in kept else "" for i, verse in enumerate(verses_of(poem))]
 
 
 def read_state(state: Any) -> dict:

@@ -174,7 +174,7 @@ def end(button: str, result: str) -> str:
 def to_url(pixels: np.ndarray) -> str:
     """(H, W, 3) uint8, or (H, W, 4) with alpha, as a data URL."""
     kind = "JPEG" if pixels.shape[2] == 3 else "PNG"
-    return as_url(encode(pixels, kind), f"image/{kind.lower()}")
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(encode(pixels, kind)).decode()}"
 
 
 def encode(pixels: np.ndarray, kind: str) -> bytes:
@@ -182,10 +182,6 @@ def encode(pixels: np.ndarray, kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, quality=QUALITY, resolution=150)
     return buffer.getvalue()
-
-
-def as_url(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def shown(pixels: np.ndarray, name: str = "shihua") -> ImageData:
