@@ -24,11 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 from config import MODEL, ClassifyConfig, GenerateConfig, PostcardConfig, StylizeConfig
 from data.verse import Poem
-from infer.painting.names import both_names, chinese_name  # noqa: F401  for the page
-from infer.verse.tunes import tune_names  # noqa: F401  likewise
-from options import CLASSIFIER, LOSS_NETWORK, PAINTER, POET, ROOT, is_missing, merge, shipped
+from infer.painting.names import STYLES, both_names, chinese_name  # noqa: F401  for the page
+from infer.postcard.text import Inscription, read_poem, section_starts
+from infer.verse.check import Check, check
+from infer.verse.check_ci import one_poem
+from infer.verse.new_rhymes import NewRhymes
+from infer.verse.rhyme import RhymeTable
+from infer.verse.settings import PoemSettings, keep_verses, split_words
+from infer.verse.tunes import tune_names  # noqa: F401  for the page
+from options import CLASSIFIER, LOSS_NETWORK, PAINTER, POET, ROOT, is_missing, merge, option_names, shipped
 from utils.errors import UserError
-from utils.files import refuse_overwriting
+from utils.files import metadata_of, refuse_overwriting
 from utils.photo import as_photo, decoding, read
 
 if TYPE_CHECKING:  # torch is imported when something is done, not before: mistakes are answered at once
@@ -38,9 +44,7 @@ if TYPE_CHECKING:  # torch is imported when something is done, not before: mista
     from infer.photo.classify import Answer
     from infer.photo.describe import Description
     from infer.postcard.card import Card
-    from infer.verse.check import Check
     from infer.verse.compose import Composition
-    from infer.verse.rhyme import RhymeTable
 
 Progress = Callable[[float], object]
 log = logging.getLogger("shihua")
@@ -95,13 +99,10 @@ class Poet(_Model):
     ) -> "Iterator[Composition]":
         """The same poems, each as soon as it is written."""
         settings = merge(GenerateConfig, settings, more)
-        from infer.verse.check_ci import one_poem
-
         poem = one_poem(settings.poem)
         from infer.verse.compose import compose_each
-        from infer.verse.settings import PoemSettings, keep_verses, split_words
 
-        asked = _pick(settings, *(f.name for f in dataclasses.fields(PoemSettings) if f.name != "lines"))
+        asked = _pick(settings, *(option_names(PoemSettings) - {"lines"}))
         asked |= {"title": title or settings.title, "keywords": split_words(settings.keywords)}
         asked = PoemSettings(lines=lines or keep_verses(poem, settings.lock), **asked)
         if settings.picture:
@@ -113,19 +114,14 @@ class Poet(_Model):
             yield poem.in_traditional() if settings.script == "traditional" else poem
 
     @cached_property
-    def table(self) -> "RhymeTable":
+    def table(self) -> RhymeTable:
         """Tones and rhymes. Raises UserError if the poet has learnt without."""
-        from infer.verse.rhyme import RhymeTable
-
         if not (table := RhymeTable.of(self.network.metadata)):
             raise UserError(f"{self.file} has no rhyme table: give a poet that was trained with one")
         return table
 
-    def check(self, poem: str | Sequence[str], rhymes: str = "old") -> "Check":
+    def check(self, poem: str | Sequence[str], rhymes: str = "old") -> Check:
         """Tones, pattern, rhyme ("old": 平水韵, "new": 中华新韵) and faults of a poem. UserError: there is no verse."""
-        from infer.verse.check import check
-        from infer.verse.new_rhymes import NewRhymes
-
         return check(poem, NewRhymes() if rhymes == "new" else self.table)
 
 
@@ -192,8 +188,6 @@ class Painter(_Model, _Painting):
     @property
     def styles(self) -> list[str]:
         """The names of the styles, without loading the network."""
-        from utils.files import metadata_of
-
         arguments = json.loads(metadata_of(self.file).get("arguments", "{}"))
         return list(arguments["styles"] if "styles" in arguments else self.network.styles)
 
@@ -279,8 +273,10 @@ class Classifier(_Model):
 
     def describe(self, photo: Any, max_megapixels: float = 0) -> "Description":
         """What a photograph shows in words, and the poem it asks for. Raises UserError if it cannot be read."""
+        from infer.photo.describe import describe
+
         with decoding:
-            [found] = self._describe([as_photo(photo)], max_megapixels)
+            [found] = describe(self.network, [as_photo(photo)], max_megapixels)
         if found.error:
             raise UserError(found.error)
         return found
@@ -288,13 +284,9 @@ class Classifier(_Model):
     def describe_files(self, paths: Sequence[str], max_megapixels: float = 0) -> "Iterator[Description]":
         """A description of each picture at `paths`: files, folders, .tar files. Raises UserError as `describe` does."""
         from infer.photo.classify import find_pictures
-
-        return self._describe(find_pictures(paths), max_megapixels)
-
-    def _describe(self, sources: Sequence[Any], max_megapixels: float) -> "Iterator[Description]":
         from infer.photo.describe import describe
 
-        return describe(self.network, sources, max_megapixels)
+        return describe(self.network, find_pictures(paths), max_megapixels)
 
     def export(self, out: str | Path) -> None:
         """Writes the network as ONNX. Raises UserError if that would replace the model's file."""
@@ -329,8 +321,6 @@ def postcard(
     Raises UserError for words that a card has no room for, before anything is written or painted.
     """
     settings = merge(PostcardConfig, settings, more)
-    from infer.verse.check_ci import one_poem
-
     text = str(poem).strip() or one_poem(settings.poem)
     paints = settings.style != "none" and settings.strength > 0
     painter = painter or (Painter(settings.load, settings.use_gpu) if paints else None)
@@ -339,7 +329,6 @@ def postcard(
     from infer.postcard import card
     from infer.postcard.fonts import choose_face
     from infer.postcard.ink import PAPER
-    from infer.postcard.text import Inscription, read_poem, section_starts
 
     given, seed = read_poem(text) if text else Poem([]), None
     title, signature = settings.title or given.title, settings.signature or given.author

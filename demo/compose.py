@@ -5,24 +5,23 @@ number, "kept": numbers of verses that stayed}, and the last poems that were sho
 """
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gradio as gr
 
 from config import GenerateConfig
 from data.verse import CI, FORMS, PAIR
-from demo.parts import CHOOSE, QUIET, Problems, report, start_job, textbox
+from demo.parts import CHOOSE, QUIET, Problems, report, start_job
 from demo.poems import card, heading_of, in_traditional, past, poem_of, read_poem, scroll, verses_of
 from demo.service import CANDIDATES, Service
 from demo.words import both, empty, text
 from shihua import tune_names
 from utils.errors import UserError
 
-CHOICES = ("auto", *FORMS, PAIR, CI, "free")
-FORM_NAMES = {name: text(name) for name in ("auto", PAIR, CI, "free")}
-FORM_NAMES |= {name: f"{name} {count} × {width}" for name, (count, width) in FORMS.items()}
+WITH_SIZES = [(f"{name} {count} × {width}", name) for name, (count, width) in FORMS.items()]
+CHOICES = [(text("auto"), "auto"), *WITH_SIZES, *((text(name), name) for name in (PAIR, CI, "free"))]
 GONE = "the poems are not here any more; write them anew"
 LEGEND = f'<p class="key tones">{both("key")}</p>'
 ASKED = ("form", "tune", "title", "prompt", "keywords", "acrostic", "temperature", "seed")
@@ -45,7 +44,7 @@ class ComposeTab:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 fields = self._fields()
-                write = gr.Button(text("write"), variant="primary", elem_id="start-compose")
+                write = gr.Button(text("compose"), variant="primary", elem_id="start-compose")
                 self.problems.line()
                 self._examples(fields)
             with gr.Column(scale=5, min_width=300):
@@ -81,16 +80,13 @@ class ComposeTab:
 
     def _fields(self) -> dict[str, Any]:
         """The fields by the names of what they ask for, in the order of ASKED."""
-        names = [(FORM_NAMES[name], name) for name in CHOICES]
-        form = gr.Radio(names, value="auto", label=text("form"), info=text("form_info"))
+        form = gr.Radio(CHOICES, value="auto", label=text("form"), info=text("form_info"))
         tune = gr.Dropdown(tune_names(), value=None, label=text("tune"), visible=False)
         self.problems.line("tune")
-        texts = [
-            self._text("title", "春江夜泊"),
-            self._text("prompt", "青山不墨千秋画", visible=False),
-            self._text("keywords", "梅 雪"),
-            self._text("acrostic", "诗画人间", info=text("acrostic_info")),
-        ]
+        title = self.problems.textbox("title", "春江夜泊")
+        prompt = self.problems.textbox("prompt", "青山不墨千秋画", visible=False)
+        keywords = self.problems.textbox("keywords", "梅 雪")
+        acrostic = self.problems.textbox("acrostic", "诗画人间", info=text("acrostic_info"))
         with gr.Accordion(text("more"), open=False):
             temperature = gr.Slider(0, 1.5, GenerateConfig.temperature, step=0.05, label=text("temperature"))
             seed = gr.Number(-1, precision=0, label=text("seed"), info=text("seed_info"))
@@ -99,13 +95,8 @@ class ComposeTab:
         def fit(form: str) -> list:
             return [gr.update(visible=wanted) for wanted in (form == CI, form == PAIR, form != PAIR)]
 
-        form.change(fit, form, [tune, texts[1], texts[3]], **QUIET)
-        return dict(zip(ASKED, (form, tune, *texts, temperature, seed), strict=True))
-
-    def _text(self, name: str, example: str, **options: Any) -> gr.Textbox:
-        field = textbox(name, example, **options)
-        self.problems.line(name)
-        return field
+        form.change(fit, form, [tune, prompt, acrostic], **QUIET)
+        return dict(zip(ASKED, (form, tune, title, prompt, keywords, acrostic, temperature, seed), strict=True))
 
     def _examples(self, fields: dict[str, Any]) -> None:
         gr.HTML(f'<p class="key">{both("examples")}</p>')
@@ -185,14 +176,15 @@ class ComposeTab:
         return self.show({"asked": asked, "poems": poems, "chosen": chosen, "kept": list(kept)}, past_poems, script)
 
     def choose(self, state: Any, past_poems: Any, script: bool, event: gr.EventData) -> tuple:
-        return self.show({**read_state(state), "chosen": index_of(event)}, past_poems, script)
+        with sent():
+            state = {**read_state(state), "chosen": event.index}
+        return self.show(state, past_poems, script)
 
     def recall(self, state: Any, past_poems: Any, script: bool, event: gr.EventData) -> tuple:
         """Shows a poem again that was written before."""
-        try:
-            return self.show(read_past(past_poems)[index_of(event)], past_poems, script)
-        except (IndexError, TypeError):
-            raise UserError(GONE) from None
+        with sent():
+            state = read_past(past_poems)[event.index]
+        return self.show(state, past_poems, script)
 
     def show_again(self, state: Any, past_poems: Any, script: bool) -> tuple:
         return self.show(read_state(state), past_poems, script)
@@ -244,14 +236,21 @@ def kept_of(poem: dict, kept: Sequence[str]) -> list[str]:
     return [verse if str(i) in kept else "" for i, verse in enumerate(verses_of(poem))]
 
 
+@contextmanager
+def sent() -> Iterator[None]:
+    """Around what looks into something that a browser has sent: UserError if it is not what the page has made."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        raise UserError(GONE) from None
+
+
 def read_state(state: Any) -> dict:
     """What `show` has given the browser, and gets back from there. Raises UserError if that is something else."""
-    try:
+    with sent():
         asked = {name: state["asked"][name] for name in ASKED}
         poems = list(map(read_poem, state["poems"][:CANDIDATES]))
         return {"asked": asked, "poems": poems, "chosen": state["chosen"], "kept": list(map(str, state["kept"]))}
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
-        raise UserError(GONE) from None
 
 
 def read_past(states: Any) -> list[dict]:
@@ -266,15 +265,5 @@ def read_past(states: Any) -> list[dict]:
 
 def chosen_of(state: dict) -> dict:
     """The poem that has been chosen. Raises UserError if there is none."""
-    try:
+    with sent():
         return state["poems"][state["chosen"]]
-    except (IndexError, TypeError):
-        raise UserError(GONE) from None
-
-
-def index_of(event: gr.EventData) -> Any:
-    """Of what is clicked. Raises UserError for a request that the page has not sent."""
-    try:
-        return event.index
-    except (AttributeError, TypeError):
-        raise UserError(GONE) from None

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -88,17 +88,9 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
+            return name in self.names or bool(ipaddress.ip_address(name))  # an address cannot be made to lead elsewhere
         except ValueError:
             return False
-        return name in self.names or _is_address(name)  # an address cannot be made to lead elsewhere
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 class Uploads:
@@ -121,15 +113,12 @@ class Uploads:
     def take(self, path: str) -> bytes:
         """The content of an uploaded file, which is then gone. Raises UserError if it is none, or no longer there."""
         folder = self._folder_of(path, INPUTS)
-        with self._lock:
-            try:
-                data = Path(path).read_bytes() if folder and folder not in self._used else None
-            except OSError:
-                data = None
-            if data is None:
-                raise UserError("the picture is not here any more; choose it again")
-            self._use(folder)
-        return data
+        with self._lock, suppress(OSError):
+            if folder and folder not in self._used:
+                data = Path(path).read_bytes()
+                self._use(folder)
+                return data
+        raise UserError("the picture is not here any more; choose it again")
 
     @contextmanager
     def fetching(self, path: str) -> Iterator[int]:
@@ -171,13 +160,11 @@ class Uploads:
     def sweep_once(self, now: float) -> None:
         """Deletes what has not been taken in UNCLAIMED seconds, counted from when its last byte came."""
         for folder in self.root.iterdir():
-            try:
+            with suppress(FileNotFoundError):
                 # a file that grows leaves its folder's time as it was
                 newest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
                 if now - newest > UNCLAIMED:
                     shutil.rmtree(folder, ignore_errors=True)
-            except FileNotFoundError:
-                continue
 
     def _folder_of(self, path: str, kind: str) -> Path | None:
         """The folder of a file, if it is one of ours and of that kind."""
@@ -190,8 +177,6 @@ class Uploads:
     def _bytes(self) -> int:
         total = 0
         for path in self.root.rglob("*"):
-            try:
+            with suppress(FileNotFoundError):  # deleted in the meantime
                 total += path.stat().st_size if path.is_file() else 0
-            except FileNotFoundError:  # deleted in the meantime
-                continue
         return total

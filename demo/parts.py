@@ -42,16 +42,6 @@ AT_ONCE = 2  # jobs; others wait
 JOB: dict[str, Any] = {"concurrency_id": "job", "concurrency_limit": AT_ONCE, **PRIVATE}
 
 
-def begin(result: str, button: str) -> str:
-    """JavaScript of a button: it is busy, its result comes into view, and what the button sends goes on."""
-    return f"(...sent) => {{ begin('{button}', '{result}'); return sent; }}"
-
-
-def textbox(name: str, example: str = "", **options: Any) -> gr.Textbox:
-    """A line of text; `example` stands in it while it is empty."""
-    return gr.Textbox(label=text(name), placeholder=example, max_lines=1, max_length=LENGTHS[name], **options)
-
-
 def problem(sentence: str) -> str:
     """HTML that screen readers tell at once."""
     return f'<span class="problem" role="alert">{sentence}</span>'
@@ -79,6 +69,13 @@ class Problems:
     def line(self, about: str = "") -> None:
         """A line for the mistakes about an argument; empty: for all others."""
         self.lines[about] = gr.HTML("", visible=False)
+
+    def textbox(self, name: str, example: str = "", max_lines: int = 1, **options: Any) -> gr.Textbox:
+        """A field for a text, with its line; `example` stands in it while it is empty."""
+        same = {"label": text(name), "max_lines": max_lines, "max_length": LENGTHS[name]}
+        field = gr.Textbox(placeholder=example, **same, **options)
+        self.line(name)
+        return field
 
     def report(self, call: Callable, outputs: Sequence[Any]) -> dict[str, Any]:
         """Arguments of an event: `call`, which gives `outputs`; a mistake leaves them as they are."""
@@ -161,7 +158,8 @@ def start_job(
     triggers: list, button: str, result: str, inputs: list, work: dict[str, Any], **options: Any
 ) -> gr.events.Dependency:
     """Binds `work` (see `Problems.report`) to its triggers; until it is done its button is busy and starts no other."""
-    event = gr.on(triggers, inputs=inputs, js=begin(result, button), **work, **options, **JOB)
+    begin = f"(...sent) => {{ begin('{button}', '{result}'); return sent; }}"  # what the button sends goes on
+    event = gr.on(triggers, inputs=inputs, js=begin, **work, **options, **JOB)
     event.then(None, None, None, js=end(button, result), **QUIET)
     return event
 
@@ -184,7 +182,7 @@ def encode(pixels: np.ndarray, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def shown(pixels: np.ndarray, name: str = "shihua") -> ImageData:
+def shown(pixels: np.ndarray, name: str) -> ImageData:
     """A picture for the page, with the name that it has when it is saved there or comes back."""
     return ImageData(url=to_url(pixels), orig_name=name)
 
@@ -200,7 +198,7 @@ def made(picture: str, rgb: np.ndarray, *names: str) -> str:
     name = f'data-zh="{chinese}" data-en="{english}" data-head="{head}" data-tail="{tail}"'
     save = "".join(f'<button data-kind="{kind}" onclick="savePicture(this)">{kind.upper()}</button>' for kind in KINDS)
     full = f'<button aria-pressed="false" onclick="fullSize(this)">{both("full_size")}</button>'
-    row = f'<p class="downloads">{both("download")} {save} {full} {rgb.shape[1]} × {rgb.shape[0]}</p>'
+    row = f'<p class="downloads">{both("save")} {save} {full} {rgb.shape[1]} × {rgb.shape[0]}</p>'
     return f'<div class="made" {name}><div class="frame">{picture}</div>{row}</div>'
 
 
@@ -241,7 +239,8 @@ class Photos:
         """Takes a photograph: an upload, the camera, or a sample. `share` gives it to the fields of all tabs."""
         sources = ["upload", "webcam", "clipboard"]
         photo = gr.Image(label=text("photo"), sources=sources, type="filepath", height=300, buttons=[])
-        self.in_memory(photo)
+        photo.preprocess = report(lambda payload: received(payload, self.uploads))  # a Photo, without files
+        photo.postprocess = lambda data: data  # what `shown` gives
         problems.line("photo")
         taken = [photo, problems.lines["photo"]]
         given = photo.input(report(self.receive), photo, taken, **{**QUIET, "queue": True})  # messages need the queue
@@ -255,12 +254,6 @@ class Photos:
         for event, photo in self.taken:
             others = [field for field in self.fields if field is not photo]
             event.then(None, photo, others, js=f"photo => Array({len(others)}).fill(photo)", **QUIET)
-
-    def in_memory(self, image: gr.Image) -> gr.Image:
-        """Makes `image` take a Photo and show what `shown` gives, without files."""
-        image.preprocess = report(lambda payload: received(payload, self.uploads))
-        image.postprocess = lambda data: data
-        return image
 
     def receive(self, photo: Photo | None) -> tuple[ImageData | None, Any]:
         """The uploaded photograph, upright and reduced; from now on the browser has it, and nobody else."""

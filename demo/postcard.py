@@ -7,8 +7,7 @@ import gradio as gr
 
 from data.verse import verses
 from demo.brush import Brush, settings_of
-from demo.parts import Jobs, Photos, Problems, made, textbox, to_url, wanted
-from demo.service import LENGTHS
+from demo.parts import Jobs, Photos, Problems, made, to_url, wanted
 from demo.words import empty, text
 from utils.photo import Photo
 
@@ -22,13 +21,9 @@ class PostcardTab:
             with gr.Column(scale=2, min_width=300):
                 photo = self.photos.field(self.problems)
                 self.brush = Brush(self.service, strength=0.8, folded=True)
-                self.title = textbox("title", "春江夜泊")
-                self.problems.line("title")
-                limit = LENGTHS["poem"]
-                self.poem = gr.Textbox(label=text("poem"), info=text("poem_info"), lines=4, max_length=limit)
-                self.problems.line("poem")
-                seal = textbox("seal", value="诗画")
-                self.problems.line("seal")
+                self.title = self.problems.textbox("title", "春江夜泊")
+                self.poem = self.problems.textbox("poem", info=text("poem_info"), lines=4, max_lines=20)
+                seal = self.problems.textbox("seal", value="诗画")
                 buttons = gr.Column()
             with gr.Column(scale=5, min_width=300, elem_id="postcard-result"):
                 card = gr.HTML(empty("picture_here"))

@@ -34,49 +34,27 @@ STYLE, SCRIPT = (Path(__file__).parent / name for name in ("style.css", "page.js
 PAPER = "#fbf8f1 #f5f0e4 #ece4d4 #ddd2bd #857a68 #6b6257 #645b50 #5c544a #453f38 #2b2622 #1d1a17".split()
 RED = "#fbefed #f5dcd8 #e9bbb4 #d98f86 #c25f54 #a8322a #8b2822 #7c2420 #6d1f1b #521714 #3d110f".split()
 
-DAY = {
-    "body_background_fill": "#f5f0e4",
-    "background_fill_primary": "#fbf8f1",
-    "background_fill_secondary": "#f5f0e4",
-    "block_background_fill": "#fbf8f1",
-    "block_border_color": "#ddd2bd",
-    "block_label_background_fill": "#fbf8f1",
-    "block_label_text_color": "#5c544a",
-    "block_title_text_color": "#5c544a",
-    "block_info_text_color": "#6b6257",
-    "body_text_color": "#2b2622",
-    "body_text_color_subdued": "#6b6257",
-    "input_background_fill": "#fffdf8",
-    "input_placeholder_color": "#6b6257",
-    "checkbox_border_color": "#857a68",
-    "button_primary_background_fill": "#a8322a",
-    "button_primary_background_fill_hover": "#8b2822",
-    "button_primary_text_color": "#fffdf8",
-    "button_secondary_background_fill": "#ece4d4",
-    "button_secondary_background_fill_hover": "#ddd2bd",
-    "button_secondary_text_color": "#2b2622",
-}
-NIGHT = {
-    "body_background_fill": "#1d1a17",
-    "background_fill_primary": "#2b2622",
-    "background_fill_secondary": "#1d1a17",
-    "block_background_fill": "#2b2622",
-    "block_border_color": "#453f38",
-    "block_label_background_fill": "#2b2622",
-    "block_label_text_color": "#ddd2bd",
-    "block_title_text_color": "#ddd2bd",
-    "block_info_text_color": "#c3b7a3",
-    "body_text_color": "#f5f0e4",
-    "body_text_color_subdued": "#c3b7a3",
-    "input_background_fill": "#1d1a17",
-    "input_placeholder_color": "#b0a48f",
-    "checkbox_border_color": "#b0a48f",
-    "button_primary_background_fill": "#a8322a",
-    "button_primary_background_fill_hover": "#c04238",
-    "button_primary_text_color": "#fffdf8",
-    "button_secondary_background_fill": "#453f38",
-    "button_secondary_background_fill_hover": "#5c544a",
-    "button_secondary_text_color": "#f5f0e4",
+COLORS = {  # by day and by night
+    "body_background_fill": ("#f5f0e4", "#1d1a17"),
+    "background_fill_primary": ("#fbf8f1", "#2b2622"),
+    "background_fill_secondary": ("#f5f0e4", "#1d1a17"),
+    "block_background_fill": ("#fbf8f1", "#2b2622"),
+    "block_border_color": ("#ddd2bd", "#453f38"),
+    "block_label_background_fill": ("#fbf8f1", "#2b2622"),
+    "block_label_text_color": ("#5c544a", "#ddd2bd"),
+    "block_title_text_color": ("#5c544a", "#ddd2bd"),
+    "block_info_text_color": ("#6b6257", "#c3b7a3"),
+    "body_text_color": ("#2b2622", "#f5f0e4"),
+    "body_text_color_subdued": ("#6b6257", "#c3b7a3"),
+    "input_background_fill": ("#fffdf8", "#1d1a17"),
+    "input_placeholder_color": ("#6b6257", "#b0a48f"),
+    "checkbox_border_color": ("#857a68", "#b0a48f"),
+    "button_primary_background_fill": ("#a8322a", "#a8322a"),
+    "button_primary_background_fill_hover": ("#8b2822", "#c04238"),
+    "button_primary_text_color": ("#fffdf8", "#fffdf8"),
+    "button_secondary_background_fill": ("#ece4d4", "#453f38"),
+    "button_secondary_background_fill_hover": ("#ddd2bd", "#5c544a"),
+    "button_secondary_text_color": ("#2b2622", "#f5f0e4"),
 }
 
 
@@ -92,8 +70,9 @@ def theme() -> gr.themes.Base:
         font=font,
         font_mono=["ui-monospace", "monospace"],
     )
-    made.set(slider_color="#a8322a", **DAY, **{f"{name}_dark": color for name, color in NIGHT.items()})
-    return made
+    day = {name: color for name, (color, _) in COLORS.items()}
+    night = {f"{name}_dark": color for name, (_, color) in COLORS.items()}
+    return made.set(slider_color="#a8322a", **day, **night)
 
 
 def application(cfg: DemoConfig, root: Path) -> Guard:

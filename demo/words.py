@@ -9,7 +9,7 @@ import re
 
 import gradio as gr
 
-from shihua import chinese_name
+from shihua import STYLES
 
 WORDS = {
     # tabs
@@ -52,7 +52,6 @@ WORDS = {
     "large": ("粗", "large"),
     "none": ("不掺", "none"),
     # buttons
-    "write": ("写诗", "Compose"),
     "more": ("更多", "More"),
     "again": ("重写其余", "Write the others anew"),
     "copy": ("复制", "Copy"),
@@ -77,7 +76,6 @@ WORDS = {
     "picture_here": ("画成于此", "The picture will stand here"),
     "answer_here": ("答案在此", "The answer will stand here"),
     "key": ("○ 平　● 仄　◐ 可平可仄　<b>△</b> 韵", "○ level　● oblique　◐ either　<b>△</b> rhyme"),
-    "download": ("下载", "Download"),
     "full_size": ("原大", "Full size"),
     "before_after": ("左：照片　右：画", "Left: the photo, right: the painting"),
     "based_on": ("依据（Grad-CAM）", "What it is based on (Grad-CAM)"),
@@ -111,18 +109,6 @@ WORDS = {
     "worst and best": ("错得最多与最少的", "worst and best"),
     "left out": ("略去的", "left out"),
     "no_samples": ("第一轮结束后，这里会出现样例。", "Samples appear after the first epoch."),
-}
-STYLES = {
-    "composition_vii": "Composition VII",
-    "dong_qichang": "Landscapes of Dong Qichang",
-    "fuchun_shanju": "Dwelling in the Fuchun Mountains",
-    "great_wave": "The Great Wave",
-    "qianli_jiangshan": "A Thousand Li of Rivers and Mountains",
-    "san_giorgio": "San Giorgio Maggiore",
-    "sesshu_autumn": "Sesshū's Autumn",
-    "shipwreck": "The Shipwreck",
-    "starry_night": "The Starry Night",
-    "the_scream": "The Scream",
 }
 # Mistakes and remarks by their English text: (pattern, Chinese, English; "": as it is), \1 what the pattern has caught.
 SENTENCES = [
@@ -184,7 +170,7 @@ PREFIX = "page_"  # Gradio takes whatever text equals a key for it
 
 def _table(language: int) -> dict[str, str]:
     texts = {name: pair[language] for name, pair in WORDS.items()}
-    texts |= {f"style_{name}": title if language else chinese_name(name) for name, title in STYLES.items()}
+    texts |= {f"style_{name}": english if language else chinese for name, (english, chinese, *_) in STYLES.items()}
     return {PREFIX + name: text for name, text in texts.items()}
 
 

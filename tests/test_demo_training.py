@@ -1,7 +1,6 @@
-"""The page's training tab: what it says of runs in every state, and a run that is watched in a real browser."""
+"""The page's training tab: what it says of runs in every state. In a real browser: test_demo.py."""
 
-import subprocess
-import sys
+import multiprocessing
 from types import SimpleNamespace
 
 import gradio as gr
@@ -12,20 +11,14 @@ from PIL import Image
 from demo import training
 from demo.training import TrainingTab, list_runs, read_plots, read_samples, row, samples_html, stamp
 from demo.words import both
-from tests.servers import ROOT, until
-from tests.test_board import make_run
-from tests.test_demo import DESK, PHONE, Visitor
-from tests.test_demo_api import Demo
 from training.recorder import Recorder
 from training.state import is_training, lock
 
-HOLD = "import sys; from pathlib import Path; from training.state import lock\nwith lock(Path(sys.argv[1])): print(1, flush=True); input()"  # noqa: E501
 
-
-def record_run(folder, epochs: int, finish: bool = False, **facts: str) -> None:
+def record_run(folder, epochs: int, finish: bool = False) -> None:
     """The log of a run of three epochs, two steps each, that has come so far."""
     recorder = Recorder(folder)
-    recorder.config({"task": "poet", "max_epoch": 3}, monitor="bits_per_char", command="generate", **facts)
+    recorder.config({"task": "poet", "max_epoch": 3}, monitor="bits_per_char", command="generate")
     for epoch in range(epochs):
         for step in (2 * epoch + 1, 2 * epoch + 2):
             recorder.batch(step, epoch, loss=9.0 - step, lr=0.1)
@@ -35,6 +28,13 @@ def record_run(folder, epochs: int, finish: bool = False, **facts: str) -> None:
         recorder.final(2 * epochs, epochs, {"loss": 6.0, "bits_per_char": 7.5, "best_epoch": 2})
         (folder / "best.safetensors").write_bytes(b"")
     recorder.close()
+
+
+def hold(folder, connection) -> None:
+    """A training, as far as the lock of its run."""
+    with lock(folder):
+        connection.send("locked")
+        connection.recv()
 
 
 @pytest.fixture
@@ -48,12 +48,13 @@ def runs(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "log.jsonl").write_text('no record\n{"kind": "epoch"}\n')
     (tmp_path / "no run").mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path / "going on"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as training_process:
-        assert training_process.stdout.readline() == b"1\n"
-        yield tmp_path
-        training_process.communicate(b"\n")
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(tmp_path / "going on", there))
+    process.start()
+    assert here.poll(60) and here.recv() == "locked"
+    yield tmp_path
+    here.send("the end")
+    process.join()
 
 
 def test_each_run_has_its_state_its_best_metric_and_its_epoch(runs):
@@ -104,13 +105,13 @@ def test_only_what_has_changed_is_sent_again(runs):
     assert "新写的诗" in third["samples"] and third["runs"] == gr.skip()
 
 
-@pytest.mark.parametrize("shown", [None, [], "x", {"run": 3}, {"rows": [[]]}])
-def test_what_the_page_never_sends(runs, shown):
-    tab = TrainingTab(str(runs))
-    for values in (0, -1, 99, [], None, "done"):
-        tab.choose(shown, SimpleNamespace(index=values))
-    assert tab.choose(shown, SimpleNamespace())[1]["run"] in {run["run"] for run in list_runs(runs)}
-    assert look(TrainingTab(str(runs / "nowhere")), "../done", shown)["chosen"] == ""
+def test_what_the_page_never_sends(runs):
+    tab, names = TrainingTab(str(runs)), {run["run"] for run in list_runs(runs)}
+    for shown in (None, [], "x", {"run": 3}, {"rows": [[]]}):
+        for values in (0, -1, 99, [], None, "done"):
+            tab.choose(shown, SimpleNamespace(index=values))
+        assert tab.choose(shown, SimpleNamespace())[1]["run"] in names
+        assert look(TrainingTab(str(runs / "nowhere")), "../done", shown)["chosen"] == ""
 
 
 def test_curves_are_points_by_step_and_a_single_one_is_a_dash(runs):
@@ -150,39 +151,3 @@ def test_samples_are_by_epoch_the_newest_first(tmp_path):
     assert places == sorted(places) and "<b>" not in page
     assert page.count("data:image/jpeg") == 1 and "ink &amp; oil" in page and "secret" not in page
     assert "&lt;cat&gt;" in page and "<cat>" not in page and "confusion" not in page
-
-
-def test_a_run_is_watched_while_it_goes_on(browser, tmp_path):
-    demo = Demo(tmp_path)
-    desk = Visitor(browser, demo, DESK)
-    try:
-        page = desk.page
-        desk.tab("训练")
-        page.get_by_text("python main.py train").locator("visible=true").wait_for()
-        desk.screen("training_none")
-        make_run(demo.runs / "poet_one")  # it comes by itself
-        page.get_by_text("夜来风雨声，花落知多少。").first.wait_for()
-        page.locator("[role=tabpanel]:visible .vega-embed").nth(3).wait_for()
-        assert page.get_by_text("onerror=").first.is_visible()  # as text
-        with open(demo.runs / "poet_one" / "log.jsonl", "a", encoding="utf-8") as log:
-            log.writelines(f'{{"kind": "batch", "step": {n}, "epoch": 3, "loss": 3.5}}\n' for n in range(1501, 2501))
-            log.write('{"kind": "text", "step": 1501, "epoch": 3, "name": "poems", "text": "新写的诗"}\n')
-        page.get_by_text("新写的诗").first.wait_for()
-        page.locator("[role=tabpanel]:visible .vega-embed text", has_text="2,500").first.wait_for()  # the longer axis
-        record_run(demo.runs / "two", 1)
-        page.get_by_role("button", name="two", exact=True).click()
-        page.get_by_text("继续训练", exact=True).wait_for()
-        command = page.locator("[role=tabpanel]:visible textarea").first
-        until(lambda: command.input_value() == f"python main.py train --resume={demo.runs / 'two'}")
-        page.get_by_text("第1首 <b>").first.wait_for()
-        desk.screen("training")
-        assert page.evaluate("window.hacked") is None
-        desk.close()
-        phone = Visitor(browser, demo, PHONE)
-        phone.tab("训练")
-        phone.page.locator("[role=tabpanel]:visible .vega-embed").first.wait_for()
-        phone.screen("training_phone")
-        phone.close()
-    finally:
-        demo.stop()
-    assert "Traceback" not in "".join(demo.said)
