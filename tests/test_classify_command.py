@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from PIL import Image
 
@@ -16,8 +15,6 @@ import main
 from infer.photo.classify import find_pictures, open_model
 from tests.pictures import save_lenet, write_picture
 
-ROOT = Path(__file__).parents[1]
-SHIPPED = ROOT / "checkpoints" / "dogcat.safetensors"
 SIZE = 32
 
 
@@ -49,6 +46,11 @@ def cli(capfd, *words: str | Path, code: int = 0, **given) -> tuple[list[str], l
     return out.splitlines(), [line for line in err.splitlines() if line.strip()]
 
 
+def table(path: str | Path) -> list[list[str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
 def test_lines_json_and_csv_say_the_same(tmp_path, model_file, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["a.png", "sub/b,c.jpg", "sub/猫.png"]
@@ -59,8 +61,7 @@ def test_lines_json_and_csv_say_the_same(tmp_path, model_file, capfd, monkeypatc
     out, err = cli(capfd, "pictures", load=model_file, csv="missing/folder/answers.csv")
     assert err == [] and len(out) == 3
     objects = [json.loads(line) for line in cli(capfd, "pictures", "--json", load=model_file)[0]]
-    with open("missing/folder/answers.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+    rows = table("missing/folder/answers.csv")
     assert rows[0] == ["path", "label", "cat", "dog"] and len(rows) == 4
     for path, line, found, row in zip(paths, out, objects, rows[1:], strict=True):
         cat, dog = expected(model, Path(path))
@@ -70,13 +71,8 @@ def test_lines_json_and_csv_say_the_same(tmp_path, model_file, capfd, monkeypatc
         assert [found["cat"], found["dog"]] == pytest.approx([cat, dog], abs=1e-4)
         assert [float(value) for value in row[2:]] == pytest.approx([found["cat"], found["dog"]], abs=2e-6)
         assert line == f"{path}: {best} {min(max(cat, dog), 0.999):.1%}"
-
-
-def test_neither_and_what_it_would_rather_be(tmp_path, model_file, capfd):
-    path = write_picture(tmp_path / "a.png", 0)
     line = cli(capfd, path, load=model_file, threshold=1)[0][0]
-    cat, dog = expected(open_model(model_file), path)
-    assert line == f"{path}: neither (rather {'dog' if dog > cat else 'cat'}) {max(cat, dog):.1%}"
+    assert line == f"{path}: neither (rather {best}) {max(cat, dog):.1%}"
     found = json.loads(cli(capfd, path, "--json", load=model_file, threshold=1)[0][0])
     assert found["label"] == "neither" and found["dog"] == pytest.approx(dog, abs=1e-4)
 
@@ -91,8 +87,7 @@ def test_more_views_and_three_classes_of_strange_names(tmp_path, capfd):
         assert sum(found[name] for name in classes) == pytest.approx(1, abs=1e-5) and found["label"] in classes
         answers.append(found["鸟"])
     assert len(set(answers)) == 4
-    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
-        assert next(csv.reader(file)) == ["path", "label", *classes]
+    assert table(tmp_path / "a.csv")[0] == ["path", "label", *classes]
 
 
 def test_broken_files_are_named_and_the_rest_is_done(tmp_path, model_file, capfd):
@@ -131,19 +126,19 @@ def test_of_an_animation_the_first_frame_is_judged_and_said(tmp_path, model_file
 
 
 def test_explanations_lie_beside_the_pictures_or_in_a_folder_none_over_another(tmp_path, model_file, capfd):
-    for place, seed, size in (("one", 6, (48, 40)), ("two", 7, (40, 60))):
+    paths = [
         write_picture(tmp_path / place / "cat.png", seed, size)
+        for place, seed, size in (("one", 6, (48, 40)), ("two", 7, (40, 60)))
+    ]
     found = [tmp_path / "out" / name for name in ("cat_explained.png", "cat_explained_2.png")]
-    more = {"explain": True, "load": model_file}
-    lines = cli(capfd, tmp_path / "one" / "cat.png", tmp_path / "two" / "cat.png", out=tmp_path / "out", **more)[0]
+    lines = cli(capfd, *paths, out=tmp_path / "out", explain=True, load=model_file)[0]
     assert [line.rpartition("  ")[2] for line in lines] == list(map(str, found))
-    assert [Image.open(path).size for path in found] == [(48, 40), (40, 60)]
     changes = []
-    for place, path in zip(("one", "two"), found, strict=True):
-        before, after = (np.array(Image.open(file)).astype(int) for file in (tmp_path / place / "cat.png", path))
-        changes.append(np.abs(before - after).max())
+    for path, explained in zip(paths, found, strict=True):
+        before, after = (np.array(Image.open(file)).astype(int) for file in (path, explained))
+        changes.append(np.abs(before - after).max())  # they have one size
     assert max(changes) > 20  # something is painted over them
-    line = cli(capfd, tmp_path / "one" / "cat.png", "--json", **more)[0][0]
+    line = cli(capfd, paths[0], "--json", explain=True, load=model_file)[0][0]
     beside = tmp_path / "one" / "cat_explained.png"
     assert json.loads(line)["explanation"] == str(beside) and beside.exists()
 
@@ -177,15 +172,10 @@ def test_explanations_in_a_folder_are_not_explained_again(tmp_path, model_file, 
         assert first == second and [line.split(": ")[0] for line in first] == [str(tmp_path / "in" / n) for n in names]
         assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.*")} == files
         assert overlay.stat().st_mtime > 1
-    named = cli(capfd, tmp_path / "in" / "a_explained.png", load=model_file)[0]
-    assert len(named) == 1
-
-
-def test_a_folder_of_explanations_alone_has_no_pictures(tmp_path, model_file, capfd):
-    write_picture(tmp_path / "a.png", 0)
-    cli(capfd, tmp_path / "a.png", explain=True, load=model_file, out=tmp_path / "maps")
-    err = cli(capfd, tmp_path / "maps", load=model_file, code=2)[1]
-    assert err == [f"error: {tmp_path / 'maps'}: no pictures in it, only explanations of some"]
+    assert len(cli(capfd, tmp_path / "in" / "a_explained.png", load=model_file)[0]) == 1  # it is named
+    maps = tmp_path / "in" / "maps"
+    err = cli(capfd, maps, load=model_file, code=2)[1]
+    assert err == [f"error: {maps}: no pictures in it, only explanations of some"]
 
 
 # ------------------------------------------------------------------------------------------------------- torchrun
@@ -206,11 +196,8 @@ def test_torchrun_shares_the_pictures(tmp_path, model_file, capfd, monkeypatch):
         parts.append([line.replace("/two/", "/one/") for line in out])
         errors += len([line for line in err if line.startswith("error: ")])
     assert errors == 1 and [len(part) for part in parts] == [2, 2] and sorted(sum(parts, [])) == sorted(whole)
-    tables = []
-    for name in ("one.csv", "two.0.csv", "two.1.csv"):
-        with open(tmp_path / name, newline="") as file:
-            tables.append(list(csv.reader(file))[1:])
-    assert [row[:2] for row in sorted(tables[0])] == [row[:2] for row in sorted(tables[1] + tables[2])]
+    one, *two = (table(tmp_path / name)[1:] for name in ("one.csv", "two.0.csv", "two.1.csv"))
+    assert [row[:2] for row in sorted(one)] == [row[:2] for row in sorted(sum(two, []))]
     files = [sorted((path.name, path.stat().st_size) for path in (tmp_path / n).iterdir()) for n in ("one", "two")]
     assert files[0] == files[1] and len(files[0]) == 4
 
@@ -253,26 +240,8 @@ def test_a_mistake_is_one_line(tmp_path, model_file, capfd, monkeypatch, words, 
 
 
 def test_a_name_that_is_no_text_does_not_stop_the_table(tmp_path, model_file, capfd):
-    path = write_picture(tmp_path / "a.png", 0)
     strange = tmp_path / os.fsdecode(b"\xff\n.png")
-    shutil.move(path, strange)
+    shutil.move(write_picture(tmp_path / "a.png", 0), strange)
     cli(capfd, strange, load=model_file, csv=tmp_path / "a.csv")
-    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
-        assert list(csv.reader(file))[1][0] == str(tmp_path / "?\n.png")
+    assert table(tmp_path / "a.csv")[1][0] == str(tmp_path / "?\n.png")
     assert find_pictures([str(tmp_path)])[0].name == str(tmp_path / "?\n.png")
-
-
-# ------------------------------------------------------------------------------------------------- the shipped model
-
-
-@pytest.mark.skipif(not SHIPPED.exists(), reason="checkpoints/dogcat.safetensors is not here")
-def test_the_shipped_model_knows_a_cat_in_any_folder(tmp_path, capfd, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(skimage.data.chelsea()).save("chelsea.jpg")
-    Image.fromarray(np.full((200, 300, 3), 128, np.uint8)).save("grey.png")
-    found = json.loads(cli(capfd, "chelsea.jpg", "--json", explain=True)[0][0])
-    assert found["label"] == "cat" and found["dog"] < 0.1 and Path(found["explanation"]).exists()
-    assert cli(capfd, "chelsea.jpg", precision="bf16")[0][0].startswith("chelsea.jpg: cat")
-    model = open_model(SHIPPED)
-    assert model.classes == ["cat", "dog"] and SHIPPED.stat().st_size <= 11e6
-    assert {"image_size", "temperature", "threshold"} <= set(model.metadata)
