@@ -120,12 +120,14 @@ class DogCatTask(Task):
     @cached_property
     def val_pictures(self) -> DogCatDataset:
         pictures = self._dataset(choose_split(self.samples, "val") + self._others("val"))
-        if self.cfg.monitor == "auc":
-            for number, name in enumerate(self.model.classes):
-                if number not in pictures.labels:
-                    message = f"needs validation pictures of every class; there is none of {name}"
-                    raise UserError(message, monitor=self.cfg.monitor)
+        if self.cfg.monitor == "auc" and (unseen := self._unseen(pictures)):
+            message = f"needs validation pictures of every class; there is none of {unseen}"
+            raise UserError(message, monitor=self.cfg.monitor)
         return pictures
+
+    def _unseen(self, pictures: DogCatDataset) -> str:
+        """The classes that none of the pictures shows."""
+        return ", ".join(name for number, name in enumerate(self.model.classes) if number not in pictures.labels)
 
     @property
     def body_frozen(self) -> bool:
@@ -138,9 +140,8 @@ class DogCatTask(Task):
         found = ", ".join(f"{counts[name.casefold()]:,} {name}" for name in self.model.classes)
         rest = [sample for sample in self.samples if sample.label is None and sample.split != "test"]
         left_out = f"; {len(rest):,} of no class left out, such as {rest[0].source.name}" if rest else ""
-        seen = {number for number in self.val_pictures.labels if number >= 0}
-        missing = [name for number, name in enumerate(self.model.classes) if number not in seen]
-        unseen = f"; none of {', '.join(missing)} to validate with" if missing else ""
+        unseen = self._unseen(self.val_pictures)
+        unseen = f"; none of {unseen} to validate with" if unseen else ""
         return (
             f"pictures from {self.cfg.data_root or 'the embedded sample'}: {found}{left_out}{unseen}; "
             f"{type(self.model).__name__} of {self.model.parameter_count():,} parameters"
@@ -303,11 +304,12 @@ class DogCatTask(Task):
         def read(number: int) -> np.ndarray:
             return read_source(readable[number].source, size).on("white")
 
-        pictures = report.Pictures(read, lambda number, target: explain_prediction(model, read(number), target))
         results = report.Results([sample.source.name for sample in readable], label, probs, model.classes)
         notes = {"pictures": place, "split": split, "model": Path(cfg.load).name}
         notes |= {"views of each": str(cfg.tta), "left out": str(broken)}
-        found_metrics = report.write_report(out, "Dogs vs. Cats", results, pictures, notes)
+        found_metrics = report.write_report(
+            out, "Dogs vs. Cats", results, notes, read, lambda number, k: explain_prediction(model, read(number), k)
+        )
         result = {"data": place, "split": split, "pictures": len(readable), "broken": broken}
         result |= ({"unlabelled": unknown} if unknown else {}) | found_metrics
         asked = [i for i, sample in enumerate(samples) if sample.label is None or sample.listed]

@@ -6,7 +6,6 @@ pictures, C channels, H x W pixels, h x w places of the maps, K classes.
 
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -65,18 +64,12 @@ def explain_prediction(model: Classifier, rgb: np.ndarray, target: int) -> np.nd
 
 def overlay(rgb: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A picture (H, W, 3) uint8 with heat (H, W) in 0..1 painted over it, dark violet to yellow -> (H, W, 3) uint8."""
-    heat = np.clip(heat, 0, 1)
-    colors = _colors()[np.rint(heat * 255).astype(np.uint8)]  # (H, W, 3)
-    opacity = (OPACITY * heat)[..., None]  # (H, W, 1)
-    return np.rint(rgb * (1 - opacity) + colors * opacity).astype(np.uint8)
-
-
-@cache
-def _colors() -> np.ndarray:
-    """(256, 3): the colours of heat 0 to 1, in 0..255."""
     from matplotlib import colormaps  # takes a moment: only if it is needed
 
-    return colormaps["inferno"](np.arange(256), bytes=True)[:, :3].astype(np.float32)
+    heat = np.clip(heat, 0, 1)
+    colors = colormaps["inferno"](np.rint(heat * 255).astype(np.uint8), bytes=True)[..., :3]  # (H, W, 3)
+    opacity = (OPACITY * heat)[..., None]  # (H, W, 1)
+    return np.rint(rgb * (1 - opacity) + colors * opacity).astype(np.uint8)
 
 
 def save_overlay(path: str | Path, rgb: np.ndarray) -> None:

@@ -54,16 +54,12 @@ class Results:
     classes: list[str]
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Functions of a picture's number, and for `explain` of a class's -> (H, W, 3) uint8; None: nothing explains."""
-
-    read: Callable[[int], np.ndarray]
-    explain: Callable[[int, int], np.ndarray] | None = None
+Read = Callable[[int], np.ndarray]  # a picture's number -> (H, W, 3) uint8
+Explain = Callable[[int, int], np.ndarray]  # a picture's number and a class's -> what of the picture speaks for it
 
 
 def write_report(
-    folder: str | Path, title: str, results: Results, pictures: Pictures, notes: dict[str, str]
+    folder: str | Path, title: str, results: Results, notes: dict[str, str], read: Read, explain: Explain | None = None
 ) -> dict[str, float]:
     """Writes report.html and all that it shows into `folder`, in the place of an earlier report.
 
@@ -74,6 +70,7 @@ def write_report(
     folder, everything = Path(folder), _checked(results)
     _remove_old(folder)
     classes, known = everything.classes, np.flatnonzero(everything.labels >= 0)  # (N')
+    labelled = Results([everything.names[i] for i in known], everything.labels[known], everything.probs[known], classes)
     of_class = dict(enumerate(classes)) | {-1: ""}
     rows = zip(everything.names, everything.labels.tolist(), everything.probs.argmax(1), everything.probs, strict=True)
     rows = ([name, of_class[label], of_class[best], *probs.tolist()] for name, label, best, probs in rows)
@@ -84,14 +81,13 @@ def write_report(
     found: dict[str, float] = {}
     labels, probs = None, everything.probs
     if len(known):
-        labels, probs = everything.labels[known], probs[known]
+        labels, probs = labelled.labels, labelled.probs
         found = compute_metrics(labels, probs, classes)
         atomic_write(folder / "figures.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-        page["table"] = _write_class_tables(folder, labels, probs, classes)
+        page["table"] = _write_class_tables(folder, labelled)
         suspects = find_suspects(labels, probs)
-        names = [everything.names[i] for i in known]
-        _write_suspects(folder / "suspects.csv", names, labels, probs, classes, suspects)
-        page["sections"] = _write_samples(folder, everything, known.tolist(), suspects, pictures)
+        _write_suspects(folder / "suspects.csv", labelled, suspects)
+        page["sections"] = _write_samples(folder, labelled, known.tolist(), suspects, read, explain)
     else:
         counts = np.bincount(probs.argmax(1), minlength=len(classes)).tolist()
         rows = [[name, f"{n:,}", _percent(n / len(probs))] for name, n in zip(classes, counts, strict=True)]
@@ -135,11 +131,12 @@ def _plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\u3000" else repr(c)[1:-1] for c in str(text))
 
 
-def _write_class_tables(folder: Path, labels: np.ndarray, probs: np.ndarray, classes: list[str]) -> list[list[str]]:
+def _write_class_tables(folder: Path, results: Results) -> list[list[str]]:
     """Writes confusion.csv and per_class.csv; returns the page's table of the classes."""
     from sklearn.metrics import confusion_matrix
 
-    numbers, predictions = range(len(classes)), probs.argmax(1)
+    labels, predictions, classes = results.labels, results.probs.argmax(1), results.classes
+    numbers = range(len(classes))
     matrix = confusion_matrix(labels, predictions, labels=numbers).tolist()
     confusion = ([name, *row] for name, row in zip(classes, matrix, strict=True))
     write_csv(folder / "confusion.csv", ["label", *classes], confusion)
@@ -158,22 +155,20 @@ def _write_class_tables(folder: Path, labels: np.ndarray, probs: np.ndarray, cla
     return shown
 
 
-def _write_suspects(
-    path: Path, names: list[str], labels: np.ndarray, probs: np.ndarray, classes: list[str], suspects: list[Suspect]
-) -> None:
-    rows = []
+def _write_suspects(path: Path, results: Results, suspects: list[Suspect]) -> None:
+    rows, classes = [], results.classes
     for index, suggestion, margin in suspects:
-        label, row = labels[index], probs[index].tolist()
-        rows.append([names[index], classes[label], classes[suggestion], row[label], row[suggestion], margin])
+        label, row = results.labels[index], results.probs[index].tolist()
+        rows.append([results.names[index], classes[label], classes[suggestion], row[label], row[suggestion], margin])
     header = ["name", "label", "suggestion", "label_probability", "suggestion_probability", "margin"]
     write_csv(path, header, rows)
 
 
 def _write_samples(
-    folder: Path, results: Results, known: list[int], suspects: list[Suspect], pictures: Pictures
+    folder: Path, results: Results, numbers: list[int], suspects: list[Suspect], read: Read, explain: Explain | None
 ) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """Writes samples/ from the labelled pictures `known`; returns (heading, text, what the page shows of each)."""
-    labels, probs = results.labels[known], results.probs[known]
+    """Writes samples/ of labelled pictures with these numbers; returns (heading, text, what the page shows of each)."""
+    labels, probs = results.labels, results.probs
     predicted = probs.argmax(1)
     right = np.flatnonzero(predicted == labels)
     best = right[np.argsort(-probs.max(1)[right], kind="stable")]
@@ -187,16 +182,16 @@ def _write_samples(
     for kind, samples in chosen.items():
         cells = []
         for rank, (i, k) in enumerate(samples, 1):
-            files = {f"samples/{kind}_{rank}.png": pictures.read(known[i])}
-            if pictures.explain:
-                files[f"samples/{kind}_{rank}_explained.png"] = pictures.explain(known[i], int(k))
+            files = {f"samples/{kind}_{rank}.png": read(numbers[i])}
+            if explain:
+                files[f"samples/{kind}_{rank}_explained.png"] = explain(numbers[i], int(k))
             for name, rgb in files.items():
                 image = Image.fromarray(rgb)
                 image.thumbnail((SIDE, SIDE))
                 atomic_save(folder / name, lambda temporary, image=image: image.save(temporary, format="PNG"))
             label, row = labels[i], probs[i]
             loss = f"{0.0 - math.log(row[label]):.3f}" if row[label] > 0 else "∞"
-            cell = {"files": list(files), "name": results.names[known[i]], "loss": loss}
+            cell = {"files": list(files), "name": results.names[i], "loss": loss}
             cell["label"] = f"{results.classes[label]} {_percent(row[label])}"
             cell["shown"] = f"{results.classes[k]} {_percent(row[k])}" if k != label else ""
             cells.append(cell)
