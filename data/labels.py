@@ -117,17 +117,13 @@ def _class_of(match: re.Match | None) -> str | None:
 
 def _with_listed_labels(samples: list[Sample], path: Path) -> list[Sample]:
     listed = _read_labels(path)
-    unlabelled = [sample for sample in samples if sample.label is None]
-    _check_ids([sample for sample in unlabelled if sample.id in listed])
-    if not any(sample.id in listed for sample in unlabelled):
+    chosen = [sample for sample in samples if sample.label is None and sample.id in listed]
+    _check_ids(chosen)
+    if not chosen:
         message = "no picture without a label has one of its ids; an id is a file's name without suffix"
         raise UserError(message, labels=path)
-    return [
-        replace(sample, label=listed[sample.id], listed=True)
-        if sample.label is None and sample.id in listed
-        else sample
-        for sample in samples
-    ]
+    labelled = {sample: replace(sample, label=listed[sample.id], listed=True) for sample in chosen}
+    return [labelled.get(sample, sample) for sample in samples]
 
 
 def _read_labels(path: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ from tqdm import tqdm  # noqa: E402  the path first
 
 from data.photos import Source  # noqa: E402
 from data.sights import scenes  # noqa: E402
+from data.views import as_input  # noqa: E402
 from infer.photo.classify import Pictures  # noqa: E402
 from models import EfficientNetLite0  # noqa: E402
 
@@ -48,8 +49,7 @@ def read_features(model: EfficientNetLite0, paths: list[str]) -> Tensor:
     for sample in tqdm(map(pictures.__getitem__, range(len(paths))), total=len(paths), unit="picture"):
         if "error" in sample:
             sys.exit(sample["error"])
-        image = sample["views"].contiguous(memory_format=torch.channels_last).float() / 255  # (V, 3, S, S)
-        features.append(model.pool(model.feature_maps(image)).flatten(1))
+        features.append(model.pool(model.feature_maps(as_input(sample["views"]))).flatten(1))  # (V, E)
     return torch.stack(features)
 
 

@@ -14,29 +14,30 @@ from board.windows import GRADIENT_COLUMNS, GRADIENT_ROWS, HISTOGRAMS, POINTS, T
 from tests.test_security import huge_png
 
 
-@pytest.mark.parametrize("count", [1, POINTS - 1, POINTS, POINTS + 1, 4096, 12345])
-def test_a_curve_has_few_points_and_keeps_the_mean_and_the_end(count):
-    values = np.random.default_rng(0).normal(size=count)
+def points_of(values) -> tuple[list, list]:
     curve = Curve()
     for step, value in enumerate(values, 1):
         curve.add(step, value)
-    x, y = curve.points()
+    return curve.points()
+
+
+@pytest.mark.parametrize("count", [1, POINTS - 1, POINTS, POINTS + 1, 4096, 12345])
+def test_a_curve_has_few_points_and_keeps_the_mean_and_the_end(count):
+    values = np.random.default_rng(0).normal(size=count)
+    x, y = points_of(values)
     assert len(x) == len(y) <= POINTS and x[-1] == count and x == sorted(set(x))
     weights = np.diff([0, *x])  # values behind each point
     assert np.isclose(np.dot(weights, y) / count, values.mean())
-    if count > POINTS:
-        assert len(x) >= POINTS / 2
-
-
-def test_what_is_not_finite_is_a_gap():
-    curve = Curve()
-    for step, value in enumerate([1.0, float("nan"), float("inf"), 2.0]):
-        curve.add(step, value)
-    assert curve.points() == ([0, 1, 2, 3], [1.0, None, None, 2.0])
+    assert len(x) >= min(count, POINTS / 2)
+    assert points_of([1.0, np.nan, np.inf, 2.0]) == ([1, 2, 3, 4], [1.0, None, None, 2.0])  # gaps
 
 
 def batch(step: int, **figures: float) -> dict:
     return {"kind": "batch", "step": step, "epoch": 0, "time": 0.0, **figures}
+
+
+def gradients(step: int, layers: dict) -> dict:
+    return {"kind": "gradients", "step": step, "epoch": 0, "layers": layers}
 
 
 def record(kind: str, name: str = "", **content) -> dict:
@@ -50,7 +51,7 @@ def curve(lines: dict, axes: tuple = ("recall", "precision"), epoch: int = 0) ->
 def test_every_message_is_strict_json_and_marked_until_sent():
     board = Board(Path())
     board.handle(batch(1, loss=2.0, lr="nan"))
-    board.handle({"kind": "gradients", "step": 1, "epoch": 0, "layers": {"a": ["nan", 0, 1]}})
+    board.handle(gradients(1, {"a": ["nan", 0, 1]}))
     assert board.changed == {"loss", "lr", "gradients"} and board.first == "loss"
     for window in board.in_order():
         json.dumps(board.message(window), allow_nan=False)
@@ -75,7 +76,7 @@ def test_a_figure_of_the_batches_is_not_drawn_again_as_their_mean():
 STRANGE = [
     {}, {"kind": "touch_all"}, {"kind": "config", "config": "none"},
     {"kind": "batch"}, {"kind": "image", "path": 3}, batch(1, loss="low"),
-    record("gradients", layers={"a": [0]}), record("matrix", rows=1, labels=[]),
+    gradients(1, {"a": [0]}), record("matrix", rows=1, labels=[]),
     curve({"a": [[0, 1], [1]]}), curve({"a": [[0]]}), curve({"a": [[0], [1]]}, ("x",)), curve({"a": 1}, (1, 2)),
 ]  # fmt: skip
 
@@ -128,7 +129,7 @@ def test_names_and_texts_are_escaped():
     board.handle({"kind": "epoch", "step": 1, "epoch": 0, "split": evil, evil: 1.0})
     board.handle(record("histogram", evil, counts=[1], edges=[0.0, 1.0], nonfinite=1))
     board.handle({"kind": "config", "config": {evil: evil}})
-    board.handle(record("gradients", layers={evil: [0, 0, 0]}))
+    board.handle(gradients(1, {evil: [0, 0, 0]}))
     board.handle({**curve({evil: [[0], [1]]}, (evil, evil)), "name": evil})
     for window in board.in_order():
         message = board.message(window)
@@ -165,10 +166,6 @@ def test_a_picture_fits_its_window_and_says_what_it_shows(size):
     assert message["opts"]["height"] >= shown.height + 90 and shown.height <= 600
     if size[0] <= 1180 and size[1] <= 600:
         assert (np.asarray(shown) == rgb).all()
-
-
-def gradients(step: int, layers: dict) -> dict:
-    return {"kind": "gradients", "step": step, "epoch": 0, "layers": layers}
 
 
 def test_gradients_are_a_heat_map_of_blocks_over_the_steps():

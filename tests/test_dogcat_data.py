@@ -1,7 +1,6 @@
 """data/dogcat.py: samples by seed, epoch and index, the cache, broken pictures."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from data.views import Augmentation
 from tests.pictures import invented, make, one_line, pack, smooth
 from utils.errors import UserError
 
-SHARED = Path(__file__).parents[2] / "shared" / "dogcat"
 CLASSES = ["cat", "dog"]
 
 
@@ -38,18 +36,7 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
     assert not any(same(first[i], other[i]) for i in range(3))
 
 
-def test_views_come_again(tmp_path):
-    pictures = DogCatDataset(list_samples(make(tmp_path, "cat.1.png")), CLASSES, 16, Augmentation(seed=0, views=3))
-    seen = []
-    for epoch in range(7):
-        pictures.set_epoch(epoch)
-        seen.append(pictures[0])
-    assert all(same(seen[i], seen[i + 3]) for i in range(4))
-    assert not same(seen[0], seen[1]) and not same(seen[1], seen[2])
-    assert pictures.batches(4, 0) == [[0]]
-
-
-def test_batches(tmp_path):
+def test_batches():
     samples = invented(cat=12, dog=11)
     pictures = DogCatDataset(samples, CLASSES, 16, Augmentation(seed=4, views=1))
     batches = pictures.batches(5, 0)
@@ -70,31 +57,19 @@ def test_labels_are_numbers_whatever_their_case(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than this machine has cores
-@pytest.mark.parametrize("cached", [False, True])
-def test_workers_give_what_the_process_itself_gives(tmp_path, cached):
+def test_workers_give_what_the_process_itself_gives(tmp_path):
     make(tmp_path / "p", *(f"{label}.{i}.png" for label in CLASSES for i in range(4)))
     (tmp_path / "p" / "cat.9.png").write_bytes(b"no picture")
     samples = list_samples(tmp_path / "p") * 2  # so that two workers write the same file of the cache
-    pictures = DogCatDataset(samples, CLASSES, 16, Augmentation(seed=0), cache=tmp_path / "cache" if cached else "")
-    pictures.set_epoch(3)
-    batches = pictures.batches(4, 3)
-    several = list(DataLoader(pictures, batch_sampler=batches, collate_fn=collate, num_workers=2))
-    alone = [collate([DogCatDataset.__getitem__(pictures, i) for i in batch]) for batch in batches]
+    cached, plain = (DogCatDataset(samples, CLASSES, 16, Augmentation(), cache) for cache in (tmp_path / "cache", ""))
+    for pictures in (cached, plain):
+        pictures.set_epoch(3)
+    batches = plain.batches(4, 3)
+    several = list(DataLoader(cached, batch_sampler=batches, collate_fn=collate, num_workers=2))
+    alone = (collate([plain[i] for i in batch]) for batch in batches)
     for mine, its in zip(alone, several, strict=True):
         assert all(torch.equal(mine[name], its[name]) for name in ("image", "label", "index"))
     assert sum(len(batch["index"]) for batch in several) == 16  # two of the same broken one are missing
-
-
-def test_collate():
-    sample = {"image": torch.zeros(3, 5, 5, dtype=torch.uint8), "label": 1, "index": 7}
-    batch = collate([None, sample, None, {**sample, "label": -1, "index": 2}])
-    assert batch["image"].shape == (2, 3, 5, 5) and batch["image"].dtype == torch.uint8
-    assert batch["label"].tolist() == [1, -1] and batch["index"].tolist() == [7, 2]
-    assert batch["label"].dtype == batch["index"].dtype == torch.int64
-    assert collate([None, None]) is None
-
-
-# ------------------------------------------------------------------------------------------------------- the cache
 
 
 @pytest.fixture
@@ -160,6 +135,3 @@ def test_a_cache_that_cannot_be_made_is_one_line(tmp_path, photo):
     with pytest.raises(UserError, match="^cache=.*locked: cannot write to this folder") as error:
         DogCatDataset(photo, CLASSES, 32, cache=tmp_path / "locked")
     one_line(error)
-
-
-# ------------------------------------------------------------------------------------------------- broken pictures

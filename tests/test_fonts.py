@@ -64,14 +64,11 @@ def test_the_first_font_with_all_characters_is_taken(tmp_path, found):
     assert choose_face("春", given.path) == (given, [])
     assert choose_face("春江", given.path) == (system, ["Kai lacks 江"])
     assert choose_face("花")[0] == brought
-
-
-def test_what_no_font_has_is_named(tmp_path, found):
+    with pytest.raises(UserError, match="no font found has 山月"):
+        choose_face("春山江月")
+    found()
     with pytest.raises(UserError, match="no Chinese font found"):
         choose_face("春")
-    found(make_font(tmp_path / "a.ttf", "春江"))
-    with pytest.raises(UserError, match="no font found has 花月"):
-        choose_face("春花江月")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no font", b"\x00\x01\x00\x00" + bytes(200), "folder"])
@@ -85,12 +82,10 @@ def test_a_given_file_that_is_no_font_is_named(tmp_path, content):
         choose_face("春", str(file))
 
 
-def test_a_font_with_a_chinese_name_is_called_by_its_file(tmp_path):
+def test_the_name_of_a_given_face(tmp_path):
+    """Of a collection the best known one is taken."""
     file = make_font(tmp_path / "mine.ttf", "春", "楷体").path  # FreeType gives names in ASCII
     assert choose_face("春", file)[0].name == "mine"
-
-
-def test_of_a_collection_the_best_known_face_is_taken(tmp_path):
     collection = TTCollection()
     for number, family in enumerate(("Test Sans", "SimSun", "KaiTi", "Test Serif")):
         make_font(tmp_path / f"{number}.ttf", "春江", family)

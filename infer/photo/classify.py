@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.loading import batches_of
 from data.photos import Source, list_pictures, read_source
 from data.sights import Sight, classes_of, imagenet_classes
-from data.views import MARGIN
+from data.views import MARGIN, as_input
 from infer.photo.explain import explain_prediction, is_overlay, overlay_paths, save_overlay
 from models.classifier import Classifier, fold_batchnorm
 from utils.errors import UserError
@@ -105,9 +105,8 @@ def predict(
 @torch.inference_mode()
 def outputs_of(model: Classifier, image: Tensor, precision: str = "fp32") -> dict[str, Tensor]:
     """{"logits": (B, K), …} float32 of uint8 pictures (B, 3, S, S), and what the network recognises besides."""
-    image = image.contiguous(memory_format=torch.channels_last).float() / 255
     with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        maps = model.pool(model.feature_maps(image))
+        maps = model.pool(model.feature_maps(as_input(image)))
         outputs = {"logits": model.classify(maps)} | (model.recognise(maps) if model.recognises else {})
         return {name: logits.float() for name, logits in outputs.items()}
 

@@ -86,7 +86,7 @@ def system_faces() -> tuple[Face, ...]:
     found: list[tuple[Face, float]] = []
     for listing in (_fontconfig_faces, _faces_in_files):
         found = found or [entry for entry in listing() if entry[0].name.lower() in RANK]
-    return tuple(face for face, _ in sorted(found, key=lambda entry: (_rank(entry[0]), entry[1], entry[0].path)))
+    return tuple(face for face, _ in sorted(found, key=lambda entry: (_rank(entry[0].name), entry[1], entry[0].path)))
 
 
 def package_faces() -> tuple[Face, ...]:
@@ -96,8 +96,8 @@ def package_faces() -> tuple[Face, ...]:
     return tuple(Face(str(file), 0, "Noto Serif SC") for file in files if file.is_file())
 
 
-def _rank(face: Face) -> int:
-    return RANK.get(face.name.lower(), len(RANK))
+def _rank(family: str) -> int:
+    return RANK.get(family.lower(), len(RANK))
 
 
 def _fontconfig_faces() -> Iterator[tuple[Face, float]]:
@@ -109,7 +109,7 @@ def _fontconfig_faces() -> Iterator[tuple[Face, float]]:
         return
     for line in result.stdout.decode("utf-8", "replace").splitlines():
         path, index, weight, variable, families = line.split("\t")
-        names = sorted(families.split(","), key=lambda name: RANK.get(name.lower(), len(RANK)))
+        names = sorted(families.split(","), key=_rank)
         # The upper half of the index counts the named weights of a variable font; all of it has ALL_WEIGHTS there.
         number = int(index) % (1 << 32)
         if number >> 16 in (0, ALL_WEIGHTS) and path.lower().endswith(SUFFIXES):
@@ -144,7 +144,7 @@ def _face_of(file: str) -> Face:
     faces = [face for face, _ in _faces_in(file)]
     if not faces:
         raise UserError("not a font that can be read: give a .ttf, .otf or .ttc", font=file)
-    face = min(faces, key=_rank)
+    face = min(faces, key=lambda face: _rank(face.name))
     face.lacks("")
     return Face(file, face.index, face.name if face.name.strip("? ") else Path(file).stem)
 
