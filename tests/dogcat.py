@@ -8,7 +8,6 @@ from PIL import Image
 
 import main
 from config import DogCatConfig
-from models import Classifier
 from options import parse
 from tasks import dogcat, make_task
 from tests.training import arguments, log_of
@@ -16,7 +15,6 @@ from tests.training import arguments, log_of
 HUES = {"cat": (200, 70, 60), "dog": (60, 80, 200), "bird": (70, 190, 60)}
 TWO = {name: HUES[name] for name in ("cat", "dog")}
 BODY = "conv*,fc1.*,fc2.*"  # all of LeNet but its last layer
-SHARED = Path(__file__).parents[2] / "shared" / "dogcat"
 
 
 def write_picture(path: Path, hue: tuple[int, ...], seed: int, spread: int = 60) -> None:
@@ -34,11 +32,6 @@ def write_set(root: Path, classes: dict[str, tuple[int, ...]], train: int, val: 
             folder = "train" if i < train else "val"
             write_picture(root / folder / f"{name}.{i}.png", hue, 1000 * number + i, spread)
     return root
-
-
-def write_easy_set(root: Path) -> Path:
-    """Two classes that are easy to tell apart: 20 pictures each to train with, 10 to validate."""
-    return write_set(root, TWO, 20, 10)
 
 
 def write_hard_set(root: Path) -> Path:
@@ -71,11 +64,3 @@ def cli(capfd, command: str, code: int = 0, **given) -> tuple[str, str]:
 
 def epochs_of(run_folder: Path, split: str) -> list[dict]:
     return [r for r in log_of(run_folder) if r["kind"] == "epoch" and r["split"] == split]
-
-
-def raw_logits(model: Classifier, task: dogcat.DogCatTask) -> tuple[torch.Tensor, np.ndarray]:
-    """(logits (N, K), labels (N)) of the validation pictures, one picture at a time."""
-    samples = [task.val_pictures[i] for i in range(len(task.val_pictures))]
-    with torch.no_grad():
-        rows = [model(sample["image"][None] / 255)["logits"][0] for sample in samples]
-    return torch.stack(rows), np.array([sample["label"] for sample in samples])

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from models import BACKBONES, Classifier, LeNet, MobileNetV2, ResNet34
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD, fold_batchnorm
 from models.mobilenet_v2 import StridedDepthwise
-from tests.test_loss_networks import download_from, randomise
+from tests.test_loss_networks import randomise
 from utils.errors import UserError
 
-SHARED = Path(__file__).parents[2] / "shared"
 BUILDERS = {
     "mobilenet_v2": torchvision.models.mobilenet_v2,
     "squeezenet1_1": torchvision.models.squeezenet1_1,
@@ -46,9 +45,9 @@ def letters(count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, Classifier]:
-    """One of each, in eval mode."""
+    """One of each, in eval mode; in training mode all that the last layer gets would be dropped."""
     torch.manual_seed(1)
-    return {name: cls(PETS).eval() for name, cls in BACKBONES.items()}
+    return {name: cls(PETS, dropout=1.0).eval() for name, cls in BACKBONES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +62,11 @@ def mobilenet_file(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_outputs_and_statistics_equal_torchvisions(name, tmp_path):
+def test_outputs_and_statistics_equal_torchvisions(name):
     reference = theirs(name)
-    torch.save(reference.state_dict(), tmp_path / "weights.pth")
     ours = BACKBONES[name](letters(5), dropout=0.0)
-    ours.load_pretrained(str(tmp_path / "weights.pth"))
-    image = random(3, 3, 67, 96)
+    ours.load_weights(reference.state_dict())
+    image = random(3, 3, 39, 64)
     normalised = torchvision.transforms.functional.normalize(image, IMAGENET_MEAN, IMAGENET_STD)
     for mode in (True, False):
         logits = ours.train(mode)(image)["logits"]
@@ -96,36 +94,34 @@ def test_lenet_by_hand(models):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize("size", [(32, 32), (33, 61), (160, 128)])
 @torch.no_grad()
-def test_pooled_maps_are_all_that_classify_needs(models, name, size):
-    model, image = models[name], random(2, 3, *size)
-    maps = model.feature_maps(image)
-    pooled = model.pool(maps)
-    assert maps.shape[:2] == pooled.shape[:2] and pooled.numel() <= maps.numel()
-    logits = model.classify(maps)
-    assert logits.shape == (2, 2) and logits.isfinite().all() and not torch.equal(logits[0], logits[1])
-    assert torch.equal(model.classify(pooled), logits)
-    assert torch.equal(model(image)["logits"], logits) and torch.equal(model(maps=pooled)["logits"], logits)
+def test_pooled_maps_are_all_that_classify_needs(models, name):
+    model = models[name]
+    assert model.arguments == {"classes": PETS, "dropout": 1.0}  # a file rebuilds it
+    for size in ((32, 32), (33, 61)):
+        image = random(2, 3, *size)
+        maps = model.feature_maps(image)
+        pooled = model.pool(maps)
+        assert maps.shape[:2] == pooled.shape[:2] and pooled.numel() <= maps.numel()
+        logits = model.classify(maps)
+        assert logits.shape == (2, 2) and logits.isfinite().all() and not torch.equal(logits[0], logits[1])
+        assert torch.equal(model.classify(pooled), logits)
+        assert torch.equal(model(image)["logits"], logits) and torch.equal(model(maps=pooled)["logits"], logits)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_gradients_reach_every_parameter(name):
-    torch.manual_seed(0)
-    model = BACKBONES[name](letters(3), dropout=0.0)
-    model(random(4, 3, 64, 64))["logits"].square().sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_dropout_is_before_the_last_layer_and_in_training_only(name):
+def test_dropout_is_before_the_last_layer_and_gradients_reach_every_parameter(models, name):
     """With all inputs dropped, only the last layer's bias is left."""
-    torch.manual_seed(0)
-    model = BACKBONES[name](PETS, dropout=1.0)
+    model = copy.deepcopy(models[name])
     bias = next(p for n, p in model.named_parameters() if n.startswith(model.head) and n.endswith("bias"))
     nn.init.constant_(bias, 0.75)
-    image = random(2, 3, 40, 40)
+    image = random(4, 3, 48, 48)
     assert (model.train()(image)["logits"] == 0.75).all() and (model.eval()(image)["logits"] != 0.75).all()
+    for module in model.train().modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model(image)["logits"].square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 @pytest.mark.parametrize("cls", [ResNet34, LeNet])
@@ -145,19 +141,8 @@ def test_weights_by_type_of_layer(cls):
             continue
         assert module.weight.std().item() == pytest.approx(std, rel=0.15), name
         assert module.bias is None or not module.bias.any()
-    chances = model.train()(random(8, 3, 64, 64))["logits"].softmax(1)
+    chances = model.train()(random(8, 3, 48, 48))["logits"].softmax(1)
     assert 0.1 < chances.min() and chances.max() < 0.5
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_a_file_rebuilds_the_network(models, name, tmp_path):
-    model = models[name]
-    model.save(tmp_path / "m.safetensors", temperature=1.5)
-    again = Classifier.load(tmp_path / "m.safetensors")
-    assert type(again) is BACKBONES[name] and again.classes == PETS and again.metadata == {"temperature": 1.5}
-    assert again.arguments == model.arguments and not again.training
-    image = random(1, 3, 48, 48)
-    assert torch.equal(again(image)["logits"], model(image)["logits"])
 
 
 # ------------------------------------------------------------------------------------------------ pretrained weights
@@ -172,14 +157,12 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(v, b[k]) for k, v in a.items())
 
 
-@pytest.mark.parametrize("kind", ["another number of classes", "half precision", "before 0.4.1", "no last layer"])
+@pytest.mark.parametrize("kind", ["another number of classes", "no last layer", "half precision, before 0.4.1"])
 def test_files_of_others(mobilenet_file, tmp_path, kind):
     """All that fits is taken over, in float32; the last layer stays random where there is none for these classes."""
     tensors = load_file(mobilenet_file)
-    if kind == "half precision":
-        tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    elif kind == "before 0.4.1":
-        tensors = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    if "half" in kind:
+        tensors = {k: v.half() for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
     elif kind == "no last layer":
         tensors = {k: v for k, v in tensors.items() if "classifier" not in k}
     save_file(tensors, tmp_path / "m.safetensors")
@@ -189,7 +172,7 @@ def test_files_of_others(mobilenet_file, tmp_path, kind):
     body, head = body_and_head(model)
     assert all(torch.equal(body[k].to(v.dtype), v) for k, v in tensors.items() if k in body)
     assert all(v.dtype != torch.float16 for v in body.values())
-    assert equal(head, before) is (kind in ("another number of classes", "no last layer"))
+    assert equal(head, before) is ("half" not in kind)
 
 
 @pytest.mark.parametrize("classes, same", [(PETS, True), (PETS[::-1], False), (["cat", "dog", "bird"], False)])
@@ -202,9 +185,8 @@ def test_the_last_layer_of_a_file_of_ours_is_for_its_classes(tmp_path, classes, 
     assert (head["fc3.weight"].shape == source.fc3.weight.shape and equal(head, source.state_dict())) is same
 
 
-@pytest.mark.parametrize("lacking", ["features.18.1.running_var", "features.3.conv.2.weight"])
-def test_all_but_the_last_layer_must_be_there(mobilenet_file, tmp_path, lacking):
-    tensors = load_file(mobilenet_file)
+def test_all_but_the_last_layer_must_be_there(mobilenet_file, tmp_path):
+    tensors, lacking = load_file(mobilenet_file), "features.18.1.running_var"
     del tensors[lacking]
     save_file(tensors, tmp_path / "partial.safetensors")
     model = MobileNetV2(PETS)
@@ -214,28 +196,14 @@ def test_all_but_the_last_layer_must_be_there(mobilenet_file, tmp_path, lacking)
     assert equal(before, model.state_dict())
 
 
-def test_files_that_do_not_fit(mobilenet_file, tmp_path):
+def test_files_that_do_not_fit(mobilenet_file):
     with pytest.raises(UserError, match="does not fit ResNet34: missing conv1.weight.*of ResNet34, or choose the back"):
         ResNet34(PETS).load_pretrained(str(mobilenet_file))
     with pytest.raises(UserError, match="LeNet to download; give a file, or none"):
         LeNet(PETS).load_pretrained()
-    with pytest.raises(UserError, match="cannot read .*nothing.pth"):
-        LeNet(PETS).load_pretrained(str(tmp_path / "nothing.pth"))
-    (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(UserError, match="text.pth is not a readable weight file"):
-        LeNet(PETS).load_pretrained(str(tmp_path / "text.pth"))
 
 
-def test_torchvisions_download_is_used(monkeypatch, tmp_path):
-    reference = theirs("mobilenet_v2", classes=7)
-    kept = download_from(monkeypatch, MobileNetV2.imagenet, "http://127.0.0.1:9/weights-12345678.pth", tmp_path)
-    torch.save(reference.state_dict(), kept)
-    model = MobileNetV2(letters(7))
-    model.load_pretrained()
-    assert equal(model.state_dict(), reference.state_dict())
-
-
-# ----------------------------------------------------------------------------------------------------- real weights
+# ------------------------------------------------------------------------------------------------------------ speed
 
 
 def test_strided_depthwise_layers_train_under_autocast_as_without_it():
@@ -257,10 +225,10 @@ def test_strided_depthwise_layers_train_under_autocast_as_without_it():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_folding_batchnorm_changes_no_answer(name):
+def test_folding_batchnorm_changes_no_answer(models, name):
     torch.manual_seed(0)
-    model = randomise(BACKBONES[name](PETS))
-    image = torch.rand(2, 3, 64, 64)
+    model = randomise(copy.deepcopy(models[name]))
+    image = torch.rand(2, 3, 48, 48)
     with torch.no_grad():
         expected = model.eval()(image)["logits"]
         fold_batchnorm(model)

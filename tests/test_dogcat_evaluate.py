@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,32 +10,13 @@ import torch
 from PIL import Image
 
 from data.labels import choose_split, list_samples, write_submission
-from infer.photo.classify import (
-    SOMETHING_ELSE,
-    Pictures,
-    Settings,
-    calibrate,
-    calibration,
-    classify,
-    open_model,
-    predict,
-)
+from infer.photo import classify
 from models import Classifier
 from models.poet import Poet
 from tasks import dogcat
-from tests.dogcat import HUES, TWO, cli, epochs_of, options, write_easy_set, write_hard_set, write_picture, write_set
+from tests.dogcat import HUES, TWO, cli, epochs_of, options, write_hard_set, write_picture, write_set
 from tests.pictures import save_lenet
 from tests.training import run
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    return write_easy_set(tmp_path_factory.mktemp("easy"))
-
-
-@pytest.fixture(scope="module")
-def hard(tmp_path_factory) -> Path:
-    return write_hard_set(tmp_path_factory.mktemp("hard"))
 
 
 def judge(report: Path, told: dict) -> None:
@@ -44,6 +24,12 @@ def judge(report: Path, told: dict) -> None:
     figures = json.loads((report / "figures.json").read_text())
     assert {"accuracy", "log_loss", "auc", "macro_f1"} <= figures.keys()
     assert {name: told[name] for name in figures} == pytest.approx(figures, abs=1e-4)
+
+
+@pytest.fixture(autouse=True)
+def no_charts(monkeypatch):
+    """They are slow, and tested with the report."""
+    monkeypatch.setattr(dogcat.report, "draw_charts", lambda *given: ())
 
 
 def test_three_classes_with_strange_names_need_no_change(tmp_path, capfd):
@@ -58,123 +44,112 @@ def test_three_classes_with_strange_names_need_no_change(tmp_path, capfd):
     assert val["accuracy"] > 0.9 and val["auc"] > 0.95
     load = tmp_path / "a" / "best.safetensors"
     assert Classifier.load(load).classes == ["<b>dog", "a, b", "鸟"]
-    given = {"data_root": tmp_path / "data", "load": load, "out": tmp_path / "report", "use_gpu": False}
-    out, _ = cli(capfd, "val", task="dogcat", json=True, tta=1, precision="fp32", **given)
-    figures = json.loads(out)
+    given = {"task": "dogcat", "data_root": tmp_path / "data", "load": load, "out": tmp_path / "report"}
+    figures = json.loads(cli(capfd, "val", json=True, tta=1, precision="fp32", use_gpu=False, **given)[0])
     assert figures["accuracy"] == pytest.approx(val["accuracy"], abs=1 / 12) and figures["pictures"] == 12
     judge(tmp_path / "report", figures)
     page = (tmp_path / "report" / "report.html").read_text()
     assert "&lt;b&gt;dog" in page and "<b>dog" not in page and "鸟" in page
 
 
-# ---------------------------------------------------------------------------------------------------------- val, test
-
-
 @pytest.fixture
-def kaggle(tmp_path) -> Path:
-    """Pictures 1 to 12 without labels; 10 is broken."""
+def given(tmp_path) -> dict:
+    """Options of `test` on pictures 1 to 12 without labels, of which 10 is broken."""
     for i in range(1, 13):
         write_picture(tmp_path / "test1" / f"{i}.png", HUES["cat" if i % 3 else "dog"], i, 100)
     (tmp_path / "test1" / "10.png").write_bytes(b"<html>")
-    return tmp_path / "test1"
+    load = save_lenet(tmp_path / "lenet.safetensors")
+    files = {"data_root": tmp_path / "test1", "load": load, "out": tmp_path / "report"}
+    return {"task": "dogcat", "use_gpu": False, "precision": "fp32", "tta": 1, "json": True, **files}
 
 
-def submission(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    header, *rows = [line.split(",") for line in path.read_text().splitlines()]
+def read_csv(path: Path) -> list[list[str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def submission(given: dict) -> tuple[list[str], list[str], np.ndarray]:
+    header, *rows = read_csv(given["out"] / "submission.csv")
     return header, [row[0] for row in rows], np.array([float(row[1]) for row in rows])
 
 
-def test_kaggles_file_without_labels(kaggle, tmp_path, capfd):
-    given = {"task": "dogcat", "data_root": kaggle, "use_gpu": False, "precision": "fp32", "tta": 1}
-    load = save_lenet(tmp_path / "lenet.safetensors")
-    out, err = cli(capfd, "test", **given, load=load, out=tmp_path / "report", json=True)
+def test_kaggles_file_without_labels(given, capfd):
+    out, err = cli(capfd, "test", **given)
     figures = json.loads(out)
     assert figures["pictures"] == 11 and figures["broken"] == 1 and "accuracy" not in figures
-    assert "left out: 10.png" in err and not (tmp_path / "report" / "figures.json").exists()
-    assert Path(figures["submission"]) == tmp_path / "report" / "submission.csv"
-    header, ids, dog = submission(tmp_path / "report" / "submission.csv")
+    assert "left out: 10.png" in err and not (given["out"] / "figures.json").exists()
+    assert Path(figures["submission"]) == given["out"] / "submission.csv"
+    header, ids, dog = submission(given)
     assert header == ["id", "label"] and ids == [str(i) for i in range(1, 13)] and dog[9] == 0.5
-    model = Classifier.load(load)
+    model = Classifier.load(given["load"])
     for i in (1, 2, 11):  # the middle 7/8 of the shorter side, as large as the crop
-        image = Image.open(kaggle / f"{i}.png").resize((32, 32), Image.Resampling.BICUBIC, box=(4.5, 1.5, 25.5, 22.5))
+        image = Image.open(given["data_root"] / f"{i}.png")
+        image = image.resize((32, 32), Image.Resampling.BICUBIC, box=(4.5, 1.5, 25.5, 22.5))
         with torch.no_grad():
             logits = model(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255)["logits"][0]
         assert dog[i - 1] == pytest.approx((logits / 2).softmax(0)[1].clamp(0.005, 0.995).item(), abs=1e-4)
-    save_lenet(load, temperature=0.001)  # certain of everything
-    cli(capfd, "test", **given, load=load, out=tmp_path / "report")
-    dog = submission(tmp_path / "report" / "submission.csv")[2]
-    assert {0.5} < set(dog) <= {0.005, 0.5, 0.995}
+    save_lenet(given["load"], temperature=0.001)  # certain of everything
+    cli(capfd, "test", **given)
+    assert {0.5} < set(submission(given)[2]) <= {0.005, 0.5, 0.995}
 
 
-def test_test_with_labels(kaggle, tmp_path, capfd):
+def test_test_with_labels(given, tmp_path, capfd):
     """Figures, samples and Kaggle's file; all of it again with labels missing, and then the figures of the others."""
     (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{i},{int(i % 2)}\n" for i in range(1, 13)))
-    given = {"task": "dogcat", "data_root": kaggle, "load": save_lenet(tmp_path / "lenet.safetensors"), "json": True}
-    given |= {"use_gpu": False, "precision": "fp32", "labels": tmp_path / "labels.csv", "out": tmp_path / "report"}
+    given |= {"labels": tmp_path / "labels.csv", "tta": 2}
     figures = json.loads(cli(capfd, "test", **given)[0])
-    judge(tmp_path / "report", figures)
-    assert figures["pictures"] == 11 and list((tmp_path / "report" / "samples").glob("worst_*.png"))
-    first = submission(tmp_path / "report" / "submission.csv")
+    judge(given["out"], figures)
+    assert figures["pictures"] == 11 and list((given["out"] / "samples").glob("worst_*.png"))
+    first = submission(given)
     (tmp_path / "labels.csv").write_text("id,label\n1,1\n2,0\n")
-    labels = {row[0]: row[2] for row in predictions(tmp_path / "report")}
+    labels = {row[0]: row[2] for row in read_csv(given["out"] / "predictions.csv")}
     out, err = cli(capfd, "test", **given)
     assert "9 of 11 pictures have no label: the metrics are those of the others" in err
     told = json.loads(out)
     assert told["pictures"] == 11 and told["unlabelled"] == 9
     assert told["accuracy"] == ((labels["1.png"] == "dog") + (labels["2.png"] == "cat")) / 2
-    again = submission(tmp_path / "report" / "submission.csv")
+    again = submission(given)
     assert again[1] == first[1] and (again[2] == first[2]).all()
 
 
-def predictions(report: Path) -> list[list[str]]:
-    with open(report / "predictions.csv", encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))[1:]
-
-
-def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(hard, tmp_path):
-    """Each number of views by what `classify` sees of the validation pictures; what cannot be read is left out."""
-    data = shutil.copytree(hard, tmp_path / "data")
-    next((data / "val").iterdir()).write_bytes(b"")
-    run(tmp_path, **options(tmp_path, data, run="a", max_epoch=1))
-    model = open_model(tmp_path / "a" / "best.safetensors")
-    samples = [s for s in choose_split(list_samples(data), "val") if s.source.path.stat().st_size]
-    label = torch.tensor([["cat", "dog"].index(sample.label) for sample in samples])
-    found = {}
-    for views in (1, 2, 4, 6):
-        pictures = Pictures([sample.source for sample in samples], 32, views)
-        logits = torch.stack([found["logits"].mean(0) for _, found, _ in predict(model, pictures)])
-        found[views] = calibrate(logits, label)
-        assert calibration(model, views) == pytest.approx((*found[views], SOMETHING_ELSE), rel=1e-3)
-    assert len({temperature for temperature, _ in found.values()}) == 4
-    (answer,) = classify(model, [samples[0].source], Settings(2, "fp32", -1))
-    chances = (next(predict(model, Pictures([samples[0].source], 32, 2)))[1]["logits"].mean(0) / found[2][0]).softmax(0)
-    assert list(answer.probabilities.values()) == pytest.approx(chances.tolist(), abs=1e-4)
-
-
-def test_labelled_by_name_there_is_nothing_to_submit(tmp_path, capfd, monkeypatch):
+def test_labelled_by_name_there_is_nothing_to_submit(given, tmp_path, capfd):
     """Class folders have pictures of one name, and their case may differ from the model's classes."""
-    monkeypatch.setattr(dogcat.report, "write_report", lambda *arguments: {})
     for i in range(3):
         write_picture(tmp_path / "data" / "Cat" / f"{i}.png", HUES["cat"], i)
         write_picture(tmp_path / "data" / "DOG" / f"{i}.png", HUES["dog"], i)
-    load = save_lenet(tmp_path / "lenet.safetensors")
-    given = {"task": "dogcat", "data_root": tmp_path / "data", "load": load, "out": tmp_path / "report"}
-    out, err = cli(capfd, "test", **given, json=True, use_gpu=False)
+    out, err = cli(capfd, "test", **given | {"data_root": tmp_path / "data"})
     figures = json.loads(out)
-    assert figures["pictures"] == 6 and "submission" not in figures and not (tmp_path / "report").exists()
+    assert figures["pictures"] == 6 and "accuracy" in figures and "submission" not in figures
     assert "nothing here is for the test alone: all pictures are evaluated" in err
+
+
+def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(tmp_path):
+    """Each number of views by what `classify` sees of the validation pictures; what cannot be read is left out."""
+    data = write_hard_set(tmp_path / "data")
+    next((data / "val").iterdir()).write_bytes(b"")
+    run(tmp_path, **options(tmp_path, data, run="a", max_epoch=1))
+    model = classify.open_model(tmp_path / "a" / "best.safetensors")
+    samples = [s for s in choose_split(list_samples(data), "val") if s.source.path.stat().st_size]
+    label = torch.tensor([["cat", "dog"].index(sample.label) for sample in samples])
+    temperatures, means = {}, {}
+    for views in (1, 2, 4, 6):
+        pictures = classify.Pictures([sample.source for sample in samples], 32, views)
+        means[views] = torch.stack([found["logits"].mean(0) for _, found, _ in classify.predict(model, pictures)])
+        temperatures[views], threshold = classify.calibrate(means[views], label)
+        expected = (temperatures[views], threshold, classify.SOMETHING_ELSE)
+        assert classify.calibration(model, views) == pytest.approx(expected, rel=1e-3)
+    assert len(set(temperatures.values())) == 4
+    (answer,) = classify.classify(model, [samples[0].source], classify.Settings(2, "fp32", -1))
+    chances = (means[2][0] / temperatures[2]).softmax(0).tolist()
+    assert list(answer.probabilities.values()) == pytest.approx(chances, abs=1e-4)
 
 
 def test_three_classes_have_a_column_each(tmp_path):
     table = {"10": np.array([0.2, 0.3, 0.5]), "9": np.array([1.0, 0, 0]), "b": np.full(3, 1 / 3)}
     write_submission(tmp_path / "s.csv", table, ["a,b", "猫", "c"])
-    with open(tmp_path / "s.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+    rows = read_csv(tmp_path / "s.csv")
     assert [row[0] for row in rows] == ["id", "9", "10", "b"] and rows[0] == ["id", "a,b", "猫", "c"]
     assert rows[1][1:] == ["0.995000", "0.005000", "0.005000"]
-
-
-# ----------------------------------------------------------------------------------------------------------- mistakes
 
 
 @pytest.mark.parametrize(
@@ -184,16 +159,19 @@ def test_three_classes_have_a_column_each(tmp_path):
         ("train", {"backbone": "mobilenet_v2", "pretrained": "none"}, "--image_size=32: MobileNetV2 needs 33 or more"),
         ("train", {"cache": "text"}, "--cache=text: cannot make this folder"),
         ("train", {"freeze": "features.*"}, "--freeze=features.*: fits no parameter; they begin with conv1"),
+        ("train", {"load": "lenet.safetensors", "monitor": "auc"}, "--monitor=auc: needs validation pictures of every"),
+        ("train", {"distill": 1}, "--distill: there is nothing else that this network knows"),
         ("test", {"load": "lenet.safetensors", "labels": "text"}, "--labels=text"),
         ("val", {"load": "lenet.safetensors", "out": "text"}, "cannot write text/"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_learnt(tmp_path, pictures, capfd, command, more, line):
+def test_a_mistake_is_one_line_before_anything_is_learnt(tmp_path, capfd, command, more, line):
+    data = write_set(tmp_path / "data", TWO, 4, 2)
     (tmp_path / "text").write_text("no file of this kind")
-    save_lenet(tmp_path / "lenet.safetensors")
+    save_lenet(tmp_path / "lenet.safetensors", (*TWO, "bird"))
     Poet(vocab=list("春江花月夜"), embed=4, hidden=4, layers=1).save(tmp_path / "poet.safetensors")
     files = {name: tmp_path / value for name, value in more.items() if (tmp_path / str(value)).exists()}
-    err = cli(capfd, command, 2, **{**options(tmp_path, pictures, run="a"), **more, **files})[1]
+    err = cli(capfd, command, 2, **{**options(tmp_path, data, run="a"), **more, **files})[1]
     told = err.replace(f"{tmp_path}/", "").splitlines()[-1]
     assert told.startswith("error: ") and line in told and err.count("error: ") == 1
     assert not (tmp_path / "a" / "best.safetensors").exists()
@@ -208,7 +186,7 @@ def test_nothing_to_validate_with_can_be_read(tmp_path):
     assert told.count("left out: val/") == 4
 
 
-@pytest.mark.parametrize("backbone", ["lenet", "mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "squeezenet1_1"])
 def test_a_batch_of_one_and_an_odd_size(tmp_path, capfd, backbone):
     write_set(tmp_path / "data", TWO, 1, 1)
     more = {"backbone": backbone, "pretrained": "none", "image_size": 33, "batch_size": 1, "max_epoch": 1}
