@@ -1,6 +1,9 @@
 """What tests of the painting room share: a tiny painter, pictures of noise, the command stylize."""
 
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +12,7 @@ from PIL import Image
 import main
 from infer.painting.styles import StylePainter
 from models.transformer_net import StyleNetworks
+from tests.training import CONTEXT
 from utils.images import read_image
 
 STYLES = ["great_wave", "starry_night", "the_scream", "starfish"]
@@ -35,11 +39,10 @@ def tiny(*styles: str) -> StyleNetworks:
 
 
 def called(capsys, *words: object) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr without the progress bar) of `python main.py stylize WORDS`, in this process."""
+    """(exit code, stdout, stderr) of `python main.py stylize WORDS`, in this process."""
     code = main.main(["stylize", *map(str, words)])
     out, err = capsys.readouterr()
-    lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
-    return code, out, "\n".join(lines)
+    return code, out, err.strip()
 
 
 def noise(height: int = 24, width: int = 32, seed: int = 0, low: int = 0, high: int = 256) -> np.ndarray:
@@ -78,3 +81,17 @@ def as_examples(model: StyleNetworks) -> dict[str, torch.Tensor]:
     for part in ("weight", "bias"):
         state[f"deconv3.conv2d.{part}"] *= 255
     return state
+
+
+def in_new_process(function: Callable, *arguments: Any) -> Any:
+    """What a function of a test's module gives in a process of its own, forked from one that has torch."""
+    with ProcessPoolExecutor(1, CONTEXT) as pool:
+        return pool.submit(function, *arguments).result(240)
+
+
+def memory_peak(start: bool = False) -> float:
+    """MB of memory that this process has had at most since the last call with `start`; Linux alone tells."""
+    if start:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1000

@@ -1,8 +1,6 @@
 """Videos are read and painted: frames, times, sound of real files; what is broken is said, never half-written."""
 
 import struct
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from PIL import Image, ImageSequence
 from infer.painting import video
 from infer.painting.animation import open_animation, to_palette
 from infer.painting.video_reader import VideoInfo, open_reader, video_info
+from tests.painting import in_new_process, invert, memory_peak
 from utils.errors import UserError
 from utils.images import laid_on
 
@@ -33,15 +32,17 @@ def make_video(
     time_base: Fraction = Fraction(1, RATE),
     sound: str = "",
     pix_fmt: str = "yuv420p",
-    encoder: str = "libx264",
+    pixel_shape: Fraction | None = None,
     **options: str,
 ) -> Path:
     """Writes pictures (H, W, 3) as a video in BT.709, with a second of a 440 Hz tone for each 25 frames."""
     with av.open(str(path), "w", options=options) as file:
-        video = file.add_stream(encoder, rate=RATE, options={"crf": "4", "preset": "ultrafast"})
+        video = file.add_stream("libx264", rate=RATE, options={"crf": "4", "preset": "ultrafast"})
         context = video.codec_context
         context.height, context.width = frames[0].shape[:2]
         context.pix_fmt, context.time_base = pix_fmt, time_base
+        if pixel_shape:
+            context.sample_aspect_ratio = pixel_shape
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
         sounds = [file.add_stream(name, rate=48_000, layout="stereo") for name in sound.split()]
         for number, rgb in enumerate(frames):
@@ -49,13 +50,18 @@ def make_video(
             frame.pts, frame.time_base = times[number] if times else number, time_base
             file.mux(video.encode(frame))
         for audio in sounds:
-            wave = np.sin(np.arange(len(frames) * 48_000 // RATE) * 440 * 2 * np.pi / 48_000) / 2
-            tone = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo")
-            tone.rate, tone.pts = 48_000, 0
-            file.mux(audio.encode(tone))
-            file.mux(audio.encode(None))
+            add_tone(file, audio, len(frames) / RATE)
         file.mux(video.encode(None))
     return path
+
+
+def add_tone(file: av.container.OutputContainer, audio: av.AudioStream, seconds: float) -> None:
+    """440 Hz in stereo."""
+    wave = np.sin(np.arange(round(seconds * 48_000)) * 440 * 2 * np.pi / 48_000) / 2
+    tone = av.AudioFrame.from_ndarray(np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo")
+    tone.rate, tone.pts = 48_000, 0
+    file.mux(audio.encode(tone))
+    file.mux(audio.encode(None))
 
 
 def greys(count: int = 20, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -84,16 +90,8 @@ def sound_of(path: Path) -> tuple[str, list[bytes], float]:
         return file.streams.audio[0].codec_context.name, [bytes(p) for p in packets], start
 
 
-def invert(rgb: np.ndarray) -> np.ndarray:
-    return 255 - rgb
-
-
 def same(rgb: np.ndarray) -> np.ndarray:
     return rgb
-
-
-def no_temporaries(folder: Path) -> bool:
-    return not list(folder.glob(".*"))
 
 
 # --------------------------------------------------------------------------------------- frames, times and sound
@@ -102,13 +100,15 @@ def no_temporaries(folder: Path) -> bool:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_every_frame_is_painted_once_at_its_time_with_the_same_sound(tmp_path, batch):
     source, out = make_video(tmp_path / "a.mp4", greys(), sound="aac"), tmp_path / "b.mp4"
-    written = paint_video(source, out, invert, batch=batch)
+    told = []
+    written = paint_video(source, out, invert, batch=batch, progress=lambda *counts: told.append(counts))
     assert (written.width, written.height, written.frames, written.note) == (64, 48, 20, "")
+    assert told == [(min(n, 20), 20) for n in range(batch, 20 + batch, batch)]
     frames, times = read(out)
     assert times == pytest.approx([n / RATE for n in range(20)])
     assert [round(float(f.mean())) for f in frames] == pytest.approx([255 - 20 - 8 * n for n in range(20)], abs=2)
     assert sound_of(out) == sound_of(source)
-    assert no_temporaries(tmp_path)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_uneven_times_are_kept(tmp_path):
@@ -175,11 +175,11 @@ def test_a_transport_stream_that_begins_later_begins_at_zero(tmp_path):
     assert read(tmp_path / "d.mp4")[1] == pytest.approx([n / RATE for n in range(20)], abs=1e-4)
 
 
-@pytest.mark.parametrize("sounds", ["", "aac aac"])
-def test_a_silent_video_and_one_with_two_sounds(tmp_path, sounds):
-    paint_video(make_video(tmp_path / "a.mkv", greys(), sound=sounds), tmp_path / "b.mkv", same)
-    with av.open(str(tmp_path / "b.mkv")) as file:
-        assert (len(file.streams.video), len(file.streams.audio)) == (1, len(sounds.split()))
+def test_a_silent_video_and_one_with_two_sounds(tmp_path):
+    for sounds in ("", "aac aac"):
+        paint_video(make_video(tmp_path / "a.mkv", greys(), sound=sounds), tmp_path / "b.mkv", same)
+        with av.open(str(tmp_path / "b.mkv")) as file:
+            assert (len(file.streams.video), len(file.streams.audio)) == (1, len(sounds.split()))
 
 
 # ------------------------------------------------------------------------------------------------------- pictures
@@ -240,33 +240,20 @@ def test_odd_sides_get_a_pixel_more_and_lose_none(tmp_path):
     assert np.abs(first[:14, :30].mean() - 100) < 5
 
 
-def test_max_side_reduces_and_never_enlarges(tmp_path):
+def test_max_side_reduces_and_never_enlarges_and_max_megapixels_refuses(tmp_path):
     source = make_video(tmp_path / "a.mp4", [patches()] * 2)
     for side, size in ((32, (32, 24)), (1000, (64, 48)), (0, (64, 48))):
-        written = paint_video(source, tmp_path / "b.mp4", same, max_side=side)
+        written = paint_video(source, tmp_path / "b.mp4", same, max_side=side, max_megapixels=0.0031)
         assert (written.width, written.height) == size == read(tmp_path / "b.mp4")[0][0].shape[1::-1]
+    with pytest.raises(UserError, match=r"64 x 48 pixels.*max_megapixels=0.003"):
+        paint_video(source, tmp_path / "b.mp4", same, max_megapixels=0.003)
 
 
 def test_pixels_that_are_not_square_stay_so(tmp_path):
-    source = tmp_path / "a.mp4"
-    with av.open(str(source), "w") as file:
-        video = file.add_stream("libx264", rate=RATE)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        video.codec_context.sample_aspect_ratio = Fraction(16, 15)
-        frame = av.VideoFrame.from_ndarray(patches(), format="rgb24")
-        frame.pts, frame.time_base = 0, Fraction(1, RATE)
-        file.mux(video.encode(frame))
-        file.mux(video.encode(None))
+    source = make_video(tmp_path / "a.mp4", [patches()], pixel_shape=Fraction(16, 15))
     paint_video(source, tmp_path / "b.mp4", same)
     with av.open(str(tmp_path / "b.mp4")) as file:
         assert file.streams.video[0].sample_aspect_ratio == Fraction(16, 15)
-
-
-def test_progress_counts_the_frames(tmp_path):
-    told = []
-    source = make_video(tmp_path / "a.mp4", greys(5))
-    paint_video(source, tmp_path / "b.mp4", same, batch=2, progress=lambda done, total: told.append((done, total)))
-    assert told == [(2, 5), (4, 5), (5, 5)]
 
 
 # -------------------------------------------------------------------------------------------------- what is broken
@@ -285,46 +272,28 @@ def test_of_a_video_that_is_cut_short_the_rest_is_painted_and_said_so(tmp_path, 
         assert written.note.startswith(f"{source} is damaged or cut short") and str(written.frames) in written.note
 
 
-def bad_files(folder: Path) -> dict[str, list[str]]:
-    """Makes files that are no videos: {name: words of the message}."""
-    (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("not a video\n" * 100)
-    whole = make_video(folder / "whole.mp4", greys()).read_bytes()
-    (folder / "headless.mp4").write_bytes(whole[: len(whole) // 2])  # the index of an MP4 is at its end
-    (folder / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n")
-    with av.open(str(folder / "sound.m4a"), "w", format="mp4") as file:
-        audio = file.add_stream("aac", rate=48_000, layout="mono")
-        tone = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.float32), format="fltp", layout="mono")
-        tone.rate, tone.pts = 48_000, 0
-        file.mux(audio.encode(tone))
-        file.mux(audio.encode(None))
-    names = ("empty.mp4", "text.mp4", "headless.mp4", "list.m3u8")
-    unreadable = dict.fromkeys(names, ["neither a picture nor a video"])
-    return {**unreadable, "sound.m4a": ["no video in it"], "missing.mp4": ["cannot read", "No such"]}
-
-
 def test_what_is_no_video_is_one_line_and_leaves_nothing(tmp_path):
-    for name, words in bad_files(tmp_path).items():
-        with pytest.raises(UserError) as error:
-            paint_video(tmp_path / name, tmp_path / "out" / "b.mp4", same)
-        assert all(word in str(error.value) for word in [name, *words]) and "\n" not in str(error.value)
-        with pytest.raises(UserError, match=words[0]):
-            video_info(tmp_path / name)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    whole = make_video(tmp_path / "whole.mp4", greys()).read_bytes()
+    (tmp_path / "headless.mp4").write_bytes(whole[: len(whole) // 2])  # the index of an MP4 is at its end
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n")
+    with av.open(str(tmp_path / "sound.m4a"), "w", format="mp4") as file:
+        add_tone(file, file.add_stream("aac", rate=48_000, layout="stereo"), 1)
+    unreadable = dict.fromkeys(("empty.mp4", "text.mp4", "headless.mp4", "list.m3u8"), "neither a picture nor a video")
+    for name, words in {**unreadable, "sound.m4a": "no video in it", "missing.mp4": "cannot read .*No such"}.items():
+        for use in (lambda path: paint_video(path, tmp_path / "out" / "b.mp4", same), video_info):
+            with pytest.raises(UserError, match=words) as error:
+                use(tmp_path / name)
+            assert name in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name, sound", [("a.mp4", "aac"), ("a.mkv", "aac"), ("a.avi", "")])
-def test_the_facts_are_those_that_were_written(tmp_path, name, sound):
-    info = video_info(make_video(tmp_path / name, greys(15), sound=sound))
-    assert info.seconds == pytest.approx(15 / RATE, abs=0.05)
-    assert info == VideoInfo(64, 48, 15, RATE, info.seconds, "h264", bool(sound))
-
-
-def test_large_frames_are_refused(tmp_path):
-    source = make_video(tmp_path / "a.mp4", greys(2))
-    with pytest.raises(UserError, match=r"64 x 48 pixels.*max_megapixels=0.003"):
-        paint_video(source, tmp_path / "b.mp4", same, max_megapixels=0.003)
-    paint_video(source, tmp_path / "b.mp4", same, max_megapixels=0.0031)
+def test_the_facts_are_those_that_were_written(tmp_path):
+    for name, sound in (("a.mp4", "aac"), ("a.mkv", "aac"), ("a.avi", "")):
+        info = video_info(make_video(tmp_path / name, greys(15), sound=sound))
+        assert info.seconds == pytest.approx(15 / RATE, abs=0.05)
+        assert info == VideoInfo(64, 48, 15, RATE, info.seconds, "h264", bool(sound))
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, UserError("out of memory")])
@@ -341,28 +310,24 @@ def test_if_the_painting_ends_early_the_old_file_stays(tmp_path, fault):
 
     with pytest.raises(type(fault) if isinstance(fault, Exception) else fault):
         paint_video(source, out, paint)
-    assert out.read_bytes() == b"old" and no_temporaries(tmp_path)
+    assert out.read_bytes() == b"old" and not list(tmp_path.glob(".*"))
 
 
 # ---------------------------------------------------------------------------------------------------------- memory
 
 
+def peaks(folder: Path, *names: str) -> list[float]:
+    """MB of memory after each of the videos has been painted."""
+    return [(paint_video(folder / name, folder / "b.mp4", same), memory_peak())[1] for name in names]
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
 def test_memory_does_not_grow_with_the_length(tmp_path):
     """300 frames more are 69 MB of pixels. The encoder's own queue is full after some 300 frames (40 MB of these)."""
-    picture = np.full((240, 320, 3), 90, np.uint8)
-    # Not getrusage: a process inherits the peak of the one that started it.
-    script = (
-        "import sys; from tests.test_video import paint_video; paint_video(*sys.argv[1:], lambda rgb: rgb);"
-        "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0])"
-    )
-    peaks = []
-    for count in (350, 650):
-        source = make_video(tmp_path / "a.mp4", [picture] * count, sound="aac")
-        command = [sys.executable, "-c", script, str(source), str(tmp_path / "b.mp4")]
-        result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
-        peaks.append(int(result.stdout) / 1024)  # MB
-    assert peaks[1] - peaks[0] < 18, peaks
+    for name, count in (("short.mp4", 350), ("long.mp4", 650)):
+        make_video(tmp_path / name, [np.full((240, 320, 3), 90, np.uint8)] * count, sound="aac")
+    shorter, longer = in_new_process(peaks, tmp_path, "short.mp4", "long.mp4")
+    assert longer - shorter < 18
 
 
 # --------------------------------------------------------------------------------------------------------- animations
@@ -394,12 +359,6 @@ def shown(path: Path) -> tuple[list[np.ndarray], list[float], int | None]:
         return [rgba for rgba, _ in frames], [duration for _, duration in frames], image.info.get("loop")
 
 
-def assert_inverted(before: np.ndarray, after: np.ndarray, tolerance: float) -> None:
-    assert (after[..., 3] == before[..., 3]).all()
-    seen = before[..., 3] > 0
-    assert np.abs(after[seen][:, :3] - (255 - before[seen][:, :3].astype(int))).mean() <= tolerance
-
-
 @pytest.mark.parametrize("source", ["a.gif", "a.webp", "a.png"])
 @pytest.mark.parametrize("out, tolerance", [("b.gif", 0), ("b.webp", 6), ("b.png", 0), ("b.apng", 0)])
 def test_an_animation_keeps_its_times_its_transparency_and_its_loop(tmp_path, source, out, tolerance):
@@ -409,31 +368,29 @@ def test_an_animation_keeps_its_times_its_transparency_and_its_loop(tmp_path, so
     after, durations, loop = shown(tmp_path / out)
     assert durations == DURATIONS and loop == (2 if out.endswith("gif") else 3)  # a GIF counts repetitions
     for before, painting in zip(frames, after, strict=True):
-        assert_inverted(before, painting, tolerance)
-    assert no_temporaries(tmp_path)
+        assert (painting[..., 3] == before[..., 3]).all()
+        seen = before[..., 3] > 0
+        assert np.abs(painting[seen][:, :3] - (255 - before[seen][:, :3].astype(int))).mean() <= tolerance
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_an_animation_that_is_shown_once_or_for_ever_stays_so(tmp_path):
-    animated(tmp_path / "once.gif", False, loop=None)
+    animated(tmp_path / "once.gif", False, loop=None, duration=[0, 10, 20, 30, 0])
     animated(tmp_path / "ever.png", False, loop=0)
     for source, loops in (("once.gif", (None, 1, 1)), ("ever.png", (0, 0, 0))):
         for suffix, loop in zip(("gif", "webp", "png"), loops, strict=True):
             paint_video(tmp_path / source, tmp_path / f"b.{suffix}", same, animation=True)
-            assert shown(tmp_path / f"b.{suffix}")[2] == loop
-
-
-def test_what_no_browser_shows_so_briefly_gets_the_time_that_they_give_it(tmp_path):
-    animated(tmp_path / "a.gif", False, duration=[0, 10, 20, 30, 0])
-    paint_video(tmp_path / "a.gif", tmp_path / "b.gif", same, animation=True)
-    assert shown(tmp_path / "b.gif")[1] == [100, 100, 20, 30, 100]
+            _, durations, found = shown(tmp_path / f"b.{suffix}")
+            assert found == loop
+            # What no browser shows so briefly gets the time that they give it.
+            assert durations == ([100, 100, 20, 30, 100] if source == "once.gif" else DURATIONS)
 
 
 def test_frames_of_a_gif_are_painted_as_they_are_shown(tmp_path):
     """Which store only what changes, and leave or clear what was there before."""
     canvas = Image.new("P", (40, 30), 0)
     canvas.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    patch = Image.new("P", (40, 30), 0)
-    patch.putpalette(canvas.getpalette())
+    patch = canvas.copy()
     patch.paste(1, (5, 5, 15, 15))
     last = patch.copy()
     last.paste(2, (20, 10, 30, 20))
