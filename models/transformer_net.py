@@ -174,8 +174,18 @@ class BlockConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.conv2d(x, in_blocks(self.weight), stride=2)  # (B, 4 O, H/2, W/2)
-        y = y.unflatten(1, (2, 2, -1)).permute(0, 3, 4, 1, 5, 2)  # (B, O, H/2, 2, W/2, 2)
-        return y.flatten(4, 5).flatten(2, 3) + self.bias.view(-1, 1, 1)
+        return unfold(y.contiguous()) + self.bias.view(-1, 1, 1)
+
+
+def unfold(x: Tensor) -> Tensor:
+    """(B, 4 C, H, W), 2 x 2 pixels of C at each place -> (B, C, 2 H, 2 W), in the layout of x.
+
+    What pixel_shuffle does with another order of channels, and many times faster where they come last.
+    """
+    if x.is_contiguous():
+        return x.unflatten(1, (2, 2, -1)).permute(0, 3, 4, 1, 5, 2).flatten(4).flatten(2, 3)
+    x = x.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return x.permute(0, 3, 1, 2)
 
 
 def in_blocks(weight: Tensor) -> Tensor:
@@ -283,22 +293,17 @@ def _excess(z: Tensor, bound: float) -> Tensor:
     return (z.abs() - (bound - MARGIN)).clamp_(min=0)
 
 
-BOOK_LAYERS = {
-    **{f"initial_layers.{3 * i}.": f"conv{i + 1}." for i in range(3)},
-    **{f"initial_layers.{3 * i + 1}.": f"in{i + 1}." for i in range(3)},
-    **{f"upsample_layers.{3 * i}.": f"deconv{i + 1}." for i in range(3)},
-    **{f"upsample_layers.{3 * i + 1}.": f"in{i + 4}." for i in range(2)},
-}  # how pytorch-book calls the layers of the same network -> what pytorch/examples calls them
-
-
 def _examples_name(key: str) -> str:
     """The name that a parameter of pytorch-book's network has in pytorch/examples'; others stay as they are."""
-    if found := re.fullmatch(r"res_layers\.(\d+)\.(.+)", key):
-        return f"res{int(found[1]) + 1}.{found[2]}"
-    for book, examples in BOOK_LAYERS.items():
-        if key.startswith(book):
-            return examples + key.removeprefix(book)
-    return key
+    if not (found := re.fullmatch(r"(initial|res|upsample)_layers\.(\d+)\.(.+)", key)):
+        return key
+    part, index, rest = found[1], int(found[2]), found[3]
+    if part == "res":
+        return f"res{index + 1}.{rest}"
+    number = index // 3 + 1  # each third is a ReLU
+    if index % 3:
+        return f"in{number + 3 * (part == 'upsample')}.{rest}"
+    return f"{'conv' if part == 'initial' else 'deconv'}{number}.{rest}"
 
 
 def from_examples(tensors: Mapping[str, Any], name: str, source: str = "") -> StyleNetworks:

@@ -21,6 +21,7 @@ from models.strokes import BANDS, calm_places, largest_normalised, likeness, str
 from models.transformer_net import StyleNetworks
 from options import parse
 from tasks import make_task
+from tests.painting import tiny
 from tests.test_lpips import picture, plain_lpips, write_weights
 from utils.images import read_image, save_image, to_tensor, to_uint8
 
@@ -140,15 +141,7 @@ def given(files, tmp_path_factory) -> dict[str, str]:
     broken.path.write_bytes(broken.path.read_bytes()[:500])
     for number, name in enumerate(("wave", "night")):
         save_image(folder / "styles" / f"{name}.png", to_uint8(picture(50, 44, number)))
-    torch.manual_seed(1)
-    model = StyleNetworks(dict.fromkeys(("night", "wave"), {"channels": (4, 6, 8), "blocks": 1}))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".in" in f".{name}":  # the styles differ
-                parameter.add_(0.5 * torch.randn_like(parameter))
-        for network in model.networks:
-            network.deconv3.conv2d.weight.mul_(10)  # something is to be seen, and something is outside of 0..1
-    model.save(folder / "painter.safetensors")
+    tiny("night", "wave").save(folder / "painter.safetensors")
     return {
         "task": "style", "load": f"{folder}/painter.safetensors", "data_root": f"{folder}/photos",
         "style_image": f"{folder}/styles", "loss_network": "squeezenet", "vgg": str(files[1]), "image_size": str(SIZE),
@@ -158,40 +151,38 @@ def given(files, tmp_path_factory) -> dict[str, str]:
 
 def directly(given: dict[str, str], files: tuple[Path, Path], style: int, steps: int) -> dict[str, float]:
     """The figures of one style, photograph by photograph, from the definitions."""
-    model = StyleNetworks.load(given["load"])
-    names = ("night", "wave")
-    styles = [to_tensor(read_image(Path(given["style_image"]) / f"{name}.png").rgb) for name in names]
-    loss = PerceptualLoss("squeezenet", styles, given["vgg"])
-    model = model.networks[style]
+    paths = [Path(given["style_image"]) / f"{name}.png" for name in ("night", "wave")]
+    loss = PerceptualLoss("squeezenet", [to_tensor(read_image(path).rgb) for path in paths], given["vgg"])
+    image = to_tensor(read_image(paths[style], max_side=SIZE).rgb)  # as large as the painting
+    model = StyleNetworks.load(given["load"]).networks[style]
     figures = []
+
+    def seen(picture: Tensor) -> Tensor:
+        return torch.from_numpy(to_uint8(picture)).permute(2, 0, 1)[None].float() / 255
+
+    def losses(picture: Tensor, photo: Tensor) -> tuple[float, float]:
+        parts = loss(picture, loss.content(photo), torch.tensor([style]))
+        return parts["content"].item(), parts["style"].item()
+
     for source in choose_split(list_pictures(given["data_root"]), "val"):
         try:
-            with Image.open(source.path) as image:
-                photo = np.array(image).astype(np.float32) / 255
+            with Image.open(source.path) as picture:
+                photo = np.array(picture).astype(np.float32) / 255
         except OSError:
             continue
         photo = torch.from_numpy(photo).permute(2, 0, 1)[None]
-
-        def seen(picture: Tensor) -> Tensor:
-            return torch.from_numpy(to_uint8(picture)).permute(2, 0, 1)[None].float() / 255
-
-        def losses(picture: Tensor, photo: Tensor = photo) -> tuple[float, float]:
-            parts = loss(picture, loss.content(photo), torch.tensor([style]))
-            return parts["content"].item(), parts["style"].item()
-
         painting = seen(model(photo)["image"])
-        content, painted = losses(painting)
-        best = losses(seen(optimize(photo, loss, style, steps, (2.0, 3.0, 0.5))))
+        content, painted = losses(painting, photo)
+        best = losses(seen(optimize(photo, loss, style, steps, (2.0, 3.0, 0.5))), photo)
         part = (..., slice(2, None), slice(2, None))  # the film moves by two pixels
         again = model(photo[part])["image"].clamp(0, 1)
-        path = Path(given["style_image"]) / f"{names[style]}.png"
-        calm, image = calm_places(photo), to_tensor(read_image(path, max_side=SIZE).rgb)  # as large as the painting
+        by_size = zip(BANDS, strokes(painting, calm_places(photo), image), strict=True)
         figures.append(
             {
                 "content": content, "loss": 2 * content + 3 * painted, "optimized": 2 * best[0] + 3 * best[1],
                 "lpips": plain_lpips(*files, painting[0], photo[0]), "likeness": likeness(painting, photo),
                 "flicker": 255 * (again - painting[part]).abs().mean().item(),
-                **{f"strokes_{a}_{b}": v for (a, b), v in zip(BANDS, strokes(painting, calm, image), strict=True)},
+                **{f"strokes_{a}_{b}": value for (a, b), value in by_size},
                 **{f"covariance_{n}": loss.covariance_distance(painting, image, n).item() for n in (1, 2, 4)},
                 "largest": largest_normalised(model, photo),
             }

@@ -2,8 +2,6 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,10 @@ import torch
 from torch.nn import functional as F
 
 import infer.painting.tiles
-from infer.painting.layers import Layer, unfold, upsampled
+from infer.painting.layers import Layer, upsampled
 from infer.painting.tiles import MANY, Painter, _Painting
-from models.transformer_net import StyleNetworks, TransformerNet
-from tests.painting import is_near
+from models.transformer_net import StyleNetworks, TransformerNet, unfold
+from tests.painting import in_new_process, is_near, memory_peak, vary
 from utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -24,10 +22,8 @@ ROOT = Path(__file__).parents[1]
 def network(channels=(8, 12, 16), blocks=2, bound=0.0) -> TransformerNet:
     """Random, with different scales and shifts, some of them negative, and full contrast."""
     torch.manual_seed(0)
-    model = TransformerNet(channels, blocks, bound).eval()
-    for norm in model.norms:
-        norm.weight.data += 0.5 * torch.randn_like(norm.weight)
-        norm.bias.data += 0.5 * torch.randn_like(norm.bias)
+    painter = StyleNetworks({"random": {"channels": channels, "blocks": blocks, "bound": bound}}).eval()
+    model = vary(painter, 0.5)["random"]
     model.deconv3.conv2d.weight.data *= 5
     return model
 
@@ -54,11 +50,8 @@ def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.abs(one.astype(int) - other.astype(int))
 
 
-SIZES = [(64, 64), (37, 50), (100, 75), (129, 66), (16, 200), (41, 43), (42, 43), (43, 41), (17, 18)]
-
-
 @pytest.mark.processor
-@pytest.mark.parametrize("height, width", SIZES)
+@pytest.mark.parametrize("height, width", [(64, 64), (37, 50), (129, 66), (16, 200), (41, 43), (42, 43), (17, 18)])
 def test_tiles_of_any_side_give_what_the_network_gives(height, width):
     model, rgb = network(), pictures(height, width, 2)
     expected = plain(model, rgb)
@@ -189,11 +182,11 @@ def test_pictures_of_one_call_have_nothing_to_do_with_each_other(monkeypatch):
     assert is_near(painter.paint(rgb), together)
 
 
-@pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (3, 5), (15, 2), (16, 16)])
-def test_tiny_pictures_keep_their_size(height, width):
-    model, rgb = network(), pictures(height, width)
-    painted = Painter(model).paint(rgb)
-    assert painted.shape == rgb.shape and painted.dtype == np.uint8
+def test_tiny_pictures_keep_their_size():
+    painter = Painter(network())
+    for size in ((1, 1), (1, 40), (3, 5), (15, 2), (16, 16)):
+        painted = painter.paint(pictures(*size))
+        assert painted.shape == (1, *size, 3) and painted.dtype == np.uint8
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -227,33 +220,19 @@ def test_four_small_kernels_do_what_upsampling_and_a_large_one_do(height, width,
     torch.testing.assert_close(unfolded if size == 3 else unfolded[:, :, 1:-1, 1:-1], expected)
 
 
-PEAK = """
-import sys
-import numpy as np, torch
-from infer.painting.tiles import Painter
-from models.transformer_net import TransformerNet
-torch.set_num_threads(1)
-model = TransformerNet((8, 16, 64), 1).eval()
-painter = Painter(model, memory_limit=int(sys.argv[1]))
-painter.paint(np.zeros((1, 64, 64, 3), np.uint8))
-rgb = np.random.default_rng(0).integers(0, 256, (1, 1600, 1600, 3), dtype=np.uint8)
-open("/proc/self/clear_refs", "w").write("5")
-def peak():
-    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) / 1000
-before = peak()
-painter.paint(rgb)
-print(peak() - before)
-"""
+def memory_for(limit: int) -> float:
+    """MB that a painting takes."""
+    painter = Painter(TransformerNet((8, 16, 64), 1).eval(), memory_limit=limit)
+    painter.paint(pictures(64, 64))
+    rgb = np.random.default_rng(0).integers(0, 256, (1, 1600, 1600, 3), dtype=np.uint8)
+    before = memory_peak(start=True)
+    painter.paint(rgb)
+    return memory_peak() - before
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="needs Linux to measure memory")
 def test_a_file_bounds_the_memory():
     """Three layers of 400 x 400 x 64 float32 are 123 MB; the rest (tiles, pictures) varies between machines."""
-    used = {}
-    for limit in (1000, 1):
-        command = [sys.executable, "-c", PEAK, str(limit)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        used[limit] = float(done.stdout)
+    used = {limit: in_new_process(memory_for, limit) for limit in (1000, 1)}
     assert used[1000] > 123
     assert used[1] < used[1000] - 62

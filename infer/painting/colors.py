@@ -11,11 +11,20 @@ from torch import Tensor
 
 from utils.errors import UserError
 
-# (N, H, W, 3) uint8 -> the same, painted; it tells the callback, if there is one, the share of the work that is done.
-Paint = Callable[[np.ndarray, Callable[[float], object] | None], np.ndarray]
+Progress = Callable[[float], object]  # is told the share of the work that is done
+Paint = Callable[[np.ndarray, Progress], np.ndarray]  # (N, H, W, 3) uint8 -> the same, painted
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B (ITU-R BT.601, the Y of JPEG)
 GRADED = 0.06, 0.95  # brightness of the darkest and the lightest places of a graded picture
 STRIP = 1 << 20  # pixels to work on at a time: the copies of a strip are small
+
+
+def ignore(share: float) -> None:
+    """Progress that nobody asks for."""
+
+
+def part_of(progress: Progress, start: int, whole: int, size: int = 1) -> Progress:
+    """The progress of a part of the work: `size` units of the `whole`, after the first `start`."""
+    return lambda share: progress((start + share * size) / whole)
 
 
 def stylize(
@@ -23,7 +32,7 @@ def stylize(
     paint: Paint,
     keep_color: bool = False,
     mask: np.ndarray | None = None,
-    progress: Callable[[float], object] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Paints pictures (N, H, W, 3) uint8 -> (N, H, W, 3) uint8.
 
@@ -32,7 +41,7 @@ def stylize(
     painting's share: where it is 0 the photograph stays as it is. Raises UserError if there is not enough memory.
     """
     try:
-        painting = paint(rgb, progress)
+        painting = paint(rgb, progress or ignore)
     except (MemoryError, RuntimeError) as error:
         if "memory" not in str(error) and not isinstance(error, MemoryError):
             raise

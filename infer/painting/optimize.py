@@ -4,7 +4,6 @@ Slow, but any picture can be the style, and what it ends at is what a network, t
 by. It reads and writes no pictures.
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from infer.painting.colors import Progress, ignore, part_of
 from infer.painting.files import read_style
 from infer.painting.styles import style_label
 from models.loss_networks import SMALLEST, choose_network
@@ -34,7 +34,7 @@ def optimize(
     steps: int = 300,
     weights: tuple[float, float, float] = (1.0, 4.0, 1.0),
     precision: str = "fp32",
-    progress: Callable[[float], object] = lambda share: None,
+    progress: Progress = ignore,
 ) -> Tensor:
     """The picture (1, 3, H, W) in 0..1 that looks like `photo` (1, 3, H, W) in content, like style picture `style`.
 
@@ -126,7 +126,7 @@ class OptimizingPainter:
     def __str__(self) -> str:
         return self._about
 
-    def paint(self, rgb: np.ndarray, progress: Callable[[float], object] | None = None) -> np.ndarray:
+    def paint(self, rgb: np.ndarray, progress: Progress = ignore) -> np.ndarray:
         """(N, H, W, 3) uint8 -> the same, painted. Raises UserError for pictures of more pixels than LARGEST."""
         height, width = rgb.shape[1:3]
         if height * width > LARGEST:
@@ -134,11 +134,7 @@ class OptimizingPainter:
         tune_malloc(keep_all=True)
         device, paintings = next(self.loss.buffers()).device, []
         for number, photo in enumerate(rgb):
-
-            def show(share: float, number: int = number) -> None:
-                if progress:
-                    progress((number + share) / len(rgb))
-
+            show = part_of(progress, number, len(rgb))
             painting = optimize(to_tensor(photo).to(device), self.loss, 0, progress=show, **self.settings)
             paintings.append(to_uint8(painting))
         return np.stack(paintings)

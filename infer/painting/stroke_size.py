@@ -5,12 +5,10 @@ picture is painted at the size that gives the strokes wanted, and once more at i
 Shapes: N pictures, H x W pixels.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from PIL import Image
 
-from infer.painting.colors import STRIP, Paint
+from infer.painting.colors import STRIP, Paint, Progress
 from utils.errors import UserError, did_you_mean
 
 MEDIUM = 640  # pixels: longer side at which the strokes are of medium size
@@ -35,9 +33,7 @@ def choose_stroke(text: str) -> float:
     return size
 
 
-def paint_with_strokes(
-    rgb: np.ndarray, paint: Paint, stroke: float, progress: Callable[[float], object] = lambda share: None
-) -> np.ndarray:
+def paint_with_strokes(rgb: np.ndarray, paint: Paint, stroke: float, progress: Progress) -> np.ndarray:
     """(N, H, W, 3) uint8 -> the same, painted with strokes `stroke` times as large as medium ones.
 
     0 paints as the network does, edges included. A smaller picture is enlarged, painted and reduced. A larger one is
@@ -62,7 +58,7 @@ def paint_with_strokes(
     return fine
 
 
-def _with_margin(rgb: np.ndarray, paint: Paint, progress: Callable[[float], object]) -> np.ndarray:
+def _with_margin(rgb: np.ndarray, paint: Paint, progress: Progress) -> np.ndarray:
     sides = ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0))
     return paint(np.pad(rgb, sides, mode="symmetric"), progress)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
 

@@ -6,12 +6,12 @@ Shapes: N pictures, H x W pixels.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from infer.painting.colors import blend
+from infer.painting.colors import Progress, blend, ignore, part_of
 from infer.painting.names import CHINESE
 from infer.painting.stroke_size import paint_with_strokes
 from infer.painting.tiles import Painter, painting_precision
@@ -72,27 +72,21 @@ class StylePainter:
         styles = " + ".join(f"{name} {weight:.0%}" for name, weight in self.weights.items())
         return f"{styles}, strength {self.strength:g}; precision {self.precision} ({self.why})"
 
-    def paint(self, rgb: np.ndarray, progress: Callable[[float], object] | None = None) -> np.ndarray:
+    def paint(self, rgb: np.ndarray, progress: Progress = ignore) -> np.ndarray:
         """(N, H, W, 3) uint8 -> a new (N, H, W, 3) uint8."""
         if not self.strength:
             return rgb.copy()
-        twice = self.strength > 1
-        painting = self._mix(rgb, progress and (lambda share: progress(share / (1 + twice))))
-        if not twice:
-            return blend(rgb, painting, self.strength)
-        again = self._mix(painting, progress and (lambda share: progress((1 + share) / 2)))
-        return blend(painting, again, self.strength - 1)
+        if self.strength <= 1:
+            return blend(rgb, self._mix(rgb, progress), self.strength)
+        painting = self._mix(rgb, part_of(progress, 0, 2))
+        return blend(painting, self._mix(painting, part_of(progress, 1, 2)), self.strength - 1)
 
-    def _mix(self, rgb: np.ndarray, progress: Callable[[float], object] | None) -> np.ndarray:
+    def _mix(self, rgb: np.ndarray, progress: Progress) -> np.ndarray:
         """The weighted mean of the paintings in all styles; no more than two of them are in memory."""
         mean, total = rgb, 0.0
         for number, (painter, weight) in enumerate(zip(self.painters, self.weights.values(), strict=True)):
-
-            def show(share: float, number: int = number) -> None:
-                if progress:
-                    progress((number + share) / len(self.painters))
-
             total += weight
+            show = part_of(progress, number, len(self.painters))
             painting = paint_with_strokes(rgb, painter.paint, self.stroke, show)
             mean = blend(mean, painting, weight / total)
         return mean

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from infer.painting.colors import Progress, ignore, part_of
 from infer.painting.layers import (
     LAST,
     Affine,
@@ -33,10 +34,9 @@ from infer.painting.layers import (
     as_weight,
     clip,
     conv,
-    unfold,
     upsampled,
 )
-from models.transformer_net import TransformerNet, in_blocks
+from models.transformer_net import TransformerNet, in_blocks, unfold
 from utils.hardware import check_memory, choose_precision, nnpack_is_faster, tune_malloc
 
 TILE = 512  # pixels: side of a tile at full resolution
@@ -45,7 +45,6 @@ SMALLEST = 16  # pixels: what is smaller is continued at its edges before it is 
 # in float32 in either case: their errors are the largest, in plain skies above all, and they are cheap.
 DTYPES = {"fp32": (torch.float32, torch.float32), "bf16": (torch.bfloat16, torch.float16)}
 MANY = 64  # channels: with as many, Winograd's algorithm pays even if 5 of 9 weights are zeros
-Progress = Callable[[float], object]  # is told the share of the work that is done
 
 
 def painting_precision(wanted: str, model: TransformerNet) -> tuple[str, str]:
@@ -110,12 +109,11 @@ class Painter:
             check_memory(needed, f"a tile of {width} x {height} pixels", "give a smaller tile, or leave it out")
 
     @torch.inference_mode()
-    def paint(self, rgb: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+    def paint(self, rgb: np.ndarray, progress: Progress = ignore) -> np.ndarray:
         """uint8 (N, H, W, 3), of any height and width -> uint8 (N, H, W, 3).
 
         Pictures of one call have nothing to do with each other; small ones are faster together, up to a tile's size.
         """
-        progress = progress or (lambda share: None)
         height, width = rgb.shape[1:3]
         flat = np.array([_of_one_colour(picture) for picture in rgb])
         if flat.any():  # the rare case: in a video, a black frame
@@ -131,10 +129,7 @@ class Painter:
         together = max(1, TILE**2 // (rgb.shape[1] * rgb.shape[2]))
         for first in range(0, len(rgb), together):
             batch = rgb[first : first + together]
-
-            def told(share: float, first: int = first, count: int = len(batch)) -> None:
-                progress((first + share * count) / len(rgb))
-
+            told = part_of(progress, first, len(rgb), len(batch))
             _Painting(self, batch, told).run(painting[first : first + together])
         return painting[:, :height, :width]
 
@@ -177,7 +172,7 @@ class _Painting:
         half.close()
         for box in self.boxes(x):
             x.write(box, x.read(box))
-        x.norm = None  # it has had it now
+        x.norm = None  # it is normalised now
         self.residual_blocks(x)
         half = self.new_layer(len(p.conv2), (2 * self.quarter[0], 2 * self.quarter[1]), 2, p.dtype, p.layout)
         self.fill(half, lambda box: _doubled(x, box, p.up1), p.in4)
