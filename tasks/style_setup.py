@@ -75,9 +75,6 @@ def style_pictures(style_image: str) -> dict[str, Path]:
     place = Path(style_image or EMBEDDED_STYLES)
     if not place.exists():
         raise UserError("does not exist: give a picture, or a folder of pictures", style_image=place)
-    found = (
-        {Path(source.name).stem: source.path for source in list_pictures(place, "style_image")}
-        if place.is_dir()
-        else {}
-    )
-    return found or {place.stem: place}
+    if place.is_dir():
+        return {Path(source.name).stem: source.path for source in list_pictures(place, "style_image")}
+    return {place.stem: place}

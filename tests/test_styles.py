@@ -126,25 +126,17 @@ def test_strengths_that_are_none(strength):
         StylePainter(tiny(), "wave", strength)
 
 
-@pytest.mark.parametrize(
-    "words, style, strength",
-    [
-        ([], "", 1.0),
-        (["--style=wave:0.6,starry:0.4", "--strength=0.3"], "wave:0.6,starry:0.4", 0.3),
-    ],
-)
-def test_style_and_strength_reach_the_network(capsys, network, tmp_path, words, style, strength):
-    path, out = photo(tmp_path / "a.png"), tmp_path / "b.png"
-    code, _, err = called(capsys, path, f"--out={out}", f"--load={network}", "--precision=fp32", *words)
-    assert code == 0, err
-    assert is_near(pixels(out), painted(network, path, style, strength))
+def test_style_and_strength_reach_the_network(capsys, network, tmp_path):
+    path, out, mixture = photo(tmp_path / "a.png"), tmp_path / "b.png", "wave:0.6,starry:0.4"
+    for words, style, strength in (([], "", 1.0), ([f"--style={mixture}", "--strength=0.3"], mixture, 0.3)):
+        code, _, err = called(capsys, path, f"--out={out}", f"--load={network}", "--precision=fp32", *words)
+        assert code == 0, err
+        assert is_near(pixels(out), painted(network, path, style, strength))
 
 
 def test_the_styles_are_listed(capsys, network):
-    assert called(capsys, f"--load={network}", "--style=list")[:2] == (
-        0,
-        "great_wave 神奈川浪\nstarry_night 星月夜\nthe_scream 呐喊\nstarfish\n",
-    )
+    listed = "great_wave 神奈川浪\nstarry_night 星月夜\nthe_scream 呐喊\nstarfish\n"
+    assert called(capsys, f"--load={network}", "--style=list")[:2] == (0, listed)
 
 
 def test_the_other_options_reach_the_painter(capsys, network, tmp_path, monkeypatch):

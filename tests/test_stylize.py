@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from infer.painting.colors import stylize
 from infer.painting.files import Job, paint_files, plan
 from tasks import make_task
 from tests.painting import as_examples, called, invert, is_near, noise, painted, photo, pixels, tiny
+from tests.test_security import huge_png
 from tests.test_video import greys, make_video
 from tests.test_video import read as read_video
 from utils.errors import UserError
@@ -41,58 +40,7 @@ def moving(path: Path, frames: int, **options: object) -> Path:
     return path
 
 
-# --------------------------------------------------------------------------------------------- what is in a picture
-
-
-def kinds(folder: Path) -> dict[str, tuple[int, int]]:
-    """Writes a picture of every kind that is painted in its own way: {name: (width, height) as shown}."""
-    rgb = noise(20, 30)
-    alpha = np.where(np.arange(30) < 15, 255, 40).astype(np.uint8) * np.ones((20, 1), np.uint8)
-    image, other = Image.fromarray(rgb), Image.fromarray(noise(20, 30, 1))
-    image.save(folder / "plain.BMP")
-    image.save(folder / "plain.webp")
-    image.convert("L").save(folder / "grey.png")
-    Image.fromarray(np.dstack([rgb[..., 0], alpha])).save(folder / "grey_alpha.png")
-    Image.fromarray(np.dstack([rgb, alpha])).save(folder / "alpha.tiff")
-    image.quantize(16).save(folder / "palette_alpha.png", transparency=3)
-    image.convert("CMYK").save(folder / "cmyk.jpg")
-    Image.fromarray(rgb[..., 0].astype(np.uint16) * 257).save(folder / "deep.tif")
-    exif = Image.Exif()
-    exif[274] = 6
-    image.save(folder / "turned.jpg", exif=exif)
-    image.save(folder / "pages.tiff", save_all=True, append_images=[other])
-    image.save(folder / "moving.gif", save_all=True, append_images=[other])
-    Image.fromarray(noise(1, 1)).save(folder / "dot.png")
-    Image.fromarray(noise(500, 1)).save(folder / "column.png")
-    sizes = {"turned.jpg": (20, 30), "dot.png": (1, 1), "column.png": (1, 500)}
-    return {name: sizes.get(name, (30, 20)) for name in os.listdir(folder)}
-
-
-def test_every_kind_of_picture_is_painted_at_its_size(capsys, network, tmp_path):
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    sizes = kinds(folder)
-    words = (folder, f"--load={network}", f"--out={out}", "--precision=fp32", "--json")
-    code, lines, err = called(capsys, *words)
-    assert code == 0, err
-    results = {Path(r["path"]).name: r for r in map(json.loads, lines.splitlines())}
-    assert set(results) == set(sizes)
-    assert len(list(out.iterdir())) == len(sizes)
-    assert {name: r["note"] for name, r in results.items() if "note" in r} == {
-        "pages.tiff": f"{folder / 'pages.tiff'} has several pages: only the first is used"
-    }
-    for name, size in sizes.items():
-        path = Path(results[name]["out"])
-        assert path.suffix == Path(name).suffix
-        assert (results[name]["width"], results[name]["height"]) == size
-        with Image.open(path) as image:
-            assert image.size == size, name
-            transparent = "alpha" in name
-            assert image.has_transparency_data == transparent, name
-            if transparent:
-                assert np.array_equal(np.asarray(image.getchannel("A")), read_image(folder / name).alpha)
-        if path.suffix.lower() not in (".jpg", ".webp", ".gif"):  # those lose a little
-            assert is_near(read_image(path).rgb, painted(network, folder / name)), name
+# ------------------------------------------------------------------------------------------- masks and other options
 
 
 def test_mask_and_keep_color_on_the_command_line(capsys, network, tmp_path):
@@ -104,8 +52,9 @@ def test_mask_and_keep_color_on_the_command_line(capsys, network, tmp_path):
     assert np.array_equal(result[:, :15], before[:, :15])
     expected = stylize(before[None], lambda rgb, progress: painted(network, path)[None].copy(), keep_color=True)[0]
     assert is_near(result[:, 17:], expected[:, 17:]) and not np.array_equal(result[:, 17:], before[:, 17:])
-    code, _, err = called(capsys, path, f"--load={network}", f"--mask={tmp_path / 'none.png'}")
-    assert code == 2 and "none.png does not exist" in err
+    mask = moving(tmp_path / "a.gif", 2)
+    code, _, err = called(capsys, path, f"--load={network}", f"--mask={mask}")
+    assert code == 0 and f"{mask} is an animation: only its first frame is used" in err
 
 
 def test_what_is_transparent_in_a_mask_stays_the_photograph(tmp_path):
@@ -120,22 +69,16 @@ def test_what_is_transparent_in_a_mask_stays_the_photograph(tmp_path):
         assert np.abs(after[:, part] - expected).max() <= 0.51
 
 
-def test_max_side_and_quality(capsys, network, tmp_path):
-    path = photo(tmp_path / "a.png", 60, 90)
-    sizes = []
+def test_max_side_quality_and_max_megapixels(capsys, network, tmp_path):
+    out, sizes = tmp_path / "b.jpg", []
+    words = (photo(tmp_path / "a.png", 60, 90), f"--load={network}", "--max_side=45", f"--out={out}")
     for quality in (20, 95):
-        words = (path, f"--load={network}", "--max_side=45", f"--quality={quality}", f"--out={tmp_path / 'b.jpg'}")
-        assert called(capsys, *words)[0] == 0
-        assert pixels(tmp_path / "b.jpg").shape == (30, 45, 3)
-        sizes.append((tmp_path / "b.jpg").stat().st_size)
+        assert called(capsys, *words, f"--quality={quality}", "--max_megapixels=0.0054")[0] == 0
+        assert pixels(out).shape == (30, 45, 3)
+        sizes.append(out.stat().st_size)
     assert sizes[0] < sizes[1]
-
-
-def test_larger_pictures_than_max_megapixels_are_refused(capsys, network, tmp_path):
-    path = photo(tmp_path / "a.png")  # 768 pixels
-    assert called(capsys, path, f"--load={network}", "--max_megapixels=0.000768")[0] == 0
-    code, _, err = called(capsys, path, f"--load={network}", "--max_megapixels=0.000767")
-    assert code == 1 and "32 x 24" in err and "max_megapixels" in err
+    code, _, err = called(capsys, *words, "--max_megapixels=0.005399")
+    assert code == 1 and "90 x 60" in err and "max_megapixels" in err
 
 
 # ------------------------------------------------------------------------------------------------------ what goes where
@@ -167,27 +110,21 @@ def under(folder: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "paths, out, expected",
     [
-        (["a.jpg"], "", {"a.jpg": "a_wave.jpg"}),
-        (["b.gif"], "", {"b.gif": "b_wave.png"}),
-        (["film.avi"], "", {"film.avi": "film_wave.mp4"}),
-        (["film.avi"], "x.webm", {"film.avi": "x.webm"}),
-        (["a.jpg"], "x/y.png", {"a.jpg": "x/y.png"}),
-        (["a.jpg"], "x/", {"a.jpg": "x/a.jpg"}),
-        (["a.jpg"], "trip", {"a.jpg": "trip/a.jpg"}),
-        (["trip"], "", under("trip_wave")),
-        (["trip/"], "new", under("new")),
-        (
-            ["a.jpg", "b.gif", "film.avi"],
-            "",
-            {"a.jpg": "a_wave.jpg", "b.gif": "b_wave.png", "film.avi": "film_wave.mp4"},
-        ),
-        (["a.jpg", "./a.jpg", "trip"], "new", {"a.jpg": "new/a.jpg", **under("new/trip")}),
-        (["trip/b.png", "b.gif"], "new", {"trip/b.png": "new/b.png", "b.gif": "new/b_2.png"}),
-        (["b.gif", "trip/b.png"], "new", {"b.gif": "new/b_2.png", "trip/b.png": "new/b.png"}),
+        ("a.jpg", "", {"a.jpg": "a_wave.jpg"}),
+        ("film.avi", "x.webm", {"film.avi": "x.webm"}),
+        ("a.jpg", "x/y.png", {"a.jpg": "x/y.png"}),
+        ("a.jpg", "x/", {"a.jpg": "x/a.jpg"}),
+        ("a.jpg", "trip", {"a.jpg": "trip/a.jpg"}),
+        ("trip", "", under("trip_wave")),
+        ("trip/", "new", under("new")),
+        ("a.jpg b.gif film.avi", "", {"a.jpg": "a_wave.jpg", "b.gif": "b_wave.png", "film.avi": "film_wave.mp4"}),
+        ("a.jpg ./a.jpg trip", "new", {"a.jpg": "new/a.jpg", **under("new/trip")}),
+        ("trip/b.png b.gif", "new", {"trip/b.png": "new/b.png", "b.gif": "new/b_2.png"}),
+        ("b.gif trip/b.png", "new", {"b.gif": "new/b_2.png", "trip/b.png": "new/b.png"}),
     ],
 )
 def test_where_paintings_go(here, paths, out, expected):
-    assert placed(paths, out) == expected and list(placed(paths, out)) == list(expected)
+    assert list(placed(paths.split(), out).items()) == list(expected.items())
 
 
 def test_a_folder_named_by_dots(here, monkeypatch):
@@ -227,23 +164,23 @@ def test_other_files_in_a_folder_are_left_alone_and_said_so_where_they_may_be_pi
 @pytest.mark.parametrize(
     "paths, out, words",
     [
-        (["c.jpg"], "", ["c.jpg does not exist"]),
-        (["a.jpg", "c.jpg"], "", ["c.jpg does not exist"]),
-        (["a.jpg"], "x.xyz", ["x.xyz", ".xyz", ".jpg"]),
-        (["a.jpg"], "x", ["x: cannot write pictures of type (none)"]),
-        (["a.jpg"], "x.mp4", ["cannot write pictures of type .mp4"]),
-        (["film.avi"], "x.jpg", ["cannot write a video or an animation as .jpg", ".mp4"]),
-        (["a.jpg", "b.gif"], "x.jpg", ["out=x.jpg: is a file"]),
-        (["trip"], "a.jpg", ["out=a.jpg: is a file"]),
-        (["trip/.x/.."], "trip", ["is inside of trip/.x/.."]),
-        (["empty"], "", ["empty has no pictures in it", ".png"]),
+        ("c.jpg", "", "c.jpg does not exist"),
+        ("a.jpg c.jpg", "", "c.jpg does not exist"),
+        ("a.jpg", "x.xyz", r"x.xyz.* \.xyz.*\.jpg"),
+        ("a.jpg", "x", r"x: cannot write pictures of type \(none\)"),
+        ("a.jpg", "x.mp4", "cannot write pictures of type .mp4"),
+        ("film.avi", "x.jpg", r"cannot write a video or an animation as \.jpg.*\.mp4"),
+        ("a.jpg b.gif", "x.jpg", "out=x.jpg: is a file"),
+        ("trip", "a.jpg", "out=a.jpg: is a file"),
+        ("trip/.x/..", "trip", "is inside of trip/.x/.."),
+        ("empty", "", r"empty has no pictures in it.*\.png"),
     ],
 )
 def test_a_plan_that_cannot_be_is_one_line(here, paths, out, words):
     (here / "empty").mkdir()
-    with pytest.raises(UserError) as error:
-        plan(paths, out, "wave")
-    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match=words) as error:
+        plan(paths.split(), out, "wave")
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_in_a_file_decides_and_its_name_only_where_that_says_nothing(here):
@@ -275,32 +212,25 @@ def test_what_is_in_a_file_decides_and_its_name_only_where_that_says_nothing(her
 @pytest.mark.parametrize(
     "words",
     [
-        ["a.jpg", "--out=a.jpg"],
-        ["a.jpg", "--out=./trip/../a.jpg"],
-        ["a.jpg", "--out=new/../a.jpg"],  # of which atomic_save would make the folder
-        ["a.jpg", "--out=link.jpg"],
-        ["a.jpg", "--out=hard.jpg"],
-        ["link.jpg", "--out=a.jpg"],
-        ["a.jpg", "--out=."],
-        ["a.jpg", "--out=linked/../a.jpg"],
-        ["trip", "--out=trip"],
-        ["trip", "--out=trip/new"],
-        ["trip", "--out=linked"],
-        ["linked", "--out=trip/new"],
-        ["trip/deep", "trip/deep/C.JPG", "--out=trip"],  # trip/deep/C.JPG itself
-        ["a.jpg", "--mask=b.gif", "--out=mask.png"],
-        ["film.avi", "--out=film.mp4"],
+        "a.jpg --out=new/../a.jpg",  # of which atomic_save would make the folder
+        "link.jpg --out=a.jpg",
+        "a.jpg --out=.",
+        "a.jpg --out=linked/../a.jpg",
+        "trip --out=trip",
+        "trip --out=trip/new",
+        "trip --out=linked",
+        "linked --out=trip/new",
+        "trip/deep trip/deep/C.JPG --out=trip",  # trip/deep/C.JPG itself
+        "film.avi --out=film.mp4",
     ],
 )
 def test_no_input_is_overwritten(capsys, network, here, words):
     make_video(here / "film.avi", greys(1))
     os.symlink("a.jpg", "link.jpg")
-    os.link("a.jpg", "hard.jpg")
     os.symlink("trip", "linked")
-    os.symlink("b.gif", "mask.png")
     os.symlink("film.avi", "film.mp4")
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    code, out, err = called(capsys, *words, f"--load={network}")
+    code, out, err = called(capsys, *words.split(), f"--load={network}")
     assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0
     assert "input" in err and "give another out=" in err
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
@@ -324,52 +254,66 @@ def test_an_old_painting_is_replaced_whole_or_not_at_all(here, fault):
 # ---------------------------------------------------------------------------------------------- folders with bad files
 
 
-def mixed_folder(folder: Path) -> tuple[set[str], set[str]]:
-    """(good, bad) names of pictures in it."""
+def mixed_folder(folder: Path) -> tuple[dict[str, tuple[int, int]], set[str]]:
+    """Pictures of every kind that is painted in its own way, {name: (width, height) as shown}; names of bad ones."""
     (folder / "sub").mkdir(parents=True)
-    for number, name in enumerate(("a.png", "e.png", "i.png", "sub/z.webp", "m.jpg")):
-        photo(folder / name, seed=number)
-    photo(folder / "tall.bmp", 90, 7)
-    (folder / "cut.jpg").write_bytes((folder / "m.jpg").read_bytes()[:400])
+    rgb = noise(20, 30)
+    alpha = np.where(np.arange(30) < 15, 255, 40).astype(np.uint8) * np.ones((20, 1), np.uint8)
+    image, other = Image.fromarray(rgb), Image.fromarray(noise(20, 30, 1))
+    exif = Image.Exif()
+    exif[274] = 6
+    for name, options in (
+        ("plain.BMP", {}),
+        ("sub/plain.webp", {}),
+        ("turned.jpg", {"exif": exif}),
+        ("pages.tiff", {"save_all": True, "append_images": [other]}),
+        ("moving.gif", {"save_all": True, "append_images": [other]}),
+    ):
+        image.save(folder / name, **options)
+    Image.fromarray(np.dstack([rgb, alpha])).save(folder / "alpha.tiff")
+    image.quantize(16).save(folder / "palette_alpha.png", transparency=3)
+    photo(folder / "dot.png", 1, 1)
+    photo(folder / "column.png", 500, 1)
+    sizes = {"turned.jpg": (20, 30), "dot.png": (1, 1), "column.png": (1, 500)}
+    good = {path.name: sizes.get(path.name, (30, 20)) for path in folder.rglob("*.*")}
+    (folder / "cut.jpg").write_bytes((folder / "turned.jpg").read_bytes()[:400])
     (folder / "text.gif").write_text("no picture\n" * 50)
-    Image.new("1", (30_000, 30_000)).save(folder / "huge.png")
+    huge_png(folder / "huge.png", 30_000)
     (folder / "sub" / "folder.jpg").mkdir()
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(folder / "pipe.png")
     (folder / ".thumb.jpg").write_bytes(b"x")
     make_video(folder / "film.mp4", greys(2))
-    good = {"a.png", "e.png", "i.png", "z.webp", "m.jpg", "tall.bmp"}
     return good, {"cut.jpg", "text.gif", "huge.png", "gone.jpg", "pipe.png"}
 
 
-def test_every_good_one_is_done_every_bad_one_named(capsys, network, tmp_path):
-    good, bad = mixed_folder(tmp_path / "in")
-    code, out, err = called(capsys, tmp_path / "in", f"--load={network}", "--json", "--precision=fp32")
-    results = [json.loads(line) for line in out.splitlines()]
+def test_every_good_one_is_painted_at_its_size_every_bad_one_named(capsys, network, tmp_path):
+    """And where stderr is no terminal there is no progress bar: with 2>&1, each line is a result, or a remark."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    good, bad = mixed_folder(folder)
+    code, lines, err = called(capsys, folder, f"--load={network}", f"--out={out}", "--json", "--precision=fp32")
+    results = [json.loads(line) for line in lines.splitlines()]
     assert code == 1 and [r["path"] for r in results] == sorted(r["path"] for r in results)
-    assert {Path(r["path"]).name for r in results if r["ok"]} == good
-    assert {Path(r["path"]).name for r in results if not r["ok"]} == bad
+    failed = {Path(r["path"]).name: r["error"] for r in results if not r["ok"]}
+    assert failed.keys() == bad and all(error in err for error in failed.values())
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == len(bad) and all(sum(name in line for line in errors) == 1 for name in bad)
-    assert all(r["error"] in err for r in results if not r["ok"])
-    assert "30000 x 30000" in err and f"{len(bad)} of {len(good | bad)} could not be painted" in err
-    written = {path.name for path in (tmp_path / "in_great_wave").rglob("*") if path.is_file()}
-    assert written == good and "film.mp4" in err
-    for result in results:
-        if result["out"].endswith(".png") and result["ok"]:
-            assert is_near(pixels(Path(result["out"])), painted(network, Path(result["path"])))
-
-
-def test_where_stderr_is_no_terminal_there_is_no_progress_bar(capsys, network, tmp_path):
-    """With 2>&1, each line of the results is JSON, or a remark."""
-    (tmp_path / "in").mkdir()
-    for name in "abc":
-        photo(tmp_path / "in" / f"{name}.png")
-    (tmp_path / "in" / "bad.png").write_bytes(b"x")
-    assert main.main(["stylize", str(tmp_path / "in"), f"--load={network}", "--json", "--batch=1"]) == 1
-    out, err = capsys.readouterr()
-    assert len(list(map(json.loads, out.splitlines()))) == 4
-    assert "\r" not in err and "%|" not in err and len(err.splitlines()) == 3  # how, the error, the count
+    assert "30000 x 30000" in err and f"{len(bad)} of {len(good | failed)} could not be painted" in err
+    assert "\r" not in err and "%|" not in err and "film.mp4" in err
+    assert len(err.splitlines()) == len(bad) + 4  # how, what is left alone, the note, the count
+    painted_ones = {Path(r["path"]).name: r for r in results if r["ok"]}
+    assert painted_ones.keys() == good.keys() == {path.name for path in out.rglob("*") if path.is_file()}
+    note = f"{folder / 'pages.tiff'} has several pages: only the first is used"
+    assert {name: r["note"] for name, r in painted_ones.items() if "note" in r} == {"pages.tiff": note} and note in err
+    for name, result in painted_ones.items():
+        source, path = Path(result["path"]), Path(result["out"])
+        assert path.suffix == source.suffix and (result["width"], result["height"]) == good[name]
+        with Image.open(path) as image:
+            assert image.size == good[name] and image.has_transparency_data == ("alpha" in name), name
+            if "alpha" in name:
+                assert np.array_equal(np.asarray(image.getchannel("A")), read_image(source).alpha)
+        if path.suffix.lower() not in (".jpg", ".webp", ".gif"):  # those lose a little
+            assert is_near(read_image(path).rgb, painted(network, source)), name
 
 
 def test_a_picture_too_large_to_paint_is_named_and_the_others_are_done(tmp_path):
@@ -391,7 +335,7 @@ def test_a_picture_too_large_to_paint_is_named_and_the_others_are_done(tmp_path)
         list(paint_files(jobs, broken))
 
 
-def test_neighbours_of_equal_size_are_painted_together(tmp_path):
+def test_neighbours_of_equal_size_are_painted_together_unless_they_are_large(tmp_path, monkeypatch):
     heights = [8, 8, 8, 9, 8, 8, 8, 8, 8]
     jobs = [Job(photo(tmp_path / f"{n}.png", h, 8, n), tmp_path / f"o{n}.png") for n, h in enumerate(heights)]
     jobs[5].path.write_bytes(b"bad")
@@ -401,14 +345,9 @@ def test_neighbours_of_equal_size_are_painted_together(tmp_path):
     assert [r.path for r in results] == [job.path for job in jobs] and bool(results[5].error)
     for number in (0, 1, 2, 3, 4, 6, 7, 8):
         assert np.array_equal(pixels(jobs[number].out), 255 - pixels(jobs[number].path))
-
-
-def test_large_pictures_are_painted_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(infer.painting.files, "BATCH_PIXELS", 150)
-    jobs = [Job(photo(tmp_path / f"{n}.png", 8, 8), tmp_path / f"o{n}.png") for n in range(4)]
-    seen = []
-    list(paint_files(jobs, lambda rgb, progress: seen.append(len(rgb)) or rgb, batch=4))
-    assert seen == [2, 2]
+    list(paint_files(jobs[:3], lambda rgb, progress: seen.append(rgb.shape[:2]) or rgb, batch=4))
+    assert seen[6:] == [(2, 8), (1, 8)]
 
 
 def test_a_place_that_cannot_be_written_spoils_only_its_picture(tmp_path):
@@ -425,18 +364,13 @@ def test_a_place_that_cannot_be_written_spoils_only_its_picture(tmp_path):
 def test_a_video_on_the_command_line(capsys, network, tmp_path):
     source = make_video(tmp_path / "film.mov", greys(6, 24, 32), sound="aac")
     photo(tmp_path / "a.png")
-    words = (source, tmp_path / "a.png", f"--load={network}", "--json", "--precision=fp32", "--max_side=16")
-    code, out, err = called(capsys, *words)
-    assert code == 0, err
-    film, picture = map(json.loads, out.splitlines())
-    assert film == {
-        "path": str(source),
-        "out": str(tmp_path / "film_great_wave.mp4"),
-        "ok": True,
-        "width": 16,
-        "height": 12,
-        "seconds": film["seconds"],
-    }
+    (tmp_path / "bad.mkv").write_bytes(b"x" * 999)
+    paths = (source, tmp_path / "a.png", tmp_path / "bad.mkv")
+    code, out, err = called(capsys, *paths, f"--load={network}", "--json", "--precision=fp32", "--max_side=16")
+    film, picture, bad = map(json.loads, out.splitlines())
+    assert code == 1 and not bad["ok"] and bad["error"] in err and "bad.mkv" in bad["error"]
+    written = {"path": str(source), "out": str(tmp_path / "film_great_wave.mp4"), "ok": True}
+    assert film == {**written, "width": 16, "height": 12, "seconds": film["seconds"]}
     assert picture["width"] == 16 and len(read_video(Path(film["out"]))[0]) == 6
 
 
@@ -457,16 +391,7 @@ def test_an_animation_on_the_command_line(capsys, network, tmp_path, source, out
     assert np.abs(painting - painted(network, path, stroke=0)).mean() < (1 if source == "a.png" else 25)
 
 
-def test_an_animation_is_not_painted_as_a_still_without_a_word(capsys, network, tmp_path):
-    path = moving(tmp_path / "a.gif", 2)
-    code, _, err = called(capsys, path, f"--load={network}", f"--out={tmp_path / 'b.jpg'}")
-    assert code == 2 and "b.jpg: cannot write a video or an animation as .jpg; use .mp4, " in err and ".gif" in err
-    photo(tmp_path / "photo.png")
-    code, _, err = called(capsys, tmp_path / "photo.png", f"--load={network}", f"--mask={path}")
-    assert code == 0 and f"{path} is an animation: only its first frame is used" in err
-
-
-def test_frames_are_masked_and_keep_their_colors(tmp_path):
+def test_frames_are_masked(tmp_path):
     source = make_video(tmp_path / "film.mp4", greys(6))
     mask = tmp_path / "mask.png"
     Image.fromarray(np.repeat([[0, 255]], 48, 0).astype(np.uint8)).resize((64, 48), 0).save(mask)
@@ -477,38 +402,22 @@ def test_frames_are_masked_and_keep_their_colors(tmp_path):
         assert np.abs(after[:, 36:].astype(int) - (255 - before[:, 36:])).max() <= 4
 
 
-def test_a_broken_video_is_named_and_a_short_one_remarked(capsys, network, tmp_path):
-    (tmp_path / "bad.mkv").write_bytes(b"x" * 999)
-    source = make_video(tmp_path / "film.mkv", list(np.stack([noise(24, 32, n) for n in range(60)])))
-    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
-    code, out, err = called(capsys, source, tmp_path / "bad.mkv", f"--load={network}", "--json", "--batch=8")
-    film, bad = map(json.loads, out.splitlines())
-    assert code == 1 and not bad["ok"] and "bad.mkv" in err
-    assert film["ok"] and "cut short" in film["note"] and film["note"] in err
-
-
 # ------------------------------------------------------------------------------------------------------- optimisation
 
 
-def test_optimizing_paints_each_picture_with_its_settings(monkeypatch, tmp_path):
-    calls, told = [], []
-
-    def optimize(picture: torch.Tensor, loss: object, style: int, progress=None, **settings: object) -> torch.Tensor:
-        calls.append((tuple(picture.shape), style, settings))
-        if progress:
-            progress(0.5)
-            progress(1.0)
+def test_optimizing_paints_each_picture_and_none_that_is_too_large(monkeypatch, tmp_path):
+    def optimize(picture: torch.Tensor, loss: object, style: int, progress=lambda share: None, **_) -> torch.Tensor:
+        progress(0.5), progress(1.0)
         return 1 - picture
 
     monkeypatch.setattr(infer.painting.optimize, "optimize", optimize)
-    loss = torch.nn.BatchNorm1d(1)  # anything with a device
+    loss, told = torch.nn.BatchNorm1d(1), []  # anything with a device
     monkeypatch.setattr(infer.painting.optimize, "PerceptualLoss", lambda *args: loss)
     given = {"network_file": "", "classifier": "", "device": "cpu", "precision": "fp32"}
     style = photo(tmp_path / "sea.png", 40, 40)
     painter = infer.painting.optimize.OptimizingPainter(str(style), 64, "vgg19", **given, steps=3)
     photos = np.stack([noise(9, 12), noise(9, 12, 1)])
     assert np.array_equal(painter.paint(photos, told.append), 255 - photos) and told == [0.25, 0.5, 0.75, 1.0]
-    assert calls[-2:] == [((1, 3, 9, 12), 0, {"steps": 3, "precision": "fp32"})] * 2
     with pytest.raises(UserError, match="max_side=1024"):
         painter.paint(np.zeros((1, 2000, 1000, 3), np.uint8))
 
@@ -542,70 +451,39 @@ def test_of_several_styles_to_learn_the_one_that_is_too_small_is_named(tmp_path)
     task = make_task(config.task_config({"task": "style", "style_image": str(tmp_path), "style_size": "64"}))
     with pytest.raises(UserError) as error:
         _ = task.loss
-    assert str(error.value) == (
-        f"{tmp_path}/thin.png has 64 x 16 pixels (style_size=64): the picture of a style needs 17 a side at least"
-    )
+    what = "has 64 x 16 pixels (style_size=64): the picture of a style needs 17 a side at least"
+    assert str(error.value) == f"{tmp_path}/thin.png {what}"
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["a.jpg", "--steps=3"], ["--steps is for --method=optimize", "--style=NAME"]),
-        (["a.jpg", "--method=optimize"], ["--style_image=FILE"]),
-        (
-            ["a.jpg", "--method=optimize", "--style_image=a.jpg", "--strength=0.5"],
-            ["--strength is for --method=network"],
-        ),
-        (["a.jpg", "--method=optimize", "--style_image=none.jpg"], ["none.jpg does not exist"]),
-        (["a.jpg", "--method=optimize", "--style_image=dot.png"], ["dot.png has 1 x 1 pixels", "17 a side at least"]),
-        (["loop.jpg"], ["loop.jpg", "Too many levels of symbolic links"]),
-        (["-dash.jpg"], ["write ./-dash.jpg, so that it is not taken for an option"]),
-        (["--out", "-dash.jpg"], ["write ./-dash.jpg"]),
-        (["--", "-dash.jpg"], ["unexpected '--'", "./-NAME"]),
+        ("a.jpg --steps=3", ["--steps is for --method=optimize", "--style=NAME"]),
+        ("a.jpg --method=optimize", ["--style_image=FILE"]),
+        ("a.jpg --method=optimize --style_image=a.jpg --strength=0.5", ["--strength is for --method=network"]),
+        ("a.jpg --method=optimize --style_image=dot.png", ["dot.png has 1 x 1 pixels", "17 a side at least"]),
+        ("loop.jpg", ["loop.jpg", "Too many levels of symbolic links"]),
+        ("-dash.jpg", ["write ./-dash.jpg, so that it is not taken for an option"]),
+        ("--out -dash.jpg", ["write ./-dash.jpg"]),
+        ("-- -dash.jpg", ["unexpected '--'", "./-NAME"]),
     ],
 )
 def test_a_slip_is_one_line_and_exit_code_2(capsys, here, words, message):
     photo(here / "dot.png", 1, 1)
     os.symlink("loop.jpg", "loop.jpg")
     os.link("a.jpg", "-dash.jpg")
-    code, out, err = called(capsys, *words)
+    code, out, err = called(capsys, *words.split())
     assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 0
     assert all(part in err for part in message)
 
 
-def test_a_name_that_begins_with_a_dash(capsys, network, here):
+@pytest.mark.parametrize("words", ["--json true a.jpg", "--keep_color --json a.jpg", "./-dash.jpg --json"])
+def test_a_switch_does_not_swallow_the_path_and_a_path_may_begin_with_a_dash(capsys, network, here, words):
     os.link("a.jpg", "-dash.jpg")
     os.link("a.jpg", "--json")  # a slip of somebody's: the option is meant
-    code, out, err = called(capsys, "./-dash.jpg", "--json", f"--load={network}")
-    assert code == 0 and json.loads(out)["out"] == "-dash_great_wave.jpg", err
-
-
-def test_what_is_not_there_is_told_before_torch_is_loaded(network, here):
-    script = (
-        "import sys, main; codes = [main.main(words.split()) for words in sys.argv[1:]]; print(codes, *sys.modules)"
-    )
-    load = f"--load={network}"
-    mistakes = {
-        f"stylize c.jpg {load}": "c.jpg does not exist: give a picture, a folder of pictures, or a video",
-        f"stylize a.jpg c.jpg {load}": "c.jpg does not exist: give a picture, a folder of pictures, or a video",
-        f"stylize a.jpg --mask=m.png {load}": "--mask=m.png does not exist: give a picture",
-        "stylize a.jpg --method=optimize --style_image=s.png": "--style_image=s.png does not exist: give a picture",
-        "stylize a.jpg --load=n.pth": "--load=n.pth does not exist: give a model file; python main.py train makes one",
-    }
-    command = [sys.executable, "-c", script, *mistakes]
-    environment = {**os.environ, "PYTHONPATH": str(Path(main.__file__).parent)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.stderr.splitlines() == [f"error: {line}" for line in mistakes.values()]
-    assert result.stdout.startswith("[2, 2, 2, 2, 2] ") and "torch" not in result.stdout.split()
-
-
-@pytest.mark.parametrize(
-    "words",
-    [["--json", "a.jpg"], ["a.jpg", "--json"], ["--json", "true", "a.jpg"], ["--keep_color", "--json", "a.jpg"]],
-)
-def test_a_switch_does_not_swallow_the_path_behind_it(capsys, network, here, words):
-    code, out, err = called(capsys, *words, f"--load={network}")
-    assert code == 0 and json.loads(out)["path"] == "a.jpg", err
+    code, out, err = called(capsys, *words.split(), f"--load={network}")
+    name = "-dash" if "dash" in words else "a"
+    assert code == 0 and json.loads(out)["out"] == f"{name}_great_wave.jpg", err
 
 
 # ---------------------------------------------------------------------------------------------------------- torchrun

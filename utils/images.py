@@ -80,14 +80,14 @@ def open_image(file: BinaryIO, name: str, max_megapixels: float = 0) -> Image.Im
     if not head:
         raise UserError(f"{name} is empty (0 bytes), not a picture")
     file.seek(0)
-    is_raw = recognize(head) == RAW or Path(name).suffix.lower() in RAW_SUFFIXES
+    what = recognize(head)
+    is_raw = what == RAW or Path(name).suffix.lower() in RAW_SUFFIXES
     with errors_named(name):
         try:
             image = Image.open(file, formats=READABLE)
         except Image.UnidentifiedImageError:
-            what = RAW if is_raw else recognize(head)
-            what = what or f"is not a picture that can be read ({', '.join(READABLE)}), or is broken"
-            raise UserError(f"{name} {what}") from None
+            unknown = f"is not a picture that can be read ({', '.join(READABLE)}), or is broken"
+            raise UserError(f"{name} {RAW if is_raw else what or unknown}") from None
         if image.format == "TIFF" and (is_raw or _is_preview(image)):
             raise UserError(f"{name} {RAW}")
     width, height = image.size
