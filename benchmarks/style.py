@@ -137,8 +137,7 @@ def in_openvino(file: Path) -> Callable[[np.ndarray], np.ndarray]:
 def as_onnx(file: Path) -> Path:
     """The network of the first style as ONNX, in a file of its own for each process."""
     path = file.with_suffix(f".{os.getpid()}.onnx")
-    model = StyleNetworks.load(file)
-    export_painter(model[model.styles[0]], path, model.styles[0])
+    export_painter(first_network(file), path, "first")
     return path
 
 
