@@ -174,7 +174,7 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
     cfg, task, chosen = build(cfg, devices, validate=False)
     fabric, machine = make_fabric(devices, cfg.precision)
     say(f"{task}\n{machine}; {chosen}")
-    loader = Loader(fabric, task.collate, task.skipped, cfg.num_workers, lambda line: say(f"left out: {line}"))
+    loader = Loader(fabric, task, cfg.num_workers, lambda line: say(f"left out: {line}"))
 
     def batches() -> Iterator[dict[str, Any]]:
         for epoch in itertools.count():

@@ -66,7 +66,7 @@ class Run:
         self.schedule = self.saved_schedule = make_schedule(cfg.as_dict())
         self.metrics = Metrics(fabric, self.progress.meters)
         self.step_weight = 0.0  # of the batches since the last step
-        self.loader = Loader(fabric, task.collate, task.skipped, cfg.num_workers, self.report_skipped)
+        self.loader = Loader(fabric, task, cfg.num_workers, self.report_skipped)
         self.session = Session(fabric, self.folder, self.say)
         self.debug = diagnostics.DebugMode(cfg.debug_file, self.folder, self.say)
         self.profiler = diagnostics.StepProfiler(self.folder, 0 if fabric.global_rank else cfg.profile, self.say)
@@ -132,9 +132,8 @@ class Run:
         steps = math.ceil(len(batches) / cfg.accumulate)
         self.report_jump(steps)
         train_mode(self.model)
-        with progress_bar(
-            self.fabric, f"epoch {progress.epoch + 1}/{cfg.max_epoch}", len(batches), progress.batch
-        ) as bar:
+        title = f"epoch {progress.epoch + 1}/{cfg.max_epoch}"
+        with progress_bar(self.fabric, title, len(batches), progress.batch) as bar:
             mark = time.perf_counter()
             for batch, weight in self.loader.batches(task.train_set, batches, progress.batch, cfg.accumulate):
                 data_time = time.perf_counter() - mark

@@ -78,7 +78,7 @@ def test_batches_for_a_gpu_come_from_pinned_memory(monkeypatch, kind):
     monkeypatch.setattr(training.loader, "DataLoader", PinnedLoader)
     task = LineTask(parse(DefaultConfig, {"batch_size": 8}))
     fabric = SimpleNamespace(device=torch.device(kind), global_rank=0, world_size=1, to_device=lambda batch: batch)
-    loader = Loader(fabric, task.collate, task.skipped, 0, print)
+    loader = Loader(fabric, task, 0, print)
     assert len(list(loader.batches(task.train_set, task.train_batches(0)))) == 4
     assert made == [kind == "cuda"]
 

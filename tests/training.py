@@ -3,6 +3,7 @@
 The processes are forked from a server that has torch imported; that saves the seconds that `python main.py` needs.
 """
 
+import io
 import json
 import lzma
 import multiprocessing
@@ -11,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -180,11 +182,22 @@ class Process:
         end = time.monotonic() + 240
         while self.process.is_alive() and not condition():
             assert time.monotonic() < end
-            time.sleep(0.001)
+            time.sleep(0.005)
+
+
+def run_here(command: str = "train", code: int = 0, **given: Any) -> str:
+    """Runs `main.py COMMAND` in this process, checks the exit code, returns what it printed."""
+    import main
+
+    told = io.StringIO()
+    with redirect_stdout(told), redirect_stderr(told):
+        found = main.main(arguments(command, **given))
+    assert found == code, told.getvalue()
+    return told.getvalue()
 
 
 def run(folder: Path, command: str = "train", code: int = 0, **given: Any) -> str:
-    """Runs `main.py COMMAND` to its end, checks the exit code, returns what it printed."""
+    """The same in a process of its own."""
     out = folder / f"out{len(list(folder.glob('out*')))}"
     process = Process(arguments(command, **given), out)
     assert process.wait() == code, out.read_text()
@@ -199,7 +212,7 @@ def kill_at_random(folder: Path, kills: int, **given: Any) -> None:
     the same: weights, optimizer, random numbers, log, pictures, bit for bit.
     """
     one, other, draw = folder / "whole", folder / "killed", random.Random(kills)
-    run(folder, **given, run="whole")
+    run_here(**given, run="whole")
     whole = steps_done(one)
     for kill in range(kills):
         again = {"resume": other} if (other / "last.pt").exists() else {"run": "killed"}
@@ -214,7 +227,7 @@ def kill_at_random(folder: Path, kills: int, **given: Any) -> None:
         if (other / "log.jsonl").exists():
             lines = (other / "log.jsonl").read_bytes().split(b"\n")[:-1]  # what follows the last line's end is torn
             assert len(parse_lines(b"\n".join(lines))) == len(lines)
-    run(folder, **given, resume=other)
+    run_here(**given, resume=other)
     assert_same_run(one, other)
     best = [BaseModule.load(run / "best.safetensors") for run in (one, other)]
     assert all(torch.equal(a, b) for a, b in zip(*(m.state_dict().values() for m in best), strict=True))

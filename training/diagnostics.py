@@ -199,6 +199,5 @@ class StepProfiler:
         (self.folder / "profile.txt").write_text(table, encoding="utf-8")
         measured.export_chrome_trace(str(self.folder / "trace.json"))
         head = "\n".join(line[:100] for line in table.splitlines()[:12])
-        self.say(
-            f"{min(self.done - SKIPPED, self.steps)} steps measured:\n{head}\n{self.folder}: profile.txt, trace.json"
-        )
+        steps = min(self.done - SKIPPED, self.steps)
+        self.say(f"{steps} steps measured:\n{head}\n{self.folder}: profile.txt, trace.json")

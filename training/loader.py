@@ -17,19 +17,11 @@ from utils.errors import UserError
 class Loader:
     """Yields batches on the device, with weights; several processes divide each batch.
 
-    `collate` makes a batch of samples, or None if none can be read; `skipped(dataset, indices, batch)` gives a line for
-    each sample that is not in it, with which `report` is called, once.
+    `task.collate` makes them; `report` is called, once, with a line of `task.skipped` for each sample that is in none.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        collate: Callable[[list], dict[str, Any] | None],
-        skipped: Callable[[Dataset, list[int], dict[str, Any] | None], list[str]],
-        workers: int,
-        report: Callable[[str], None],
-    ):
-        self.fabric, self.collate, self.skipped, self.workers, self.report = fabric, collate, skipped, workers, report
+    def __init__(self, fabric: Fabric, task: Any, workers: int, report: Callable[[str], None]):
+        self.fabric, self.task, self.workers, self.report = fabric, task, workers, report
         self._skipped: set[str] = set()  # what this process could not read
         self._reported: set[str] = set()  # of all processes
 
@@ -53,13 +45,13 @@ class Loader:
         loader = DataLoader(
             dataset,
             batch_sampler=shares,
-            collate_fn=self.collate,
+            collate_fn=self.task.collate,
             num_workers=self.workers,
             pin_memory=self.fabric.device.type == "cuda",
             generator=torch.Generator(),  # its own: the global one must not depend on how often a run was resumed
         )
         for share, batch, weight in zip(shares, batches_of(loader), weights, strict=True):
-            self._skipped.update(self.skipped(dataset, share, batch))
+            self._skipped.update(self.task.skipped(dataset, share, batch))
             if world == 1:  # else at the end of the epoch, those of all processes
                 self.report_skipped()
             if batch is None:
@@ -75,7 +67,7 @@ class Loader:
     def _placeholder_batch(self, dataset: Dataset) -> dict[str, Any]:
         """A batch of the first sample that can be read."""
         for i in range(len(dataset)):
-            if (batch := self.collate([dataset[i]])) is not None:
+            if (batch := self.task.collate([dataset[i]])) is not None:
                 return batch
         raise UserError(f"none of the {len(dataset)} samples can be read; the first: {dataset.fault(0)}")
 

@@ -91,14 +91,7 @@ class Recorder:
         """A square table with the same labels for rows and columns, such as a confusion matrix (rows: the truth)."""
         self._record("matrix", step=step, epoch=epoch, name=name, rows=rows, labels=labels)
 
-    def curve(
-        self,
-        step: int,
-        epoch: int,
-        name: str,
-        lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-        axes: tuple[str, str],
-    ) -> None:
+    def curve(self, step: int, epoch: int, name: str, lines: Mapping[str, Any], axes: tuple[str, str]) -> None:
         """Lines over something else than the step: legend -> (x, y), 0 to 1, in four digits; `axes` names the two."""
         rounded = {legend: [[float(f"{v:.4g}") for v in values] for values in line] for legend, line in lines.items()}
         self._record("curve", step=step, epoch=epoch, name=name, lines=rounded, axes=axes)
@@ -128,9 +121,8 @@ class Recorder:
         try:
             self._write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n")
         except OSError as error:
-            self._warn(
-                f"cannot write {self.folder / LOG_NAME}: {error.strerror}; training goes on without these records"
-            )
+            where = self.folder / LOG_NAME
+            self._warn(f"cannot write {where}: {error.strerror}; training goes on without these records")
         for sink in list(self._sinks):
             self._guarded(sink, lambda sink=sink: sink.handle(record))
 
