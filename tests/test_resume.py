@@ -18,6 +18,7 @@ import trainer
 from config import PoetConfig
 from models.poet import Poet
 from options import parse
+from tests.servers import ROOT
 from tests.training import (
     Process,
     arguments,
@@ -25,14 +26,12 @@ from tests.training import (
     kill_at_random,
     log_of,
     options,
-    run,
+    run_here,
     steps_done,
     write_corpus,
 )
 from training.state import read_state, resumed_options
 from utils.errors import UserError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -41,17 +40,33 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "number, more",
-    [
-        (signal.SIGINT, {"layers": 1, "max_epoch": 6}),
-        (signal.SIGTERM, {"backbone": "transformer", "lr_schedule": "cosine", "save_every": 1000, "max_epoch": 6}),
-    ],
-    ids=["SIGINT", "SIGTERM"],
-)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run of one epoch."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_corpus(folder / "corpus.jsonl")
+    run_here(**options(folder, run="a", max_epoch=1))
+    return folder / "a"
+
+
+@pytest.fixture
+def a(folder, finished) -> Path:
+    """A copy of it, beside the same corpus."""
+    return shutil.copytree(finished, folder / "a")
+
+
+def edit_state(run: Path, **changes: dict) -> None:
+    """Changes entries of the config and the progress in a run's last.pt."""
+    state = read_state(run / "last.pt")
+    for part, values in changes.items():
+        state[part] |= values
+    torch.save(state, run / "last.pt")
+
+
 @pytest.mark.processor
-def test_stopped_by_a_signal(folder, number, more):
+def test_stopped_by_a_signal(folder):
     """The first part has two threads, which the resumed one takes over: with the one it would have bits differ."""
+    more = {"backbone": "transformer", "lr_schedule": "cosine", "save_every": 1000, "max_epoch": 6}
     whole = Process(arguments(**options(folder, run="whole", **more)), folder / "out", OMP_NUM_THREADS="2")
     assert whole.wait() == 0, whole.out.read_text()
     command = [sys.executable, "main.py", *arguments(**options(folder, run="two parts", **more))]
@@ -60,16 +75,15 @@ def test_stopped_by_a_signal(folder, number, more):
         env={**os.environ, "OMP_NUM_THREADS": "2"},
     )  # fmt: skip
     while process.poll() is None and steps_done(folder / "two parts") < 9:
-        time.sleep(0.002)
-    process.send_signal(number)
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=300)[1]
-    assert process.returncode == 128 + number, told
-    assert "Traceback" not in told and f"stopped by {number.name}, nothing is lost" in told
+    assert process.returncode == 130, told
+    assert "Traceback" not in told and "stopped by SIGINT, nothing is lost" in told
     line = next(line for line in told.splitlines() if line.startswith("  python main.py train --resume="))
     assert read_state(folder / "two parts" / "last.pt")["progress"]["step"] >= 9
-    out = folder / "resumed"
-    assert Process(shlex.split(line)[2:], out).wait() == 0, out.read_text()
-    assert "CPU, 2 threads" in out.read_text()
+    resumed = Process(shlex.split(line)[2:], folder / "resumed")
+    assert resumed.wait() == 0 and "CPU, 2 threads" in resumed.out.read_text(), resumed.out.read_text()
     assert_same_run(folder / "whole", folder / "two parts")
 
 
@@ -83,15 +97,14 @@ def test_stopped_by_a_signal(folder, number, more):
 )
 @pytest.mark.processor
 def test_killed_at_random_times(folder, more):
-    kill_at_random(folder, 6, **options(folder, **more))
+    kill_at_random(folder, 4, **options(folder, **more))
     files = {path.name for path in (folder / "killed").iterdir()}
     assert files == {"last.pt", "best.safetensors", "log.jsonl", ".lock"}  # nothing that the killed ones left
 
 
 def test_stopped_while_validating(folder, monkeypatch):
     """At once, not after the epoch; and what was recorded after the save is not recorded twice."""
-    cfg = parse(PoetConfig, options(folder, run="whole"))
-    trainer.train(cfg)
+    trainer.train(parse(PoetConfig, options(folder, run="whole")))
     original = trainer.Run.validate
 
     def interrupted(self):
@@ -120,27 +133,44 @@ def test_stopped_while_validating(folder, monkeypatch):
     assert_same_run(folder / "whole", folder / "parts")
 
 
-def test_without_a_value_the_latest_unfinished_run_goes_on(folder):
-    for name in ("older", "stopped", "latest"):
-        run(folder, **options(folder, run=name, max_epoch=1))
-    for name in ("older", "stopped"):
-        state = read_state(folder / name / "last.pt")
-        state["config"]["max_epoch"] = 2  # as if it had been stopped after the first
-        torch.save(state, folder / name / "last.pt")
-    shutil.copytree(folder / "stopped", folder / "patient")
-    state = read_state(folder / "patient" / "last.pt")
-    state["config"] |= {"max_epoch": 9, "patience": 1}
-    state["progress"] |= {"epoch": 2, "best_epoch": 0}  # it gave up: no better in the second epoch
-    torch.save(state, folder / "patient" / "last.pt")
+# ---------------------------------------------------------------------------------------------- which run goes on
+
+
+def test_without_a_value_the_latest_unfinished_run_goes_on(folder, a):
     for number, name in enumerate(("older", "stopped", "patient", "latest")):
-        os.utime(folder / name / "last.pt", (number, number))
+        run = shutil.copytree(a, folder / name)
+        if name in ("older", "stopped"):
+            edit_state(run, config={"max_epoch": 2})  # as if it had been stopped after the first
+        if name == "patient":  # it gave up: no better in the second epoch
+            edit_state(run, config={"max_epoch": 9, "patience": 1}, progress={"epoch": 2, "best_epoch": 0})
+        os.utime(run / "last.pt", (number, number))
+    shutil.rmtree(a)
     assert resumed_options({"resume": "True"}, str(folder))["resume"] == str(folder / "stopped")
+
+
+def test_without_a_value_a_finished_run_says_so_and_may_go_on(folder, a):
+    shutil.copytree(a, folder / "b")
+    os.utime(a / "last.pt")  # the latest now
+    log = log_of(a)
+    told = run_here(resume=True, save_path=folder)
+    assert f"{a} has done its 1 epochs" in told and "max_epoch" in told
+    assert log_of(a) == log
+    told = run_here(resume=True, save_path=folder, max_epoch=2)
+    assert "changed since the run was saved: max_epoch 1 -> 2" in told and "epoch 2/2" in told
+    assert read_state(a / "last.pt")["progress"]["epoch"] == 2
+    assert read_state(folder / "b" / "last.pt")["progress"]["epoch"] == 1
+    # The same as if two epochs had been asked for in the beginning.
+    run_here(**options(folder, run="c"))
+    assert_same_run(a, folder / "c")
+
+
+# ------------------------------------------------------------------------------------------------ changed options
 
 
 def test_a_jump_of_the_learning_rate_is_said(folder):
     """Half a cosine, from the rate to 2 % of it, over one epoch is at its end here, over two in the middle."""
-    run(folder, **options(folder, run="a", max_epoch=1, lr_schedule="cosine"))
-    told = run(folder, resume=folder / "a", max_epoch=2)
+    run_here(**options(folder, run="a", max_epoch=1, lr_schedule="cosine"))
+    told = run_here(resume=folder / "a", max_epoch=2)
     first, second = ([r["lr"] for r in log_of(folder / "a") if r.get("epoch") == e and "lr" in r] for e in (0, 1))
     rates = [
         0.01 * (0.02 + 0.98 * (1 + math.cos(math.pi * min(1, len(first) / (epochs * len(second))))) / 2)
@@ -150,40 +180,35 @@ def test_a_jump_of_the_learning_rate_is_said(folder):
     assert line.format(*rates) in told and second[0] == pytest.approx(rates[1])
 
 
-def test_without_a_value_a_finished_run_says_so_and_may_go_on(folder):
-    run(folder, **options(folder, run="a", max_epoch=1))
-    run(folder, **options(folder, run="b", max_epoch=1))
-    os.utime(folder / "a" / "last.pt")  # the latest now
-    log = log_of(folder / "a")
-    told = run(folder, resume=True, save_path=folder)
-    assert f"{folder / 'a'} has done its 1 epochs" in told and "max_epoch" in told
-    assert log_of(folder / "a") == log
-    told = run(folder, resume=True, save_path=folder, max_epoch=2)
-    assert re.search(r"changed since the run was saved: max_epoch 1 -> 2$", told, re.M)
-    assert "epoch 2/2" in told and read_state(folder / "a" / "last.pt")["progress"]["epoch"] == 2
-    assert read_state(folder / "b" / "last.pt")["progress"]["epoch"] == 1
-    # The same as if two epochs had been asked for in the beginning.
-    run(folder, **options(folder, run="c"))
-    assert_same_run(folder / "a", folder / "c")
-
-
 def test_changed_options_count_and_are_said(folder):
-    run(folder, **options(folder, run="a", max_epoch=1))
-    told = run(folder, resume=folder / "a", lr=0.003, weight_decay=0.5, max_epoch=2)
-    assert "changed since the run was saved: max_epoch 1 -> 2, lr 0.01 -> 0.003, weight_decay 0.01 -> 0.5" in told
+    run_here(**options(folder, run="a", max_epoch=1, optimizer="sgd"))
+    told = run_here(resume=folder / "a", lr=0.003, weight_decay=0.5, momentum=0.25, max_epoch=2)
+    changes = "max_epoch 1 -> 2, lr 0.01 -> 0.003, momentum 0.9 -> 0.25, weight_decay 0.01 -> 0.5"
+    assert f"changed since the run was saved: {changes}" in told
     rates = {r["lr"] for r in log_of(folder / "a") if r["kind"] == "batch" and r["epoch"] == 1}
     assert rates <= {0.003, 0.0015}
     groups = read_state(folder / "a" / "last.pt")["optimizer"]["param_groups"]
     assert sorted(group["weight_decay"] for group in groups) == [0, 0.5]  # biases have none
-
-
-def test_the_optimizer_stays_and_its_options_may_change(folder):
-    run(folder, **options(folder, run="a", max_epoch=1, optimizer="sgd"))
-    told = run(folder, code=2, resume=folder / "a", max_epoch=2, optimizer="adam")
-    assert told.splitlines()[-1] == "error: --optimizer=adam: a run goes on with sgd, which it began with"
-    run(folder, resume=folder / "a", max_epoch=2, momentum=0.25)
-    groups = read_state(folder / "a" / "last.pt")["optimizer"]["param_groups"]
     assert [group["momentum"] for group in groups] == [0.25, 0.25]
+
+
+REFUSED = {  # option that a run cannot go on with: what is said
+    "optimizer=adam": "--optimizer=adam: a run goes on with adamw, which it began with",
+    "fast_dev_run=True": "--fast_dev_run: a run of its own: leave resume out",
+    "hidden=20": "{} was trained with another hidden",
+    "data_root={}/../other.jsonl": "{} was trained with another vocab",
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_what_a_run_cannot_go_on_with(folder, a, option):
+    corpus = (folder / "corpus.jsonl").read_text()
+    (folder / "other.jsonl").write_text(corpus.replace("忆", "憶"))  # as many characters, other ones
+    before = (a / "last.pt").read_bytes()
+    name, _, value = option.format(a).partition("=")
+    told = run_here(code=2, resume=a, **{"max_epoch": 2, name: value})
+    assert told.splitlines()[-1].startswith(f"error: {REFUSED[option].format(a)}")
+    assert (a / "last.pt").read_bytes() == before
 
 
 def test_an_epoch_ends_with_the_batches_it_began_with(folder):
@@ -195,35 +220,28 @@ def test_an_epoch_ends_with_the_batches_it_began_with(folder):
     progress = read_state(folder / "a" / "last.pt")["progress"]
     assert 0 < progress["batch"] < progress["batches"]
     before = (folder / "a" / "last.pt").read_bytes()
-    told = run(folder, code=2, resume=folder / "a", row_length=256)
+    told = run_here(code=2, resume=folder / "a", row_length=256)
     expected = rf"error: this epoch had {progress['batches']} batches and has \d+ now: go on with .*=1\), and change .*"
     assert re.fullmatch(expected, told.splitlines()[-1]), told
+    told = run_here(code=2, resume=folder / "a", seed=1)
+    expected = "error: --seed: can be changed between two epochs only: leave it out to the epoch's end"
+    assert told.splitlines()[-1] == expected
     assert (folder / "a" / "last.pt").read_bytes() == before
-    run(folder, resume=folder / "a", max_epoch=1)
-    run(folder, resume=folder / "a", max_epoch=2, row_length=256)
+    run_here(resume=folder / "a", max_epoch=1)
+    run_here(resume=folder / "a", max_epoch=2, row_length=256)
 
 
-def test_a_run_needs_the_model_it_began_with_no_more(folder):
+def test_a_run_needs_the_model_it_began_with_no_more(folder, a):
     """--init; for --load see test_task_poet.py."""
-    run(folder, **options(folder, run="first", max_epoch=1))
-    model = folder / "first" / "best.safetensors"
-    run(folder, **options(folder, run="second", max_epoch=1, init=model))
+    model = a / "best.safetensors"
+    run_here(**options(folder, run="second", max_epoch=1, init=model))
     model.unlink()
-    run(folder, resume=folder / "second", max_epoch=2)
-
-
-def test_a_trial_run_is_none_of_a_run(folder):
-    run(folder, **options(folder, run="a", max_epoch=1))
-    before = (folder / "a" / "last.pt").read_bytes()
-    told = run(folder, code=2, resume=folder / "a", max_epoch=2, fast_dev_run=True)
-    assert told.startswith("error: --fast_dev_run: a run of its own: leave resume out")
-    assert (folder / "a" / "last.pt").read_bytes() == before
+    run_here(resume=folder / "second", max_epoch=2)
 
 
 def test_the_best_figures_survive(folder):
     """A resumed run that gets no better still knows the best epoch and its figures."""
-    cfg = parse(PoetConfig, options(folder, run="a", max_epoch=1))
-    best = trainer.train(cfg)
+    best = trainer.train(parse(PoetConfig, options(folder, run="a", max_epoch=1)))
     assert best["bits_per_char"] > 0 and set(best) == {"loss", "bits_per_char", "perplexity"}
     again = resumed_options({"resume": str(folder / "a"), "max_epoch": 2, "lr": 30}, "")  # ruins the network
     assert trainer.train(parse(PoetConfig, again)) == best
@@ -233,24 +251,11 @@ def test_the_best_figures_survive(folder):
     assert read_state(folder / "a" / "last.pt")["progress"]["lr_factor"] == 0.5
 
 
-def test_only_the_same_network_and_data_go_on(folder):
-    run(folder, **options(folder, run="a", max_epoch=1))
-    told = run(folder, code=2, resume=folder / "a", hidden=20, max_epoch=2)
-    assert told.splitlines()[-1].startswith(f"error: {folder / 'a'} was trained with another hidden")
-    before = (folder / "a" / "last.pt").read_bytes()
-    corpus = (folder / "corpus.jsonl").read_text().replace("忆", "憶")  # as many characters, other ones
-    (folder / "corpus.jsonl").write_text(corpus)
-    told = run(folder, code=2, resume=folder / "a", max_epoch=2)
-    assert "was trained with another vocab" in told.splitlines()[-1]
-    assert (folder / "a" / "last.pt").read_bytes() == before
-
-
-def test_a_damaged_state_is_one_line(folder):
-    run(folder, **options(folder, run="a", max_epoch=0))
-    path = folder / "a" / "last.pt"
+def test_a_damaged_state_is_one_line(folder, a):
+    path = a / "last.pt"
     for content in (path.read_bytes()[:1000], b"", b"hello"):
         path.write_bytes(content)
-        told = run(folder, code=2, resume=folder / "a")
+        told = run_here(code=2, resume=a)
         assert told.startswith(f"error: {path} is not a training state, or is damaged") and told.count("\n") == 1
     torch.save({"version": 99}, path)
     with pytest.raises(UserError, match="of version 99"):
