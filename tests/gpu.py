@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,12 +39,11 @@ def Fire(commands, command, name):
 
 def stand_in() -> None:
     """Modules in place of those that are not installed, for this process and those that it starts."""
-    for name, inside in (("torchnet", {"meter": METER}), ("fire", {})):
+    for name, files in {"torchnet": {"__init__": "", "meter": METER}, "fire": {"__init__": FIRE}}.items():
         if importlib.util.find_spec(name) is None:
             (STAND_INS / name).mkdir()
-            (STAND_INS / name / "__init__.py").write_text(FIRE if name == "fire" else "")
-            for module, text in inside.items():
-                (STAND_INS / name / f"{module}.py").write_text(text)
+            for file, text in files.items():
+                (STAND_INS / name / f"{file}.py").write_text(text)
     sys.path.insert(0, str(STAND_INS))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(STAND_INS), os.environ.get("PYTHONPATH", "")])
 
@@ -208,19 +206,7 @@ def classifying(folder: Path) -> str:
     return f"off by {off:.1e}"
 
 
-CHECKS: tuple[Callable[[Path], str], ...] = (
-    precisions,
-    lstm,
-    scaler,
-    deterministic,
-    by_number,
-    processes,
-    sync_bn,
-    pinned,
-    memory,
-    painting,
-    classifying,
-)
+CHECKS = (precisions, lstm, scaler, deterministic, by_number, processes, sync_bn, pinned, memory, painting, classifying)
 
 
 def main() -> int:

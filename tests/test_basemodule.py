@@ -1,5 +1,6 @@
 """models/basemodule.py: what is saved comes back without any config, foreign files load, bad files are one line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,21 +56,19 @@ def test_half_precision_file_is_half_as_large_and_loads_as_float32(tmp_path):
     torch.testing.assert_close(again.conv.weight, model.conv.weight, atol=1e-3, rtol=1e-3)
 
 
-def wrapped(state: dict) -> dict[str, object]:
-    return {
-        "plain": state,
-        "DataParallel": {f"module.{k}": v for k, v in state.items()},
-        "nested": {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 7},
-        "under model": {"model": state, "optimizer": {"lr": 0.1}},
-        "old InstanceNorm": {**state, "norm.running_mean": torch.zeros(4), "norm.running_var": torch.ones(4)},
-    }
+FOREIGN = {
+    "plain": lambda state: state,
+    "DataParallel": lambda state: {f"module.{k}": v for k, v in state.items()},
+    "nested": lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 7},
+    "under model": lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+    "old InstanceNorm": lambda state: {**state, "norm.running_mean": torch.zeros(4), "norm.running_var": torch.ones(4)},
+}
 
 
-@pytest.mark.parametrize("kind", ["plain", "DataParallel", "nested", "under model", "old InstanceNorm"])
-def test_foreign_state_dicts(tmp_path, kind):
-    source = Tiny()
-    torch.save(wrapped(source.state_dict())[kind], tmp_path / "w.pth")
-    target = Tiny()
+@pytest.mark.parametrize("wrap", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_state_dicts(tmp_path, wrap):
+    source, target = Tiny(), Tiny()
+    torch.save(wrap(source.state_dict()), tmp_path / "w.pth")
     assert target.load_weights(tmp_path / "w.pth") == []
     assert same(source, target)
 
@@ -95,24 +94,23 @@ def test_partial_load_lists_what_was_left_out():
         Tiny(width=4).load_weights(state)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("own", [True, False])
-def test_weights_that_are_not_finite_are_refused(tmp_path, capsys, own, bad):
+@pytest.mark.parametrize("name", ["sea.safetensors", "sea.pth"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, capsys, name):
     model = StyleNetworks({"sea": {"channels": (4, 8, 8), "blocks": 1}})
-    model["sea"].res1.conv2.conv2d.weight.data[1, 2, 0, 0] = bad
-    path = tmp_path / ("sea.safetensors" if own else "sea.pth")
-    if own:
-        model.save(path)
-    else:
+    path, photo = tmp_path / name, tmp_path / "a.png"
+    model["sea"].res1.conv2.conv2d.weight.data[1, 2, 0, 0] = float("nan")
+    if name == "sea.pth":
         torch.save(model["sea"].state_dict(), path)
-    photo = tmp_path / "photo.png"
+    else:
+        model.save(path)
     Image.new("RGB", (32, 32), "red").save(photo)
     assert main.main(["stylize", str(photo), f"--load={path}"]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and str(path) in err and "res1.conv2.conv2d.weight are not finite" in err
     assert list(tmp_path.glob("*.png")) == [photo]
-    with pytest.raises(UserError, match="conv.weight are not finite"):
-        Tiny().load_weights({**Tiny().state_dict(), "conv.weight": torch.full((4, 1, 3, 3), bad)})
+    for bad in (float("inf"), -float("inf")):
+        with pytest.raises(UserError, match="conv.weight are not finite"):
+            Tiny().load_weights({**Tiny().state_dict(), "conv.weight": torch.full((4, 1, 3, 3), bad)})
 
 
 def test_wrong_class(tmp_path):
@@ -156,14 +154,14 @@ def test_missing_and_foreign_files(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: {"model": model, "epoch": 3}])
-def test_a_whole_model_is_told_from_a_broken_file(tmp_path, zipped, wrap):
-    torch.save(wrap(Tiny()), tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError) as error:
-        Tiny().load_weights(tmp_path / "whole.pth")
-    assert str(error.value) == (
+def test_a_whole_model_is_told_from_a_broken_file(tmp_path, zipped):
+    told = (
         f"{tmp_path}/whole.pth holds a whole Python object, not weights alone: save model.state_dict() with torch.save"
     )
+    for whole in (Tiny(), {"model": Tiny(), "epoch": 3}):
+        torch.save(whole, tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(UserError, match=f"^{re.escape(told)}$"):
+            Tiny().load_weights(tmp_path / "whole.pth")
 
 
 def test_the_average_of_files(tmp_path, capsys):
@@ -186,7 +184,6 @@ def test_the_average_of_files(tmp_path, capsys):
     for arguments, told in [
         ([files[0]], "average needs two model files"),
         ([*files, "--shares=1,2", f"--out={out}"], "expected a number for each of the 3 files"),
-        ([*files[:2], "--out=x.bin"], "must end in .safetensors"),
         ([files[0], str(tmp_path / "other.safetensors"), f"--out={out}"], "hold different networks"),
     ]:
         assert main.main(["average", *arguments]) == 2

@@ -1,7 +1,6 @@
 """What the machine cannot do is found out, and told in one line, before anything starts: precision, cores, memory."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,25 +15,31 @@ from models import BACKBONES
 from models.transformer_net import StyleNetworks, TransformerNet
 from options import parse
 from tasks import make_task
+from tests.servers import ROOT
 from tests.training import Process, arguments, options, write_corpus
 from training.devices import Devices, check_batch, find_devices, sample_memory, trial_step, try_step
 from utils import hardware
 from utils.errors import UserError
 from utils.images import save_image
 
-ROOT = Path(__file__).parents[1]
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}  # a CPU of that kind, whatever this one is
 
 
 def tiny(task: str, **more):
     """A task with a small network on the embedded data."""
-    small = {
-        "poet": {"hidden": 16, "embed": 12, "attention": 12},
-        "style": {"width": 0.2, "loss_network": "classifier"},
-    }
-    small |= {"dogcat": {"backbone": "mobilenet_v2", "pretrained": "none"}}
-    cls = {"poet": PoetConfig, "style": StyleConfig, "dogcat": DogCatConfig}[task]
-    return make_task(parse(cls, {"task": task, "use_gpu": False, "precision": "fp32", **small[task], **more}))
+    cls, small = {
+        "poet": (PoetConfig, {"hidden": 16, "embed": 12, "attention": 12}),
+        "style": (StyleConfig, {"width": 0.2, "loss_network": "classifier"}),
+        "dogcat": (DogCatConfig, {"backbone": "mobilenet_v2", "pretrained": "none"}),
+    }[task]
+    return make_task(parse(cls, {"task": task, "use_gpu": False, "precision": "fp32", **small, **more}))
+
+
+@pytest.fixture(scope="module", params=["poet row_length", "style image_size", "dogcat image_size"])
+def task(request):
+    """A tiny task whose samples have a size of 100."""
+    name, size = request.param.split()
+    return tiny(name, **{size: 100})
 
 
 def cli(capfd, *words: str) -> tuple[int, str]:
@@ -106,10 +111,8 @@ def test_the_painter_is_tried_as_it_paints(monkeypatch):
     assert painting_precision("auto", model) == ("fp32", "this CPU cannot compute the network in bf16")
 
 
-@pytest.mark.parametrize("name", ["poet", "style", "dogcat"])
-def test_a_trial_changes_nothing(name):
+def test_a_trial_changes_nothing(task):
     """Neither weights and running statistics, nor gradients, nor what is drawn next."""
-    task = tiny(name)
     before, random = {k: v.clone() for k, v in task.model.state_dict().items()}, torch.get_rng_state()
     assert trial_step(task, "fp32", "cpu").memory > 0
     assert all(torch.equal(before[k], v) for k, v in task.model.state_dict().items())
@@ -132,16 +135,12 @@ def test_a_trial_judges_one_batch_and_leaves_nothing(name, samples, capsys, monk
 # ---------------------------------------------------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize("name", ["poet", "style", "dogcat"])
-def test_the_memory_of_a_sample_follows_from_small_ones(name):
-    task = tiny(name)
+def test_the_memory_of_a_sample_follows_from_small_ones(task):
     found = sample_memory(task, 224, "fp32", trial_step(task, "fp32", "cpu").memory)
     assert found == pytest.approx(trial_step(task, "fp32", "cpu", 224).memory, rel=0.1)
 
 
-@pytest.mark.parametrize("name, size", [("poet", "row_length"), ("style", "image_size"), ("dogcat", "image_size")])
-def test_a_batch_that_cannot_fit_is_refused(name, size, monkeypatch):
-    task = tiny(name, batch_size=10**6, **{size: 100})
+def test_a_batch_that_cannot_fit_is_refused(task, monkeypatch):
     trial = trial_step(task, "fp32", "cpu")
     samples, one = task.train_size, sample_memory(task, 100, "fp32", trial.memory)
     fixed = 16 * task.model.parameter_count()
@@ -150,9 +149,8 @@ def test_a_batch_that_cannot_fit_is_refused(name, size, monkeypatch):
     share = 1.1
     check_batch(task, 10**6, Devices("cpu", [0], False, 1), "fp32", trial)  # never more samples than there are
     share = 0.9
-    with pytest.raises(
-        UserError, match=rf"^batch_size=1000000: a step with {size}=100 needs some .* GB of memory, and "
-    ):
+    needs = rf"^batch_size=1000000: a step with {task.size_option}=100 needs some .* GB of memory, and "
+    with pytest.raises(UserError, match=needs):
         check_batch(task, 10**6, Devices("cpu", [0], False, 1), "fp32", trial)
     with pytest.raises(UserError, match="are free: a sample takes"):
         check_batch(task, 10**6, Devices("cpu", [0, 1], False, 1), "fp32", trial)
