@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 import config
 from data.verse import STDIN
 from options import TRUTH, Options, find_inputs, is_for, is_missing, known_name, option_names, shipped
 from options import parse as parse_options
 from utils.errors import UserError, did_you_mean
-from utils.text import short
+from utils.text import say, short, write
 
 Option = str | bool  # as written; True where an option has no value: --json
 FEW = 16  # poems that are shown when all are written, the best first
@@ -44,25 +44,11 @@ class Incomplete(Exception):
     """Some of what was asked for could not be done, and each is named already: exit code 1."""
 
 
-def write(text: str, file: TextIO | None = None) -> None:
-    """A line above the progress bar, if there is one; in one piece, for several processes may share the output."""
-    from tqdm import tqdm
-
-    file = file or sys.stdout
-    tqdm.write(f"{text}\n", file=file, end="")
-    file.flush()
-
-
-def say(text: str) -> None:
-    """A line on stderr."""
-    print(text, file=sys.stderr)
-
-
 class Remarks(logging.Handler):
     """Writes what the project remarks (shihua.py) to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        write(record.getMessage(), sys.stderr)
+        say(record.getMessage())
 
 
 def print_facts(facts: dict[str, Any], as_json: bool) -> None:
@@ -81,7 +67,7 @@ def print_results(results: Iterable[Any], as_json: bool, done: str) -> None:
     for result in results:
         count, bad = count + 1, bad + bool(result.error)
         for remark in filter(None, (result.error and f"error: {result.error}", result.note)):
-            write(remark, sys.stderr)
+            say(remark)
         if as_json:
             write(json.dumps(result.as_dict(), ensure_ascii=False))
         elif not result.error:
@@ -103,7 +89,7 @@ def print_poems(poems: Iterable[Any], cfg: config.GenerateConfig) -> None:
     for poem in tqdm(poems, "writing", cfg.n, leave=False, unit="poem", disable=None if cfg.n > FEW else True):
         for remark in poem.remarks:
             if not (cfg.json or remark in said):
-                write(remark, sys.stderr)
+                say(remark)
                 said.add(remark)
         write("\n" * bool(written and not cfg.json) + _poem_text(poem, cfg))
         written.append((poem.seed, poem.rating))
@@ -256,16 +242,15 @@ def help_text(commands: dict[str, Callable], listed: dict[str, Callable], comman
 
 def options_text(cls: type[Options], listed: dict[str, Callable], command: str) -> str:
     """The options that `cls` adds to its base, or gives another default; of a command those that it has a use for."""
-    not_of_training = not issubclass(cls, config.DefaultConfig)
-    all_of_them = not command or not_of_training
+    of_tasks = command and issubclass(cls, config.DefaultConfig)
     inherited = {(f.name, f.default) for f in dataclasses.fields(cls.__mro__[1])}
     lines = [cls.__doc__]
     for f in dataclasses.fields(cls):
-        if (f.name, f.default) not in inherited and (all_of_them or is_for(f.name, command)):
+        if (f.name, f.default) not in inherited and not (of_tasks and not is_for(f.name, command)):
             default = "" if f.default == "" else f"={f.default}"
             choices = ", ".join(filter(None, f.metadata["choices"]))
             lines.append(f"  {'--' + f.name + default:24} {f.metadata['help']}{choices and f' ({choices})'}")
-            names = [name.replace(" ", "\u00a0") for name in listed.get(f.name, list)()] if not_of_training else []
+            names = [name.replace(" ", "\u00a0") for name in listed.get(f.name, list)()]
             wrapped = textwrap.wrap("   ".join(names), 70)  # both names of a style in one line
             lines += [" " * 27 + line.replace("\u00a0", " ") for line in wrapped]
     return "\n".join(lines)

@@ -7,20 +7,8 @@ from typing import Any
 
 from PIL import Image
 
-from board.windows import (
-    LARGE,
-    SMALL,
-    Gradients,
-    Histograms,
-    Lines,
-    Message,
-    Texts,
-    curves,
-    matrix,
-    picture,
-    spaced,
-    table,
-)
+from board import windows
+from board.windows import LARGE, SMALL, Gradients, Histograms, Lines, Message, Texts, spaced
 from utils.images import open_image
 
 ORDER = ("text", "image", "matrix", "curve", "lines", "gradients", "run", "histograms")  # of the windows on the page
@@ -78,7 +66,7 @@ class Board:
                     self._plot(name, record["step"], value, record["split"])
         elif kind in ("config", "final"):
             self._max_epoch = record["config"].get("max_epoch", 0)
-            self._replace("run", "run", partial(table, record.get("figures", {}), record["config"]))
+            self._replace("run", "run", partial(windows.table, record.get("figures", {}), record["config"]))
         elif kind == "gradients":
             self._add("gradients", "gradients", Gradients(), self._heading(record), record["step"], record["layers"])
         elif kind == "histogram":
@@ -92,12 +80,12 @@ class Board:
         if kind == "text":
             self._add(key, kind, Texts(name), heading, record["text"])
         elif kind == "matrix":
-            self._replace(key, kind, matrix(f"{name}, {heading}", record["rows"], record["labels"]))
+            self._replace(key, kind, windows.matrix(f"{name}, {heading}", record["rows"], record["labels"]))
         elif kind == "curve":
-            self._replace(key, kind, curves(f"{name}, {heading}", record["lines"], record["axes"]))
+            self._replace(key, kind, windows.curves(f"{name}, {heading}", record["lines"], record["axes"]))
         else:
             image = recorded_image(self._folder, record["path"])
-            self._replace(key, kind, partial(picture, name, heading, record.get("caption", ""), image))
+            self._replace(key, kind, partial(windows.picture, name, heading, record.get("caption", ""), image))
 
     def _plot(self, name: str, x: float, y: float, legend: str) -> None:
         """One more point of a curve. data_time and model_time share a window, and so do train and val of a metric."""

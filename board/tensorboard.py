@@ -46,10 +46,8 @@ class TensorBoard:
                     for name, value in zip(("min", "mean", "max"), values, strict=True):
                         write.add_scalar(f"gradient {name}/{layer}", float(value), step)
             case "matrix":
-                rows = [
-                    ["", *record["labels"]],
-                    *([a, *b] for a, b in zip(record["labels"], record["rows"], strict=True)),
-                ]
+                labels = record["labels"]
+                rows = [["", *labels], *([a, *b] for a, b in zip(labels, record["rows"], strict=True))]
                 lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
                 write.add_text(name, "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]), step)
             case "curve":
@@ -66,17 +64,10 @@ class TensorBoard:
 
     def _histogram(self, name: str, counts: list[int], edges: list[float], step: int) -> None:
         middles = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
-        self.writer.add_histogram_raw(
-            name,
-            min=edges[0],
-            max=edges[-1],
-            num=sum(counts),
-            sum=float(np.dot(counts, middles)),
-            sum_squares=float(np.dot(counts, np.square(middles))),
-            bucket_limits=edges[1:],
-            bucket_counts=counts,
-            global_step=step,
-        )
+        sums = {"sum": float(np.dot(counts, middles)), "sum_squares": float(np.dot(counts, np.square(middles)))}
+        sums |= {"min": edges[0], "max": edges[-1], "num": sum(counts)}
+        buckets = {"bucket_limits": edges[1:], "bucket_counts": counts}
+        self.writer.add_histogram_raw(name, **sums, **buckets, global_step=step)
 
 
 def _draw_lines(lines: dict[str, Any], x_label: str, y_label: str) -> "Figure":

@@ -194,25 +194,12 @@ class Gradients:
         known = [value for row in rows for value in row if value is not None] or [0.0]
         steps = [f"{step}" for step, _ in self._columns]
         data = {"type": "heatmap", "x": steps, "y": [_plot_text(_short(name)) for name in blocks], "z": rows}
-        data |= {
-            "zmin": math.floor(min(known)),
-            "zmax": math.floor(max(known)) + 1,
-            "colorscale": "Viridis",
-            "xgap": 1,
-            "ygap": 1,
-        }
-        data |= {"colorbar": {"tickprefix": "1e", "dtick": 1, "thickness": 12}}
+        data |= {"zmin": math.floor(min(known)), "zmax": math.floor(max(known)) + 1, "colorscale": "Viridis"}
+        data |= {"xgap": 1, "ygap": 1, "colorbar": {"tickprefix": "1e", "dtick": 1, "thickness": 12}}
         data |= {"hovertemplate": "%{y}, step %{x}: 1e%{z:.1f}<extra></extra>"}
-        layout = {
-            "xaxis": {"title": "step", "type": "category", "nticks": 12},
-            "yaxis": {
-                "type": "category",
-                "autorange": "reversed",
-                "automargin": True,
-                "dtick": 1,
-                "tickfont": {"size": 10},
-            },
-        }
+        layout = {"xaxis": {"title": "step", "type": "category", "nticks": 12}}
+        layout["yaxis"] = {"type": "category", "autorange": "reversed", "automargin": True, "dtick": 1}
+        layout["yaxis"]["tickfont"] = {"size": 10}
         return _plot(f"largest gradient, {self._heading}", (LARGE, 100 + 16 * len(rows)), [data], layout)
 
 
@@ -272,10 +259,8 @@ def _log10(value: float) -> float | None:
     return math.log10(value) if 0 < value < math.inf else None
 
 
-def _trace(
-    name: str, x: list[Any], y: list[Any], color: str, mode: str = "lines", symbol: str = "circle", size: int = 5
-) -> Message:
-    marker = {"color": color, "size": size, "symbol": symbol, "line": {}}  # visdom's smoothing wants a marker's line
+def _trace(name: str, x: list[Any], y: list[Any], color: str, mode: str = "lines") -> Message:
+    marker = {"color": color, "size": 5, "symbol": "circle", "line": {}}  # visdom's smoothing wants a marker's line
     content = {"type": "scatter", "name": _plot_text(_short(name)), "x": x, "y": y, "mode": mode}
     return {**content, "line": {"color": color, "width": 1.5}, "marker": marker}
 

@@ -132,9 +132,7 @@ def rank_and_world() -> tuple[int, int]:
 
     Raises UserError if the two make no sense.
     """
-    given = [
-        os.environ.get(name, default) for name, default in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK"), "010", strict=True)
-    ]
+    given = [os.environ.get(name, alone) for name, alone in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))]
     if not all(text.isdecimal() for text in given) or int(given[0]) >= int(given[1]):
         raise UserError(f"RANK={given[0]} of WORLD_SIZE={given[1]}: start by torchrun, or unset these variables")
     rank, world, local = map(int, given)

@@ -2,16 +2,23 @@
 
 import math
 import sys
+from typing import TextIO
 
 from utils.errors import UserError
 
 
-def say(text: str) -> None:
-    """A line on stderr, above the progress bar, if there is one."""
+def write(text: str, file: TextIO | None = None) -> None:
+    """A line above the progress bar, if there is one; in one piece, for several processes may share the output."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
+    file = file or sys.stdout
+    tqdm.write(f"{text}\n", file=file, end="")
+    file.flush()
+
+
+def say(text: str) -> None:
+    """The same on stderr."""
+    write(text, sys.stderr)
 
 
 def short(value: float, digits: int = 3) -> str:
