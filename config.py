@@ -127,6 +127,7 @@ class StyleConfig(DefaultConfig):
     blocks: int = option(4, "residual blocks", minimum=1)
     content_weight: float = option(1.0, "weight of the content loss")
     style_weight: str = option("4", "weight of the style loss, also of single styles: 4,ink:1.5")
+    calm_share: str = option("0.6", "share of calm places in the style loss, also of single styles: 0.6,ink:0")
     tv_weight: float = option(1.0, "weight of the total variation loss: larger, smoother")
     temporal_weight: float = option(0.0, "weight of the difference between paintings of a shifted, noisy photograph")
     lpips: str = option("", "val, test: LPIPS's linear weights for SqueezeNet; empty: no LPIPS", reads=WEIGHTS)

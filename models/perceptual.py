@@ -56,7 +56,8 @@ class PerceptualLoss(nn.Module):
     def _of_style(self, image: Tensor) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
         """The statistics of a style picture, and the mean square of its content features."""
         features = self._features(image)
-        return self._statistics(features), features[self.content_layer].square().mean()
+        statistics = {layer: mean_and_covariance(features[layer]) for layer in (*self.fine, *self.coarse)}
+        return statistics, features[self.content_layer].square().mean()
 
     def _features(self, picture: Tensor) -> dict[str, Tensor]:
         """The style layers of (B, 3, H, W), and the content layer."""
@@ -66,33 +67,41 @@ class PerceptualLoss(nn.Module):
             name: coarse[name] for name in (self.content_layer, *self.coarse)
         }
 
-    def _statistics(self, features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        return {layer: mean_and_covariance(features[layer]) for layer in (*self.fine, *self.coarse)}
+    def _style_loss(self, features: dict[str, Tensor], style: Tensor, places: Tensor | None = None) -> Tensor:
+        """The mean over the layers of the relative distances of means and covariances: (B)."""
+        total = 0
+        for layer in (*self.fine, *self.coarse):
+            mean, covariance = mean_and_covariance(features[layer], places)
+            means, covariances = getattr(self, f"mean_{layer}")[style], getattr(self, f"covariance_{layer}")[style]
+            total = total + relative_distance(mean, means) + relative_distance(covariance, covariances)
+        return total / (len(self.fine) + len(self.coarse))
 
     @torch.no_grad()
     def content(self, photo: Tensor) -> Tensor:
         """What the content loss compares with: the features (B, C, H', W') of photographs (B, 3, H, W) in 0..1."""
         return self.features(reduced(photo, 2), last=self.content_layer)[self.content_layer]
 
-    def forward(self, picture: Tensor, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+    def forward(self, picture: Tensor, content: Tensor, style: Tensor, calm: Tensor | None = None) -> dict[str, Tensor]:
         """picture (B, 3, H, W), its photographs' `content`, numbers of style pictures (B) -> {"content", "style"}: (B).
 
         content: mean square of the difference of the features (Gatys et al. 2016, equation 1), in units of the
         photograph's, or of the floor if that is larger. style: mean over the layers of the squared distance of the
         covariances, in units of the style picture's, plus that of the means, in units of theirs. Content is about 1 for
         an empty picture, style about 2; both are 0 for a perfect one.
+
+        With the calm places (B, 1, H, W) of the photographs, 1 there and 0 elsewhere, also "calm": the style loss of
+        these places alone. Over the whole picture busy places make up for skies without a stroke.
         """
         features = self._features(picture)
         check_shape(content, features[self.content_layer].shape, "content")
         check_shape(style, (len(picture),), "style")
         difference = features[self.content_layer].float() - content.float()
         unit = content.float().square().mean((1, 2, 3)).clamp(min=self.content_floor)  # (B)
-        content_loss = difference.square().mean((1, 2, 3)) / unit  # (B)
-        style_loss = 0
-        for layer, (mean, covariance) in self._statistics(features).items():
-            means, covariances = getattr(self, f"mean_{layer}")[style], getattr(self, f"covariance_{layer}")[style]
-            style_loss = style_loss + relative_distance(mean, means) + relative_distance(covariance, covariances)
-        return {"content": content_loss, "style": style_loss / (len(self.fine) + len(self.coarse))}
+        losses = {"content": difference.square().mean((1, 2, 3)) / unit, "style": self._style_loss(features, style)}
+        if calm is not None:
+            check_shape(calm, (len(picture), 1, *picture.shape[2:]), "calm")
+            losses["calm"] = self._style_loss(features, style, calm)
+        return losses
 
     @torch.no_grad()
     def covariance_distance(self, picture: Tensor, style: Tensor, factor: int = 1) -> Tensor:
@@ -118,9 +127,20 @@ def relative_distance(value: Tensor, target: Tensor) -> Tensor:
     return (value - target).square().flatten(1).sum(1) / target.square().flatten(1).sum(1)
 
 
-def mean_and_covariance(features: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, C, H, W) features -> (B, C) and (B, C, C), over all places; always float32."""
-    return MeanAndCovariance.apply(features)
+def mean_and_covariance(features: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(B, C, H, W) features -> (B, C) and (B, C, C), over all places; always float32.
+
+    With places (B, 1, H', W'), reduced to the size of the features, each counts as much as they say.
+    """
+    if places is None:
+        return MeanAndCovariance.apply(features)
+    weights = F.adaptive_avg_pool2d(places.float(), features.shape[2:]).flatten(2).mT  # (B, H*W, 1)
+    weights = weights / weights.sum(1, keepdim=True)
+    with torch.autocast(features.device.type, enabled=False):
+        x = _pixels(features).float()  # (B, H*W, C)
+        weighted = x * weights
+        mean = weighted.sum(1)  # (B, C)
+        return mean, weighted.mT @ x - mean[:, :, None] * mean[:, None, :]
 
 
 class MeanAndCovariance(torch.autograd.Function):

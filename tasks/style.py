@@ -48,7 +48,7 @@ class StyleTask(Task):
     """
 
     command = "stylize photo.jpg"
-    monitors = {"loss": "min", "content": "min", "style": "min"}
+    monitors = {"loss": "min", "content": "min", "style": "min", "calm": "min"}
     size_option = "image_size"
     in_parts = True  # each style has a network of its own
     collate = staticmethod(collate)
@@ -66,6 +66,9 @@ class StyleTask(Task):
             frozen = ",".join(filter(None, dict.fromkeys(patterns)))
             self.cfg = dataclasses.replace(self.cfg, styles=",".join(self.styles), freeze=frozen)
         self.style_weights = torch.tensor(by_style("style_weight", cfg.style_weight, self.model.styles, self.styles))
+        self.calm_shares = torch.tensor(by_style("calm_share", cfg.calm_share, self.model.styles, self.styles))
+        if not ((self.calm_shares >= 0) & (self.calm_shares <= 1)).all():
+            raise UserError("must lie between 0 and 1", calm_share=cfg.calm_share)
         by_style("grade", cfg.grade, self.model.styles)
         if cfg.style_size > STORED_SIDE and cfg.load and not cfg.style_image:
             stored = f"{cfg.load} holds its styles' pictures at {STORED_SIDE} pixels"
@@ -114,7 +117,7 @@ class StyleTask(Task):
     def to(self, device: str | torch.device) -> None:
         super().to(device)
         self.loss.to(device)
-        self.style_weights = self.style_weights.to(device)
+        self.style_weights, self.calm_shares = self.style_weights.to(device), self.calm_shares.to(device)
 
     @cached_property
     def train_set(self) -> PhotoDataset:
@@ -155,8 +158,10 @@ class StyleTask(Task):
         output = model(photos, numbers)
         painting = output["image"]  # (B * E, 3, H, W)
         content = self.loss.content(photo).repeat_interleave(each, 0)
-        losses = self.loss(painting, content, styles)  # (B * E) each
-        loss = (cfg.content_weight * losses["content"] + self.style_weights[styles] * losses["style"]).mean()
+        calm = torch.stack([calm_places(one)[None] for one in photos.split(1)])  # (B * E, 1, H, W)
+        losses = self.loss(painting, content, styles, calm)  # (B * E) each
+        style = torch.lerp(losses["style"], losses["calm"], self.calm_shares[styles])
+        loss = (cfg.content_weight * losses["content"] + self.style_weights[styles] * style).mean()
         metrics = {name: value.mean() for name, value in losses.items()}
         metrics = {"loss": loss, **metrics, "tv": total_variation(painting).mean()}
         objective = loss + cfg.tv_weight * metrics["tv"]

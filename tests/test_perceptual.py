@@ -58,6 +58,15 @@ def test_mean_and_covariance_and_their_gradient_are_torchs(layout):
     torch.testing.assert_close(ours, theirs)
 
 
+def test_mean_and_covariance_of_some_places_are_those_of_their_pixels():
+    x, places = random(2, 5, 4, 6), random(2, 1, 4, 6, seed=1) < 0.4
+    for one, mean, covariance, there in zip(x, *mean_and_covariance(x, places), places[:, 0], strict=True):
+        pixels = one[:, there]  # (C, P)
+        torch.testing.assert_close((mean, covariance), (pixels.mean(1), pixels.cov(correction=0)))
+    even = torch.ones(2, 1, 8, 12)  # of a picture of twice the size
+    torch.testing.assert_close(mean_and_covariance(x, even), mean_and_covariance(x))
+
+
 def test_covariances_of_half_precision_are_summed_in_float32():
     x = (300 * random(1, 4, 32, 32)).half().requires_grad_()  # squares of 9e4: more than float16 can hold
     with torch.autocast("cpu", torch.bfloat16):
@@ -111,6 +120,19 @@ def test_perfect_pictures_cost_nothing(loss):
         content = loss.content(style)
         costs = [loss(style, content, torch.tensor([other]))["style"].item() for other in range(3)]
         assert costs[number] < 1e-10 and min(costs[:number] + costs[number + 1 :]) > 1e-3
+
+
+@torch.no_grad()
+def test_what_busy_places_look_like_is_nothing_to_the_calm_ones(loss):
+    """A half that is the style itself costs nothing there, whatever the other half is; without calm places no word."""
+    style, numbers = styles()[2], torch.tensor([2])
+    picture = torch.cat([style, style[..., :32], random(1, 3, 64, 64, seed=4)], 3)
+    left = torch.zeros(1, 1, 64, 160)
+    left[..., :64] = 1
+    content = loss.content(picture)
+    whole, calm, busy = (loss(picture, content, numbers, places) for places in (None, left, 1 - left))
+    assert set(whole) == {"content", "style"} and calm["style"] == whole["style"]
+    assert calm["calm"] < 0.1 * min(whole["style"], busy["calm"])
 
 
 @torch.no_grad()
