@@ -19,8 +19,11 @@ def measure(
     network: TransformerNet, loss: PerceptualLoss, photo: Tensor, painting: Tensor, style: int, picture: Tensor
 ) -> dict[str, float]:
     """The metrics of a painting of a photograph, both (1, 3, H, W), beside the picture of its style, one of loss's."""
-    by_size = strokes(painting, calm_places(photo), picture)
-    metrics = {f"strokes_{a}_{b}": value for (a, b), value in zip(BANDS, by_size, strict=True)}
+    calm = calm_places(photo)
+    metrics = {}
+    for name, places in (("strokes", calm), ("everywhere", torch.ones_like(calm))):  # ink leaves calm places bare
+        by_size = strokes(painting, places, picture)
+        metrics |= {f"{name}_{a}_{b}": value for (a, b), value in zip(BANDS, by_size, strict=True)}
     number = torch.tensor([style], device=photo.device)
     metrics["likeness"] = likeness(painting, photo)
     metrics["content"] = loss(painting, loss.content(photo), number)["content"].item()

@@ -176,13 +176,18 @@ def directly(given: dict[str, str], files: tuple[Path, Path], style: int, steps:
         best = losses(seen(optimize(photo, loss, style, steps, (2.0, 3.0, 0.5))), photo)
         part = (..., slice(2, None), slice(2, None))  # the film moves by two pixels
         again = model(photo[part])["image"].clamp(0, 1)
-        by_size = zip(BANDS, strokes(painting, calm_places(photo), image), strict=True)
+        calm = calm_places(photo)
+        by_size = {
+            f"{where}_{a}_{b}": value
+            for where, places in (("strokes", calm), ("everywhere", calm | ~calm))
+            for (a, b), value in zip(BANDS, strokes(painting, places, image), strict=True)
+        }
         figures.append(
             {
                 "content": content, "loss": 2 * content + 3 * painted, "optimized": 2 * best[0] + 3 * best[1],
                 "lpips": plain_lpips(*files, painting[0], photo[0]), "likeness": likeness(painting, photo),
                 "flicker": 255 * (again - painting[part]).abs().mean().item(),
-                **{f"strokes_{a}_{b}": value for (a, b), value in by_size},
+                **by_size,
                 **{f"covariance_{n}": loss.covariance_distance(painting, image, n).item() for n in (1, 2, 4)},
                 "largest": largest_normalised(model, photo),
             }
@@ -221,7 +226,8 @@ def test_report_is_the_same_each_time_and_leaves_out_what_was_not_asked_for(give
     torch.manual_seed(4)
     assert task.evaluate("test") == first
     assert first["photos"] == 1 and first["split"] == "test"
-    names = [f"strokes_{a}_{b}" for a, b in BANDS] + [f"covariance_{factor}" for factor in (1, 2, 4)]
+    names = [f"{where}_{a}_{b}" for where in ("strokes", "everywhere") for a, b in BANDS]
+    names += [f"covariance_{factor}" for factor in (1, 2, 4)]
     names += ["likeness", "content", "largest", "flicker", "flicker_to_strokes", "same_texture"]
     assert set(first) == {"data", "split", "photos", "broken"} | {
         f"{s}_{n}" for s in ("night", "wave", "mean") for n in names
