@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from infer.painting.animation import Animation, Frame, set_last_duration, to_palette
+from infer.painting.steady import Steady
 from infer.painting.video_reader import Reader, open_video
 from utils.errors import UserError
 from utils.files import atomic_save
@@ -80,7 +81,7 @@ def paint_video(
     progress: Callable[[int, int], object] = lambda done, total: None,
     quality: int = 95,
 ) -> Written:
-    """Paints a video or an animation to `out`, whole or not at all.
+    """Paints a video or an animation to `out`, whole or not at all. Strokes stay in their places (steady.py).
 
     Frames keep their times, also where their distances vary, and are upright. Sound is copied as it is where the
     container of `out` can hold it. A side of an odd number of pixels gets one more in a video: H.264 halves the
@@ -141,6 +142,7 @@ class _Writer:
         self.is_animation = encoder in TIME_BASES
         self.stream: Any = None
         self.sounds: dict[int, tuple[Any, bool]] = {}  # by number in the source: the new stream, whether it is copied
+        self.steady = Steady()
         self.done = self.left_out = 0
         self.size = (0, 0)
         self.last_start, self.last_duration = -SHORTEST, SHORTEST  # seconds
@@ -151,7 +153,7 @@ class _Writer:
 
         def paint_frames() -> None:
             for frame, painting in zip(frames, paint(np.stack([f.rgb for f in frames])), strict=True):
-                self._video(frame, painting)
+                self._video(frame, self.steady(frame.rgb, painting))
             self.done += len(frames)
             frames.clear()
             progress(self.done, self.reader.expected_frames)
