@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from infer.verse.settings import NAMED, PATTERNS
 from infer.verse.settings import PoemSettings as POEM
 from options import CLASSIFIER, PAINTER, POET, Options, option, parse_task
 from utils import files
 
 OPTIMIZERS = ("adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("plateau", "step", "multistep", "cosine", "one_cycle", "constant")
-FORM_HELP = "form of the poem: 五绝, 七绝, 五律, 七律, 对联, free, or a tune of 词; auto: 七绝 if the poet knows it"
-PATTERNS = ("auto", "平起首句入韵", "平起首句不入韵", "仄起首句入韵", "仄起首句不入韵")
+FORM_HELP = f"form of the poem: {', '.join(NAMED)}, or a tune of 词; auto: 七绝 if the poet knows it"
 LOSS_HELP = "loss network; auto: vgg16 if at hand, else the classifier"
 LOSS_NETWORKS = ("auto", "vgg16", "vgg19", "squeezenet", "classifier")
 BACKBONES = ("efficientnet_lite0", "mobilenet_v2", "squeezenet1_1", "resnet34", "lenet")

@@ -9,6 +9,9 @@ from infer.verse.check import chinese_verses
 from infer.verse.tunes import find_tune, no_such_form
 from utils.errors import UserError
 
+NAMED = (*FORMS, PAIR, "free")  # besides the tunes of 词
+PATTERNS = ("auto", "平起首句入韵", "平起首句不入韵", "仄起首句入韵", "仄起首句不入韵")
+
 
 @dataclass(frozen=True)
 class PoemSettings:
@@ -17,8 +20,7 @@ class PoemSettings:
     What is given is kept as it is, even characters that the network does not know (it reads the unknown token instead).
 
     Args:
-        form: one of FORMS, a tune of 词, 对联, "free", or "auto": what fits the rest, else 七绝 if the network has
-            learnt it.
+        form: one of NAMED, a tune of 词, or "auto": what fits the rest, else 七绝 if the network has learnt it.
         prompt, acrostic: how the poem begins; how its verses begin.
         keywords: words that the poem should be about.
         avoid: characters that are not to be written; given ones stay.
@@ -53,8 +55,8 @@ class PoemSettings:
 
     def __post_init__(self) -> None:
         """Raises UserError for a form that there is not."""
-        if self.form not in ("auto", "free", PAIR, *FORMS) and not find_tune(self.form):
-            raise no_such_form(self.form, ("auto", *FORMS, PAIR, "free"))
+        if self.form not in ("auto", *NAMED) and not find_tune(self.form):
+            raise no_such_form(self.form, ("auto", *NAMED))
 
 
 def split_words(text: str) -> list[str]:
