@@ -43,7 +43,7 @@ from data.poem_files import read_poems  # noqa: E402
 from data.splits import choose_split  # noqa: E402
 from data.verse import Poem  # noqa: E402
 from data.vocabulary import Vocabulary  # noqa: E402
-from infer.verse.compose import Composition, compose  # noqa: E402
+from infer.verse.compose import Composition, compose, compose_each  # noqa: E402
 from infer.verse.settings import PoemSettings  # noqa: E402
 from models.poet import Poet  # noqa: E402
 from utils.errors import UserError  # noqa: E402
@@ -139,10 +139,9 @@ def write(model: Poet, measure: Measure, n: int) -> Written:
         for options in ({}, {"candidates": 1}, {"candidates": 1, "regular": False}):
             ways.append([])
             for number, form in enumerate(FORMS):
-                for first in range(0, each, 10):  # a few at a time, for the bar
-                    some = min(10, each - first)
-                    ways[-1] += compose(model, PoemSettings(form=form, **options), some, 10_000 * (number + 1) + first)
-                    bar.update(some)
+                for poem in compose_each(model, PoemSettings(form=form, **options), each, 10_000 * (number + 1)):
+                    ways[-1].append(poem)
+                    bar.update()
     return Written(titled, models, *ways)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy import linalg, sparse
 from scipy.sparse.linalg import svds
+from sklearn.feature_extraction.text import CountVectorizer
 
 FORMS = {"五绝": (4, 5), "七绝": (4, 7), "五律": (8, 5), "七律": (8, 7)}  # verses, characters in each
 
@@ -237,9 +238,11 @@ class ThemeJudge:
     RIDGE = 1e-3  # variance added to that of each character
 
     def __init__(self, titles: Sequence[str], bodies: Sequence[str], rounds: int = 2, directions: int = 200):
-        self.body_ids, self.title_ids = _ids(bodies, self.MINIMUM), _ids(titles, self.MINIMUM)
+        self.bags = [CountVectorizer(analyzer=list, binary=True, min_df=self.MINIMUM) for _ in ("bodies", "titles")]
+        x, y = (bag.fit_transform(texts) for bag, texts in zip(self.bags, (bodies, titles), strict=True))
+        self.body_ids, self.title_ids = (bag.vocabulary_ for bag in self.bags)
         self._learn_words(titles, bodies, rounds)
-        self._learn_senses(titles, bodies, directions)
+        self._learn_senses(sparse.csr_array(x), sparse.csr_array(y), directions)
 
     def score(self, bodies: Sequence[str], titles: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
         """N bodies, C titles for each -> {"words", "senses", "both": (N, C)}, the greater the likelier."""
@@ -284,8 +287,8 @@ class ThemeJudge:
         columns = [self.body_ids[c] for c in sorted(set(body)) if c in self.body_ids]
         return float(np.log(self.p[np.ix_(self._sources(title), columns)].mean(0)).sum())
 
-    def _learn_senses(self, titles: Sequence[str], bodies: Sequence[str], directions: int) -> None:
-        x, y = _bags(bodies, self.body_ids), _bags(titles, self.title_ids)
+    def _learn_senses(self, x: sparse.csr_array, y: sparse.csr_array, directions: int) -> None:
+        """x, y: (poems, characters) with a 1 where the character stands in the body, in the title."""
         self.means = x.mean(0), y.mean(0)
 
         def covariance(a: sparse.csr_array, b: sparse.csr_array) -> np.ndarray:
@@ -303,22 +306,7 @@ class ThemeJudge:
     def _cosines(self, bodies: Sequence[str], titles: Sequence[Sequence[str]]) -> np.ndarray:
         flat = [title for own in titles for title in own]
         sides = []
-        for texts, ids, mean, to in zip(
-            (bodies, flat), (self.body_ids, self.title_ids), self.means, self.maps, strict=True
-        ):
-            projected = _bags(texts, ids) @ to - mean @ to
+        for texts, bag, mean, to in zip((bodies, flat), self.bags, self.means, self.maps, strict=True):
+            projected = bag.transform(texts) @ to - mean @ to
             sides.append(projected / np.linalg.norm(projected, axis=1, keepdims=True).clip(1e-9))
         return np.einsum("nd,ncd->nc", sides[0], sides[1].reshape(len(bodies), -1, sides[1].shape[1]))
-
-
-def _ids(texts: Iterable[str], minimum: int) -> dict[str, int]:
-    counts = Counter(c for text in texts for c in set(text))
-    return {c: i for i, c in enumerate(sorted(c for c in counts if counts[c] >= minimum))}
-
-
-def _bags(texts: Sequence[str], ids: dict[str, int]) -> sparse.csr_array:
-    """(texts, characters) with a 1 where the character stands in the text."""
-    found = [[ids[c] for c in set(text) if c in ids] for text in texts]
-    starts = np.cumsum([0, *map(len, found)])
-    columns = np.array([i for row in found for i in row], int)
-    return sparse.csr_array((np.ones(len(columns)), columns, starts), (len(texts), len(ids)))

@@ -28,12 +28,12 @@ from data.poem_files import read_poems  # noqa: E402
 from data.splits import choose_split  # noqa: E402
 from data.verse import FORMS, HAN, Poem, verses  # noqa: E402
 from infer.verse.pairs import PAIRS, format_pairs  # noqa: E402
+from infer.verse.poets import POETS  # noqa: E402
 from infer.verse.prosody import patterns, template  # noqa: E402
 from infer.verse.readings import READINGS  # noqa: E402
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 
-POETS = ROOT / "data" / "verse_poets.txt"
 BITS = {LEVEL: 1, OBLIQUE: 2, EITHER: 3}
 RARE = 0.08  # share below which a reading is dropped: 97 % of the regular poems of the test splits stay regular
 RARE_RHYME = 0.03  # the same for the rhyme groups of a character alone

@@ -14,6 +14,7 @@ from pathlib import Path
 from utils.errors import UserError
 
 FORMS = {"五绝": (4, 5), "七绝": (4, 7), "五律": (8, 5), "七律": (8, 7)}  # verses, characters in each
+NAMES = {shape: name for name, shape in FORMS.items()}
 CI, PAIR = "词", "对联"
 OTHER_FORMS = ("五言", "七言", "杂言", CI)
 PAUSES, STOPS = "，、", "。？！；"  # a pause ends a verse, a stop may end a couplet
@@ -72,8 +73,7 @@ def form_of(lines: list[str]) -> str:
     widths = {len(v) for v in parts}
     if len(widths) != 1 or (width := widths.pop()) not in (5, 7):
         return "杂言"
-    named = [name for name, shape in FORMS.items() if shape == (len(parts), width)]
-    return named[0] if named else {5: "五言", 7: "七言"}[width]
+    return NAMES.get((len(parts), width)) or {5: "五言", 7: "七言"}[width]
 
 
 @cache
@@ -240,10 +240,15 @@ def _heads(lines: list[str], most: int) -> int:
     marked = next((i for i, line in enumerate(lines) if _marked(line)), None)
     if marked is not None:
         return marked if marked <= most and all(map(_marked, lines[marked:])) else 0
-    for head in range(1, most + 1):
-        widths = {len(line) for line in lines[head:]}
-        if (len(lines) - head, *widths) in FORMS.values() and len(lines[0]) not in widths:
-            return head
+    return _heads_of_form(lines, most)
+
+
+def _heads_of_form(parts: list[str], most: int) -> int:
+    """How many parts, at most so many, stand before verses without marks that make one of FORMS."""
+    for heads in range(1, most + 1):
+        widths = {len(part) for part in parts[heads:]}
+        if (len(parts) - heads, *widths) in NAMES and len(parts[0]) not in widths:
+            return heads
     return 0
 
 
@@ -256,10 +261,8 @@ def split_verses(poem: str | Sequence[str]) -> list[str]:
     text = "\n".join(parse_poem(poem).lines if isinstance(poem, str) else poem)
     parts = re.split(rf"[{MARKS}\s/\\|,.;:!?：—–…·]+", text)
     parts = [kept for part in parts if (kept := "".join(c for c in part if unicodedata.category(c)[0] in "LMNS"))]
-    for heads in () if re.search(f"[{MARKS}]", text) else (1, 2):  # title and author before verses without marks
-        widths = {len(part) for part in parts[heads:]}
-        if (len(parts) - heads, *widths) in FORMS.values() and len(parts[0]) not in widths:
-            return parts[heads:]
+    if not re.search(f"[{MARKS}]", text):
+        parts = parts[_heads_of_form(parts, 2) :]  # title and author go
     if len(parts) == 1:
         shapes = [shape for shape in FORMS.values() if shape[0] * shape[1] == len(parts[0])]
         parts = [parts[0][i : i + w] for _, w in shapes for i in range(0, len(parts[0]), w)] or parts

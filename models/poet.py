@@ -53,9 +53,8 @@ class Poet(BaseModule):
         self.embed = nn.Embedding(len(vocab), embed)
         if not tied:
             self.output_weight = nn.Parameter(torch.empty(len(vocab), hidden).normal_(std=hidden**-0.5))
-            self.backbone = PlainBackbone(embed, hidden, layers, dropout)
-        elif backbone == "lstm":
-            self.backbone = RecurrentBackbone(embed, hidden, layers, dropout, attention)
+        if backbone == "lstm":
+            self.backbone = RecurrentBackbone(embed, hidden, layers, dropout, attention, project=tied)
         else:
             self.backbone = TransformerBackbone(embed, hidden, layers, dropout)
         self.output_bias = nn.Parameter(torch.zeros(len(vocab)))
@@ -135,23 +134,23 @@ class Poet(BaseModule):
 
 
 class RecurrentBackbone(nn.Module):
-    """An LSTM, attention over its outputs so far, and a linear step back to the embedding's width.
+    """An LSTM, attention over its outputs so far, and (`project`) a linear step back to the embedding's width.
 
     The attention (one layer, as Merity 2019 adds to an LSTM) looks back at the title, at the keywords and at the verse
     that the present one answers; the LSTM alone forgets them.
     """
 
-    def __init__(self, embed: int, hidden: int, layers: int, dropout: float, attention: int):
+    def __init__(self, embed: int, hidden: int, layers: int, dropout: float, attention: int, project: bool = True):
         super().__init__()
         self.lstm = nn.LSTM(embed, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
-        self.project = nn.Linear(hidden, embed)
+        self.project = nn.Linear(hidden, embed) if project else nn.Identity()
         self.attention = SelfAttention(hidden, attention, embed) if attention else None
         self.dropout = nn.Dropout(dropout)
         if attention:
             nn.init.zeros_(self.attention.output.weight)  # at first there is the LSTM alone
 
     def forward(self, x: Tensor, state: State | None, poem: Tensor | None) -> tuple[Tensor, State]:
-        """x (B, T, E) -> features (B, T, E) and the state: h and c of the LSTM, (layers, B, H); keys and values."""
+        """x (B, T, E) -> features (B, T, E or H) and the state: h, c of the LSTM, (layers, B, H); keys and values."""
         h, memory = self.lstm(x, state and state[:2])  # (B, T, E) -> (B, T, H)
         h = self.dropout(h)
         features = self.project(h)  # -> (B, T, E)
@@ -162,20 +161,6 @@ class RecurrentBackbone(nn.Module):
 
     def select(self, state: State, rows: Tensor) -> State:
         return (*(s[:, rows] for s in state[:2]), *(s[rows] for s in state[2:]))
-
-
-class PlainBackbone(nn.Module):
-    """An LSTM and nothing else: features (B, T, H)."""
-
-    def __init__(self, embed: int, hidden: int, layers: int, dropout: float):
-        super().__init__()
-        self.lstm = nn.LSTM(embed, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
-
-    def forward(self, x: Tensor, state: State | None, poem: Tensor | None) -> tuple[Tensor, State]:
-        return self.lstm(x, state)
-
-    def select(self, state: State, rows: Tensor) -> State:
-        return tuple(s[:, rows] for s in state)
 
 
 class SelfAttention(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from config import GenerateConfig, PoetConfig
+from config import PoetConfig
 from data.poem_files import EMBEDDED, read_poems
 from data.poetry import PoetryDataset, character_counts, collate
 from data.rhyme import Rhymes, read_rhymes, restrict
@@ -18,6 +18,7 @@ from data.splits import choose_split
 from data.verse import FORMS, Poem, verses
 from data.vocabulary import Vocabulary
 from infer.verse.compose import compose
+from infer.verse.model_file import SHIPPED
 from models.basemodule import BaseModule, read_metadata
 from models.poet import Poet
 from models.seen_verses import filter_size
@@ -25,7 +26,6 @@ from tasks.base import Task
 from training.recorder import Recorder
 from utils.errors import UserError
 
-SHIPPED = Path(__file__).parent.parent / GenerateConfig.load
 SIZES = ("embed", "hidden", "layers", "dropout", "backbone", "attention")  # options that are arguments of the network
 
 

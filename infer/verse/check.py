@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from data.verse import HAN, PAIR, form_of, parse_poem, split_verses
 from infer.verse.check_ci import find_tune_of, is_named
@@ -51,7 +51,7 @@ def check_verses(verses: list[str], table: RhymeTable, title: str = "") -> Check
     if not even:
         found.remarks = ["regulated verse has 4, 8 or more even verses of 5 or 7 characters"]
         return found
-    _check_regulated(found, known, readings, table)
+    found = _check_regulated(found, known, readings, table)
     # 浣溪沙, 生查子 and 玉楼春 have such a shape, too
     if tuned and (is_named(title) or len(tuned.faults) < len(found.faults) or (found.style and not tuned.faults)):
         return tuned
@@ -62,31 +62,34 @@ def check_verses(verses: list[str], table: RhymeTable, title: str = "") -> Check
 # ------------------------------------------------------------------------------------------------ regulated verse
 
 
-def _check_regulated(found: Check, known: list[str], readings: list[list[str]], table: RhymeTable) -> None:
-    """Fills `found` in; `known` are its verses as the table has them, `readings` the tones of their characters."""
+def _check_regulated(found: Check, known: list[str], readings: list[list[str]], table: RhymeTable) -> Check:
+    """Completes `found`; `known` are its verses as the table has them, `readings` the tones of their characters."""
     name = "古绝" if len(known) == 4 else "古体"
     oblique = [table.groups(verse, tone=OBLIQUE) for verse in known]
     ends = [verse[-1] for verse in readings[1::2]]
     if 2 * sum(LEVEL not in end for end in ends) > len(ends):
-        found.style, found.rhyme = name, _most(oblique[1::2])
-        found.rhymes = [v % 2 == 1 or (v == 0 and found.rhyme in oblique[0]) for v in range(len(known))]
-        found.remarks = [f"{name}: rhymes in oblique tone; the rules of regulated verse do not apply"]
-        return
+        rhyme = _most(oblique[1::2])
+        remarks = [f"{name}: rhymes in oblique tone; the rules of regulated verse do not apply"]
+        rhymes = _rhyming(len(known), rhyme in oblique[0])
+        return replace(found, style=name, rhyme=rhyme, rhymes=rhymes, remarks=remarks)
     groups = [table.groups(verse) for verse in known]
     # Of two equally good ways the rhyming one if the first verse does rhyme: its last character may have both tones.
-    ways = [_check_way(known, readings, groups, first_rhymes) for first_rhymes in (False, True)]
+    ways = [_check_way(found, known, readings, groups, first_rhymes) for first_rhymes in (False, True)]
     best = min(ways, key=lambda way: (len(way.faults), way.rhymes[0] != (way.rhyme in groups[0])))
-    found.rhyme, found.rhymes = best.rhyme, best.rhymes
     if len(best.faults) > (3 if len(known) == 4 else OLD_STYLE * len(known)):
-        found.style = name
-        found.remarks = [f"{name}: {len(best.faults)} places break the rules of regulated verse, which do not apply"]
-        return
-    found.pattern, found.wants, found.faults = best.pattern, best.wants, best.faults
-    found.remarks = best.remarks + [
+        remarks = [f"{name}: {len(best.faults)} places break the rules of regulated verse, which do not apply"]
+        return replace(found, style=name, rhyme=best.rhyme, rhymes=best.rhymes, remarks=remarks)
+    best.remarks += [
         f"verse {v}: 三仄尾 three oblique tones at the end (no fault, but better avoided)"
         for v, tones in enumerate(found.tones, 1)
         if tones.endswith(OBLIQUE * 3)
     ]
+    return best
+
+
+def _rhyming(count: int, first: bool) -> list[bool]:
+    """Whether each verse rhymes: the even ones do, the first may."""
+    return [v % 2 == 1 or (v == 0 and first) for v in range(count)]
 
 
 def _most(groups: list[list[str]]) -> str:
@@ -96,20 +99,11 @@ def _most(groups: list[list[str]]) -> str:
     return best if 2 * most > len(groups) else ""
 
 
-@dataclass
-class _Way:
-    """A poem read as one whose first verse rhymes, or does not."""
-
-    pattern: str
-    rhyme: str
-    rhymes: list[bool]
-    wants: list[str]
-    faults: list[Fault]
-    remarks: list[str]
-
-
-def _check_way(verses: list[str], readings: list[list[str]], groups: list[list[str]], first_rhymes: bool) -> _Way:
-    rhymes = [v % 2 == 1 or (v == 0 and first_rhymes) for v in range(len(verses))]
+def _check_way(
+    found: Check, verses: list[str], readings: list[list[str]], groups: list[list[str]], first_rhymes: bool
+) -> Check:
+    """`found`, read as a poem whose first verse rhymes, or does not."""
+    rhymes = _rhyming(len(verses), first_rhymes)
     seconds, faults, remarks = _nearest(readings, rhymes)
     rhyme, rhyme_faults = _check_rhyme(verses, groups, rhymes)
     if first_rhymes and rhyme not in groups[0] and any(are_neighbours(rhyme, g) for g in groups[0]):
@@ -121,7 +115,8 @@ def _check_way(verses: list[str], readings: list[list[str]], groups: list[list[s
         for second, r in zip(seconds, rhymes, strict=True)
     ]
     faults = sorted(faults + rhyme_faults, key=lambda f: (f.verse, f.place))
-    return _Way(pattern_name(seconds[0], first_rhymes), rhyme, rhymes, wants, faults, remarks)
+    pattern = pattern_name(seconds[0], first_rhymes)
+    return replace(found, pattern=pattern, rhyme=rhyme, rhymes=rhymes, wants=wants, faults=faults, remarks=remarks)
 
 
 def _nearest(readings: list[list[str]], rhymes: list[bool]) -> tuple[list[str], list[Fault], list[str]]:

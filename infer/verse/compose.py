@@ -134,8 +134,8 @@ def compose_each(
     decoder = Decoder(model, vocabulary, plan, masks, conditions, rules, settings)
     # free poems differ in length, and without randomness there is no choice
     candidates = 1 if form.shape is None or settings.temperature < COLD else settings.candidates
-    draws = bool(rules) and TITLE in vocabulary.ids and not (theme.title or settings.prompt or any(settings.lines))
-    draws = draws and not (theme.words or theme.images)
+    about = (theme.title, theme.words, theme.images, settings.prompt, *settings.lines)
+    draws = bool(rules) and TITLE in vocabulary.ids and not any(about)
     answers = form.name == PAIR and form.couplet in forms
     step = 1 if draws or answers else max(1, BATCH // candidates)
     for first in range(seed, seed + n, step):
@@ -143,11 +143,8 @@ def compose_each(
         if draws:
             drawn = dataclasses.replace(theme, title=vocabulary.fold(draw_title(first))[0])
             conditions = _conditions(vocabulary, settings, drawn, form, forms)[:1]  # no guidance: it is not asked for
-        if answers:
-            before = vocabulary.encode(_opening(model, settings, form, first, forms))
-            decoder = dataclasses.replace(decoder, conditions=[[*c, *before] for c in conditions])
-        elif draws:
-            decoder = dataclasses.replace(decoder, conditions=conditions)
+        before = vocabulary.encode(_opening(model, settings, form, first, forms)) if answers else []
+        decoder = dataclasses.replace(decoder, conditions=[[*c, *before] for c in conditions])
         yield from _compose_batch(decoder, seeds, candidates, form, theme)
 
 
@@ -160,13 +157,7 @@ def _opening(model: Poet, settings: PoemSettings, form: Form, seed: int, forms: 
     return poem.lines[0]
 
 
-def _compose_batch(
-    decoder: Decoder,
-    seeds: range,
-    candidates: int,
-    form: Form,
-    theme: Theme,
-) -> Iterator[Composition]:
+def _compose_batch(decoder: Decoder, seeds: range, candidates: int, form: Form, theme: Theme) -> Iterator[Composition]:
     """The poems of these seeds."""
     size = candidates + 1, len(decoder.plan)
     chance = [torch.rand(*size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

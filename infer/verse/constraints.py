@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.verse import PAIR
 from infer.verse.check import tone_faults
-from infer.verse.lexicon import CLASSES, FITS, Lexicon
+from infer.verse.lexicon import CLASSES, FITS, Lexicon, find, starting
 from infer.verse.plan import Form
 from infer.verse.prosody import Pattern
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE
@@ -46,12 +46,7 @@ class Rules:
     """
 
     def __init__(
-        self,
-        lexicon: Lexicon,
-        form: Form,
-        patterns: Sequence[Pattern],
-        given: Sequence[str],
-        rhyme: str = "",
+        self, lexicon: Lexicon, form: Form, patterns: Sequence[Pattern], given: Sequence[str], rhyme: str = ""
     ):
         vocabulary, device = lexicon.vocabulary, lexicon.classes.device
         self.lexicon, self.size, self.regulated = lexicon, len(vocabulary), form.regulated
@@ -64,11 +59,10 @@ class Rules:
         )
         self.letter = self._letters()
         self.letters = max(1, *(number + 1 for number in self.letter))
-        self.rhymes = torch.zeros(self.wants.shape, dtype=torch.bool)
-        for k, p in enumerate(self.patterns):
-            for place, letter in enumerate(self.letter):
-                rhymes = bool(p.rhymes[self.shape.verses[place]]) or place in self.sources
-                self.rhymes[k, place] = letter >= 0 and rhymes
+        places = [(place, verse, self.letter[place] >= 0) for place, verse in enumerate(self.shape.verses)]
+        self.rhymes = torch.tensor(
+            [[may and (p.rhymes[v] != "" or i in self.sources) for i, v, may in places] for p in self.patterns]
+        )
         self.rhyming = lexicon.rhyming(form.tune is None)  # a pair needs none: what is there already
         self.names, self.classes = self.rhyming.names, lexicon.classes  # (3, V)
         self.groups, self.compounds = self.rhyming.groups, lexicon.compounds  # (2, G, V)
@@ -76,10 +70,8 @@ class Rules:
         self._fit(bool(rhyme))
         self.wants, self.rhymes, self.possible = (t.to(device) for t in (self.wants, self.rhymes, self.possible))
         self.fits = FITS.to(device)
-        self.used = torch.zeros(len(vocabulary), dtype=torch.uint8, device=device)  # (V) how often in what is given
-        for c in self.given.values():
-            if c in vocabulary.ids:
-                self.used[vocabulary.ids[c]] += 1
+        ids = torch.tensor([vocabulary.ids[c] for c in self.given.values() if c in vocabulary.ids], dtype=torch.long)
+        self.used = ids.bincount(minlength=self.size).to(device, torch.uint8)  # (V) how often in what is given
 
     def _letters(self) -> list[int]:
         """For each place the number of the letter of its rhyme, -1 for none. What a rhyme repeats must rhyme, too."""
@@ -110,11 +102,6 @@ class Rules:
         """Of a place that rhymes: 0 in level, 1 in oblique tone."""
         return int(not self.regulated and CLASSES[self.wants[0, place]] == OBLIQUE)
 
-    def _before(self, place: int) -> tuple[str, int]:
-        """The given characters at a place and before it in its verse, and which of them is the one at the place."""
-        start = self.shape.starts[self.shape.verses[place]]
-        return "".join(self.given.get(i, GAP) for i in range(start, place + 1)), place - start
-
     def _fit(self, rhyme_is_set: bool) -> None:
         """Keeps the patterns and the rhyme groups that the given characters fit best."""
         # (G) for each given character that rhymes: its groups; those of one that the table lacks are unknown
@@ -136,9 +123,10 @@ class Rules:
 
     def _groups_of(self, place: int) -> Tensor:
         """(G) the groups that the given character at a place rhymes in, all if it is unknown."""
-        text, number = self._before(place)
-        known = self.lexicon.table.tones(text, number)
-        own = self.rhyming.groups_of(text, number, (LEVEL, OBLIQUE)[self.tone(place)])
+        start = self.shape.starts[self.shape.verses[place]]
+        text = "".join(self.given.get(i, GAP) for i in range(start, place + 1))
+        known = self.lexicon.table.tones(text, place - start)
+        own = self.rhyming.groups_of(text, place - start, (LEVEL, OBLIQUE)[self.tone(place)])
         return torch.tensor([not known or name in own for name in self.names])
 
     def _misfits(self, k: int) -> list[int]:
@@ -219,7 +207,7 @@ class Progress:
         rules, letter = self.rules, self.rules.letter[place]
         fitting = self._matching(place, rules.classes, rules.groups)
         if rules.shape.columns[place]:
-            row, number = rules.compounds.starting(self.ids[:, -1], rules.size)
+            row, number = starting(rules.compounds.keys, self.ids[:, -1], rules.size)
             second = rules.compounds.keys[number] % rules.size
             fits, groups = self._as_compounds(number, place)
             rhymed = (self.possible[row, letter] & groups).any(1, keepdim=True)  # (C, 1); without a letter of no use
@@ -271,7 +259,7 @@ class Progress:
         else:
             fits = rules.classes[:, tokens][wants].T  # (3, R) -> (K, R) -> (R, K)
             if column:
-                found, number = rules.compounds.find(self.ids[:, -2], tokens, rules.size)
+                found, number = find(rules.compounds.keys, self.ids[:, -2] * rules.size + tokens)
                 in_compound, its_groups = self._as_compounds(number, place)
                 fits = torch.where(found[:, None], in_compound, fits)
                 groups = torch.where(found[:, None], its_groups, groups)

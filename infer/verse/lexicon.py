@@ -3,7 +3,7 @@
 Shapes: V tokens of the vocabulary, G rhyme groups, M compounds, P pairs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -34,18 +34,7 @@ class Compounds:
     keys: Tensor
     first: Tensor
     second: Tensor
-    words: list[str]
-
-    def find(self, first: Tensor, second: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """(whether it is a compound, its number; any if it is none) of ids (R) and (R)."""
-        return find(self.keys, first * size + second)
-
-    def starting(self, first: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """(row, number) of each compound that starts with the ids `first` (R)."""
-        return starting(self.keys, first, size)
-
-    def to(self, device: torch.device) -> "Compounds":
-        return Compounds(*(t.to(device) for t in (self.keys, self.first, self.second)), self.words)
+    words: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -158,9 +147,9 @@ class Lexicon:
         characters = vocabulary.characters
         tones = [table.tones(c) if len(c) == 1 else "" for c in characters]
         letters = [c.isalnum() and c != " " for c in characters]
-        classes = torch.tensor([letters, [LEVEL in t for t in tones], [OBLIQUE in t for t in tones]])
-        compounds = _compounds(vocabulary, table).to(model.device)
-        classes = classes.to(model.device)
+        classes = [letters, [LEVEL in t for t in tones], [OBLIQUE in t for t in tones]]
+        classes = torch.tensor(classes, device=model.device)
+        compounds = _compounds(vocabulary, table, model.device)
         return cls(vocabulary, masks, pairs, table, classes, pairs.leads(classes), compounds)
 
     def masks_without(self, avoid: str) -> dict[str, Tensor]:
@@ -201,7 +190,7 @@ class Lexicon:
 _made: "WeakKeyDictionary[Poet, tuple[tuple, Lexicon]]" = WeakKeyDictionary()
 
 
-def _compounds(vocabulary: Vocabulary, table: RhymeTable) -> Compounds:
+def _compounds(vocabulary: Vocabulary, table: RhymeTable, device: torch.device) -> Compounds:
     ids, size = vocabulary.ids, len(vocabulary)
     found = {size * size: (3, 3, "")}  # the last one is none, so that there always is one
     for word in {*table.readings[0].compounds, *table.readings[1].compounds}:
@@ -210,8 +199,8 @@ def _compounds(vocabulary: Vocabulary, table: RhymeTable) -> Compounds:
             first, second = (_bits(table.tones(word, i)) for i in (0, 1))
             found[ids[word[0]] * size + ids[word[1]]] = (first if restricted else 3, second, word)
     keys = sorted(found)
-    first, second = (torch.tensor([found[key][i] for key in keys], dtype=torch.long) for i in (0, 1))
-    return Compounds(torch.tensor(keys, dtype=torch.long), first, second, [found[key][2] for key in keys])
+    first, second, words = zip(*(found[key] for key in keys), strict=True)
+    return Compounds(*(torch.tensor(numbers, device=device) for numbers in (keys, first, second)), words)
 
 
 def _bits(tones: str) -> int:

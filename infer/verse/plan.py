@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.verse import FORMS, PAIR, PAUSES, STOPS, split_verses
+from data.verse import FORMS, NAMES, PAIR, PAUSES, STOPS, split_verses
 from data.vocabulary import EOS, SPECIALS, Vocabulary
-from infer.verse.settings import PoemSettings
+from infer.verse.settings import NAMED, PoemSettings
 from infer.verse.shape import Shape
 from infer.verse.tunes import Tune, find_tune
 from utils.errors import UserError
@@ -34,7 +34,7 @@ class Form:
     def couplet(self) -> str:
         """The form of eight verses whose couplets a pair is like; empty if there is none."""
         same = self.name == PAIR and len(self.shape.widths) == 2
-        return next((form for form, shape in FORMS.items() if same and shape == (8, self.shape.widths[0])), "")
+        return NAMES.get((8, self.shape.widths[0]), "") if same else ""
 
     @property
     def sections(self) -> list[int]:
@@ -57,19 +57,19 @@ def choose_form(settings: PoemSettings, forms: list[str]) -> Form:
     name = settings.form
     if name == PAIR:
         return Form(PAIR, _pair_shape(settings))
-    if name not in ("auto", "free", *FORMS):
+    if name not in ("auto", *NAMED):
         return _form_of_tune(settings, find_tune(name))
     count = len(characters_of(settings.acrostic))
     widths = {len(characters_of(verse)) for verse in settings.lines} - {0}
     if len(widths) > 1 or (widths and name == "free"):
         raise UserError(f"the given verses need one length and a form, not {' and '.join(map(str, widths))}")
     if widths and name == "auto":
-        name = _named((len(settings.lines), *widths))
+        name = NAMES.get((len(settings.lines), *widths))
         if not name:
             raise UserError(f"{len(settings.lines)} verses of {widths.pop()} characters are none of {' '.join(FORMS)}")
     if count and name in ("auto", "free"):  # the form is completed
         width = 7 if any(FORMS[f][1] == 7 for f in forms if f in FORMS) or not forms else 5
-        name = _named((4 if count <= 4 else 8, width))
+        name = NAMES[4 if count <= 4 else 8, width]
     if name == "auto":
         name = next((f for f in ("七绝", *forms) if f in forms), "free")
     if name == "free":
@@ -93,11 +93,6 @@ def split_acrostic(settings: PoemSettings) -> list[str]:
         raise UserError(f"an acrostic has {LONGEST} characters at most, two poems of eight verses", acrostic=None)
     first = min(8, count - 4)
     return ["".join(characters[:first]), "".join(characters[first:])]
-
-
-def _named(shape: tuple[int, ...]) -> str:
-    """The form of that shape; empty if it has no name."""
-    return next((form for form, known in FORMS.items() if known == shape), "")
 
 
 def _form_of_tune(settings: PoemSettings, tune: Tune) -> Form:

@@ -39,11 +39,7 @@ class Tune:
     @cached_property
     def wants(self) -> str:
         """What each character wants, all verses together; of repeated ones what the first wants."""
-        text = ""
-        for verse in self.tones:
-            for character in verse:
-                text += EITHER if character in SAME + TURNED else character
-        places = list(text)
+        places = [EITHER if c in SAME + TURNED else c for c in "".join(self.tones)]
         for place, first in self.copies.items():
             places[place] = places[first]
         return "".join(places)
