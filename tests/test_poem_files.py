@@ -60,9 +60,8 @@ def test_txt_one_poem_a_line_or_poems_between_blank_lines(tmp_path, packing):
     assert bodies(write(tmp_path / f"p.txt{packing}", text)) == [NIGHT, TOWER]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("start", ["", "\ufeff"])
-def test_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path, start, end):
+def test_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path):
+    start, end = "\ufeff", "\r\n"
     blocks = start + end.join([*NIGHT, "", *TOWER, ""])
     assert bodies(write(tmp_path / "blocks.txt", blocks)) == [NIGHT, TOWER]
     lines = start + jsonl({"lines": NIGHT}, {"lines": TOWER}).replace("\n", end)
@@ -77,11 +76,7 @@ night, tower = "".join(NIGHT), "".join(TOWER)
     ("text", "found"),
     [
         (f"静夜思:{night}\n登鹳雀楼：{tower}", [("静夜思", "", NIGHT), ("登鹳雀楼", "", TOWER)]),
-        (f"静夜思:{night}\n\n登鹳雀楼:{tower}", [("静夜思", "", NIGHT), ("登鹳雀楼", "", TOWER)]),
-        (
-            "\n".join(["静夜思（一作夜思）", "李白", *NIGHT, "", "登鹳雀楼", *TOWER]),
-            [("静夜思", "李白", NIGHT), ("登鹳雀楼", "", TOWER)],
-        ),
+        (f"静夜思\n李白\n{night}\n\n登鹳雀楼:{tower}", [("静夜思", "李白", NIGHT), ("登鹳雀楼", "", TOWER)]),
         ("Love: a poem, not a title.\n", [("", "", ["Love: a poem, not a title."])]),
         ("甲\n乙\n丙\n" + night + "\n\n" + tower, [("", "", ["甲", "乙", "丙", night]), ("", "", TOWER)]),
     ],
@@ -158,24 +153,17 @@ def test_verse_is_cleaned_alike_whatever_the_kind_of_file(tmp_path, capsys, kind
     assert capsys.readouterr().err == f"{path}: {report}\n"
 
 
-OTHER = ("雨ニモ（負）ケズ、[風]ニモマケズ。", "Roses (are) “red”, □ [a]", "我看见一只猫\n——它走了")
+def test_what_is_clean_or_no_chinese_verse_stays_as_it_is():
+    others = ("雨ニモ（負）ケズ、[風]ニモマケズ。", "Roses (are) “red”, □ [a]", "我看见一只猫\n——它走了")
+    for text in (*CLEANED.values(), *others):
+        assert plain(text) == text and why_not(text.split("\n")) == ""
 
 
-@pytest.mark.parametrize("text", [*CLEANED.values(), *OTHER])
-def test_what_is_clean_or_no_chinese_verse_stays_as_it_is(text):
-    assert plain(text) == text and why_not(text.split("\n")) == ""
-
-
-LANGUAGES = {
-    "English": ["Shall I compare thee to a summer's day?", "Thou art more lovely and more temperate:"],
-    "Japanese": ["古池や", "蛙飛びこむ", "水の音"],
-    "Arabic": ["قفا نبك من ذكرى حبيب ومنزل"],
-    "emoji": ["👩‍🌾🌾 e\u0301", "🌕"],
-    "tokens": ["<eos> <bos> <pad> <五绝>"],
-}
-
-
-@pytest.mark.parametrize("lines", LANGUAGES.values(), ids=LANGUAGES)
+@pytest.mark.parametrize(
+    "lines",
+    [["Shall I compare thee to a summer's day?", "Thou art more lovely:"], ["古池や", "蛙飛びこむ", "水の音"],
+     ["قفا نبك من ذكرى حبيب ومنزل"], ["👩‍🌾🌾 e\u0301", "🌕"], ["<eos> <bos> <pad> <五绝>"]],
+)  # fmt: skip
 def test_any_language_comes_back_from_file_and_vocabulary(tmp_path, lines):
     write(tmp_path / "a.txt", "\n".join(lines) + "\n\nx")
     write(tmp_path / "b.jsonl", jsonl({"lines": lines, "title": lines[0]}))

@@ -20,23 +20,12 @@ def verse(parts: int, width: int, start: int = 0x4E00) -> str:
     return "".join(row + ("，" if v % 2 == 0 and v < parts - 1 else "。") for v, row in enumerate(rows))
 
 
-@pytest.mark.parametrize(
-    ("text", "form"),
-    [
-        *((verse(*shape), name) for name, shape in FORMS.items()),
-        *((verse(count, 5), "五言") for count in (2, 6, 40)),
-        *((verse(count, 7), "七言") for count in (3, 12)),
-        (verse(4, 6), "杂言"),
-        (verse(4, 4), "杂言"),
-        (verse(2, 5) + verse(2, 7), "杂言"),
-        ("春眠不觉晓？处处闻啼鸟！夜来风雨声；花落知多少。", "五绝"),
-        ("春眠不觉晓", ""),
-        ("Shall I compare thee", ""),
-        ("", ""),
-    ],
-)
-def test_form_is_told_by_the_shape(text, form):
-    assert form_of(to_lines([text])) == form
+def test_form_is_told_by_the_shape():
+    shapes = {**FORMS, "五言": (6, 5), "七言": (3, 7), "杂言": (4, 6)}
+    assert {name: form_of(to_lines([verse(*shape)])) for name, shape in shapes.items()} == {n: n for n in shapes}
+    assert form_of([verse(2, 5), verse(2, 7)]) == "杂言"
+    assert form_of(to_lines(["春眠不觉晓？处处闻啼鸟！夜来风雨声；花落知多少。"])) == "五绝"
+    assert form_of(["春眠不觉晓"]) == form_of(["Shall I compare thee"]) == form_of([]) == ""
 
 
 def test_to_lines_loses_nothing_and_is_stable():
@@ -107,16 +96,16 @@ def sequences(dataset: PoetryDataset) -> list[tuple[list[str], list[bool]]]:
     ]
 
 
-@pytest.mark.parametrize("condition", ["none", "all", "random"])
-@pytest.mark.parametrize("length", [0, 8, 128])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed, length, condition", [(0, 0, "all"), (1, 0, "random"), (0, 8, "random"), (1, 128, "none"), (0, 128, "random")]
+)
 def test_every_character_is_a_target_once_an_epoch_and_follows_its_neighbour(seed, length, condition):
     poems = corpus(seed)
     dataset = dataset_of(poems, condition, length, seed)
     texts = [p.text for p in poems]
     before = {c: t[i - 1] if i else BOS for t in texts for i, c in enumerate(t)}  # only asked for unique ones
     unique = Counter("".join(texts))
-    for epoch in range(3):
+    for epoch in range(2):
         dataset.set_epoch(epoch)
         targets: Counter = Counter()
         for tokens, counted in sequences(dataset):
@@ -133,7 +122,7 @@ def test_every_character_is_a_target_once_an_epoch_and_follows_its_neighbour(see
         assert {c: n for c, n in zip(dataset.vocabulary.characters, counts, strict=True) if n} == targets
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_long_poems_are_cut_at_line_ends(seed):
     poems, length = corpus(seed, longest=900), 100
     assert max(len(line) for p in poems for line in p.lines) < length - 2
@@ -198,14 +187,7 @@ def test_the_poems_of_a_sequence_are_numbered():
         ends = [i + 1 for i in np.flatnonzero(sample["ids"] == dataset.vocabulary.eos)]
         expected = [n for n, (a, b) in enumerate(zip([0, *ends], ends, strict=False)) for _ in range(b - a)]
         assert sample["poem"].tolist() == expected
-
-
-@pytest.mark.parametrize("condition", ["none", "random"])
-def test_sequences_are_nearly_full(condition):
-    generator = random.Random(0)
-    poems = [Poem([verse(*generator.choice(list(FORMS.values())))], "题目", "作者", "五绝") for _ in range(3000)]
-    dataset = dataset_of(poems, condition, 128)
-    assert sum(len(tokens) for tokens, _ in sequences(dataset)) / (128 * len(dataset)) > 0.9
+    assert sum(len(tokens) for tokens, _ in sequences(dataset)) / (64 * len(dataset)) > 0.85, "nearly full"
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch():

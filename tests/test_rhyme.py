@@ -4,13 +4,17 @@ import json
 
 import pytest
 
+import main
+from config import PoetConfig
 from data.rhyme import read_rhymes, restrict
 from infer.verse.check import check
 from infer.verse.model_file import SHIPPED
 from infer.verse.new_rhymes import NewRhymes
 from infer.verse.rhyme import LEVEL, OBLIQUE, RhymeTable
 from models.basemodule import read_metadata
-from tests.training import CHARACTERS, options, run, write_corpus
+from options import parse
+from tasks import make_task
+from tests.training import CHARACTERS, arguments, options, write_corpus
 from utils.errors import UserError
 
 TABLE = {
@@ -26,55 +30,46 @@ def test_groups_of_the_characters_that_are_asked_for(tmp_path):
     assert restrict(rhymes, ["中"])["rhymes"] == {"一东": "中", "一送": "中", "一先": ""}
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"groups": {"a": "平"}, "chars": []}', json.dumps({**TABLE, "chars": {}})]
-)
-def test_another_file_is_refused(tmp_path, content):
+def test_another_file_is_refused(tmp_path):
     path = tmp_path / "rhyme.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=r"rhymes=.*rhyme.json: expected a JSON file"):
-        read_rhymes(path, ["东"])
-    with pytest.raises(UserError, match="rhymes="):
-        read_rhymes(tmp_path / "missing.json", ["东"])
+    for content in (None, "", "[]", "{}", '{"groups": {"a": "平"}, "chars": []}', json.dumps({**TABLE, "chars": {}})):
+        if content is not None:  # else there is no file
+            path.write_text(content)
+        with pytest.raises(UserError, match=r"rhymes=.*rhyme.json: expected a JSON file"):
+            read_rhymes(path, ["东"])
 
 
 def test_the_table_travels_in_the_poets_file(tmp_path):
+    """A poet that starts from it has the table, too; without one it is the shipped poet's."""
     write_corpus(tmp_path / "corpus.jsonl")
     (tmp_path / "rhyme.json").write_text(json.dumps(TABLE), encoding="utf-8")
     given = options(tmp_path, max_epoch=1)
-    run(tmp_path, **given, rhymes=tmp_path / "rhyme.json", run="one")
+    assert main.main(arguments(**given, rhymes=tmp_path / "rhyme.json", run="one")) == 0
     first = tmp_path / "one" / "best.safetensors"
     metadata = read_metadata(first)
     assert metadata["rhyme_tones"] == TABLE["groups"] and metadata["rhymes"]["一送"] == ""
     assert "rhyme.json" not in json.dumps(metadata["config"])
-    for name in ("load", "init"):  # a poet that starts from it has the table, too
-        run(tmp_path, **given, **{name: first}, run=name)
-        assert read_metadata(tmp_path / name / "best.safetensors")["rhyme_tones"] == TABLE["groups"]
-
-
-def test_without_one_it_is_the_shipped_poets(tmp_path):
-    write_corpus(tmp_path / "corpus.jsonl")
-    run(tmp_path, **options(tmp_path, max_epoch=1), run="one")
-    rhymes = read_metadata(tmp_path / "one" / "best.safetensors")["rhymes"]
+    for name in ("load", "init"):
+        task = make_task(parse(PoetConfig, {**given, name: first}))
+        assert task.model_metadata()["rhyme_tones"] == TABLE["groups"]
+    rhymes = make_task(parse(PoetConfig, given)).model_metadata()["rhymes"]
     assert set("春人") <= set(rhymes["十一真"]) and set().union(*rhymes.values()) <= set(CHARACTERS + "甲乙")
 
 
 # ----------------------------------------------------------------------------------------------------- 中华新韵
 
 
-@pytest.mark.parametrize(
-    "characters, group",
-    {"花家瓜鸭": "一麻", "波歌多伯": "二波", "街月雪别": "三皆", "开怀来": "四开", "灰杯飞": "五微", "高桥遥": "六豪",
-     "楼秋忧": "七尤", "山天船圆烟": "八寒", "门林春云": "九文", "光江床": "十唐", "风星中穷英": "十一庚",
-     "儿鱼衣七": "十二齐", "知诗时吃": "十三支", "书屋读": "十四姑"}.items(),
-)  # fmt: skip
-def test_new_rhymes_by_hand(characters, group):
+def test_new_rhymes_by_hand():
     table = NewRhymes()
-    assert group in table.level and len(table.level) == 14
-    for c in characters:
-        tone = table.tones(c)
-        assert table.groups(c, 0, tone) == table.divisions(c, -1, tone) == [group], c
-        assert table.groups(c, 0, OBLIQUE if tone == LEVEL else LEVEL) == []
+    by_hand = """
+        一麻 花家瓜鸭 二波 波歌多伯 三皆 街月雪别 四开 开怀来 五微 灰杯飞 六豪 高桥遥 七尤 楼秋忧 八寒 山天船圆烟
+        九文 门林春云 十唐 光江床 十一庚 风星中穷英 十二齐 儿鱼衣七 十三支 知诗时吃 十四姑 书屋读""".split()
+    assert table.level == by_hand[::2]
+    for group, characters in zip(by_hand[::2], by_hand[1::2], strict=True):
+        for c in characters:
+            tone = table.tones(c)
+            assert table.groups(c, 0, tone) == table.divisions(c, -1, tone) == [group], c
+            assert table.groups(c, 0, OBLIQUE if tone == LEVEL else LEVEL) == []
 
 
 def test_new_tones_are_those_of_today_in_the_verse():

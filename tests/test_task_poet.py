@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import main
 from config import PoetConfig
 from data.poem_files import read_poems
 from data.vocabulary import AUTHOR, TITLE, UNKNOWN
@@ -14,23 +15,26 @@ from models.poet import Poet
 from options import parse
 from tasks import make_task
 from tasks.poet import CHINESE_CHARACTERS
-from tests.training import log_of, options, run, write_corpus
+from tests.training import arguments, log_of, options, write_corpus
 from training.recorder import Recorder, read_log
+from utils.errors import UserError
 
 
-@pytest.fixture
-def folder(tmp_path):
-    write_corpus(tmp_path / "corpus.jsonl")
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """With a corpus, and a trained poet in run."""
+    folder = tmp_path_factory.mktemp("poet")
+    write_corpus(folder / "corpus.jsonl")
+    assert main.main(arguments(**options(folder, run="run", dropout=0.2, samples=1))) == 0
+    return folder
 
 
 @pytest.fixture
 def task(folder):
     torch.manual_seed(0)
     task = make_task(parse(PoetConfig, options(folder, dropout=0)))
-    with torch.no_grad():  # not the uniform start
-        for parameter in task.model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.4)
+    for parameter in task.model.parameters():  # not the uniform start
+        torch.nn.init.normal_(parameter, std=0.4)
     return task
 
 
@@ -81,7 +85,9 @@ def test_a_uniform_model_needs_log2_of_the_vocabulary(task):
 
 
 def test_step_equals_cross_entropy(task):
-    batch = task.collate([task.train_set[i] for i in range(4)])
+    """The objective is a mean over rows: parts of a batch, weighted by their rows, are the batch."""
+    rows = [task.train_set[i] for i in range(5)]
+    batch = task.collate(rows)
     output = task.step(task.model, batch)
     logits = task.model.logits(task.model(batch["ids"], poem=batch["poem"])["features"])
     counted = batch["targets"] >= 0
@@ -92,21 +98,20 @@ def test_step_equals_cross_entropy(task):
     output["objective"].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.model.parameters())
     assert not output["loss"].requires_grad and not output["bits_per_char"].requires_grad
+    one, rest = (task.step(task.model, task.collate(part)) for part in (rows[:2], rows[2:]))
+    torch.testing.assert_close(output["objective"], 0.4 * one["objective"] + 0.6 * rest["objective"])
+    assert output["objective"].item() == pytest.approx(output["loss"].item(), rel=0.3)
 
 
-def test_the_objective_is_a_mean_over_rows(task):
-    """So parts of a batch, weighted by their rows, are the batch; and its size is about that of the loss."""
-    rows = [task.train_set[i] for i in range(5)]
-    whole, one, rest = (task.step(task.model, task.collate(part)) for part in (rows, rows[:2], rows[2:]))
-    torch.testing.assert_close(whole["objective"], 0.4 * one["objective"] + 0.6 * rest["objective"])
-    assert whole["objective"].item() == pytest.approx(whole["loss"].item(), rel=0.3)
-
-
-def test_val_prints_the_trainers_own_figures(folder):
-    run(folder, **options(folder, run="run", dropout=0.2, samples=1))
+def test_val_prints_the_trainers_own_figures(folder, capsys):
     load = folder / "run" / "best.safetensors"
-    given = {"load": load, "data_root": folder / "corpus.jsonl", "use_gpu": False}
-    told = json.loads(run(folder, "val", json=True, **given).splitlines()[-1])
+
+    def told_by(command: str, **more) -> dict:
+        given = {"load": load, "data_root": folder / "corpus.jsonl", "use_gpu": False, "json": True, **more}
+        assert main.main(arguments(command, **given)) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    told = told_by("val")
     fields = {"data", "split", "poems", "bits_per_char", "bits_per_char_given", "characters", "unknown_characters"}
     assert set(told) == fields and told["split"] == "val" and told["unknown_characters"] == 8
     figures = [r for r in read_log(folder / "run") if r["kind"] == "epoch" and r["split"] == "val"]
@@ -114,25 +119,25 @@ def test_val_prints_the_trainers_own_figures(folder):
     assert told["bits_per_char"] == pytest.approx(best, rel=1e-5)
     assert Poet.load(load).metadata["bits_per_char"] == best
     assert figures[0]["perplexity"] == pytest.approx(2 ** figures[0]["bits_per_char"])
-    told = json.loads(run(folder, "test", json=True, **given).splitlines()[-1])
+    told = told_by("test")
     assert told["split"] == "test" and told["unknown_characters"] == 0
-    assert json.loads(run(folder, "test", json=True, split="val", **given).splitlines()[-1])["split"] == "val"
+    assert told_by("test", split="val")["split"] == "val"
 
 
 def test_training_goes_on_from_a_model_file(folder):
     """The vocabulary stays that of the file, whatever the new poems are."""
-    run(folder, **options(folder, run="first"))
-    other = folder / "other.jsonl"
+    other, load = folder / "other.jsonl", folder / "first.safetensors"
     other.write_text((folder / "corpus.jsonl").read_text().replace("春", "秋"))
-    load = folder / "first" / "best.safetensors"
-    told = run(folder, code=2, **options(folder, run="second", load=load, data_root=other, hidden=99))
-    assert told.splitlines()[-1].endswith("has hidden=16; leave it out")
-    run(folder, **options(folder, run="second", load=load, data_root=other, lr=0))
+    load.write_bytes((folder / "run" / "best.safetensors").read_bytes())
+    given = options(folder, run="second", load=load, data_root=other, lr=0, max_epoch=1)
+    with pytest.raises(UserError, match="hidden=99: .* has hidden=16; leave it out"):
+        make_task(parse(PoetConfig, {**given, "hidden": 99}))
+    assert main.main(arguments(**given)) == 0
     first, second = Poet.load(load), Poet.load(folder / "second" / "best.safetensors")
     assert first.vocab == second.vocab and second.arguments["hidden"] == 16
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))  # lr=0
     load.unlink()  # a run that began with it has all of it in its own state
-    run(folder, resume=folder / "second", max_epoch=9)
+    assert main.main(arguments(resume=folder / "second", max_epoch=2)) == 0
     assert {"data_root", "load", "run", "save_path"} & set(second.metadata["config"]) == set()
 
 
@@ -154,5 +159,5 @@ def test_any_language(folder):
     poems = [{"lines": t.split("\n"), "split": ("train", "val", "test")[i % 3]} for i, t in enumerate(texts)]
     source = folder / "poems.jsonl"
     source.write_text("\n".join(map(json.dumps, poems)))
-    run(folder, **options(folder, run="run", data_root=source))
-    assert any(r["kind"] == "text" for r in read_log(folder / "run"))
+    assert main.main(arguments(**options(folder, run="english", data_root=source, max_epoch=1))) == 0
+    assert any(r["kind"] == "text" for r in read_log(folder / "english"))

@@ -14,10 +14,10 @@ from benchmarks.verse_judge import (
     FORMS,
     RhymeTable,
     ThemeJudge,
+    Verdict,
     bigrams,
     choices,
     distinct_bigrams,
-    has_form,
     is_informative,
     judge,
     rhymes,
@@ -83,7 +83,7 @@ def test_it_finds_what_the_projects_own_check_finds(form):
     """Two programs, from the same rules: of regular poems of which some tones are changed."""
     random = np.random.default_rng(0)
     ways, found = patterns(*FORMS[form]), Counter()
-    for _ in range(150):
+    for _ in range(100):
         verses = [[random.choice(["平", "仄"]) if c == "中" else c for c in v] for v in random.choice(ways).verses]
         for _ in range(random.integers(4)):
             v, i = random.integers(len(verses)), random.integers(len(verses[0]))
@@ -100,15 +100,12 @@ def test_it_finds_what_the_projects_own_check_finds(form):
     assert min(found[kind] for kind in ("", "平仄", "孤平", "三平尾")) > 0
 
 
-def test_couplets_that_do_not_follow_each_other_are_失粘():
+def test_faults_of_couplets_and_of_characters_with_both_tones():
     assert tone_fault(FIRST[:2] * 2, "五绝", PLAIN) == "失粘"
     assert tone_fault(FIRST + FIRST, "五律", PLAIN) == ""
     assert tone_fault(FIRST + FIRST[2:] + FIRST[:2], "五律", PLAIN) == "失粘"
     two = changed(changed(FIRST, 2, "仄平仄仄平"), 4, "仄仄平平平")
     assert tone_fault(two, "五绝", PLAIN) == "平仄", "no single rule"
-
-
-def test_a_character_of_both_tones_or_unknown_fits_either_place_but_the_readings_of_a_verse_go_together():
     for v, i, c in itertools.product(range(4), range(5), "中口"):  # 口 is not in the table
         assert tone_fault(changed(FIRST, v + 1, FIRST[v][:i] + c + FIRST[v][i + 1 :]), "五绝", PLAIN) == ""
     # 孤平 whatever 中 is: the readings of one verse are tried together
@@ -133,25 +130,23 @@ def test_repetition_copies_and_what_the_table_lacks():
     good = judge(CLIMBING, "五绝", table, {"白日依山", "黄河入海流欲"})
     assert not (good.thrice or good.twin or good.copied or good.same_rhyme or good.unknown) and good.variety == 1.0
     assert judge(CLIMBING, "五绝", table, {"更上一层楼"}).copied
-    twice = judge([CLIMBING[0].replace("依", "千"), CLIMBING[1]], "五绝", table, set())
+
+    def with_(old: str, new: str) -> Verdict:
+        return judge([CLIMBING[0].replace(old, new), CLIMBING[1]], "五绝", table, set())
+
+    twice, pair = with_("依", "千"), with_("山尽", "千里")
     assert not twice.thrice and not twice.twin and twice.variety == 19 / 20
-    assert judge([CLIMBING[0].replace("日依", "千千"), CLIMBING[1]], "五绝", table, set()).thrice
-    pair = judge([CLIMBING[0].replace("山尽", "千里"), CLIMBING[1]], "五绝", table, set())
-    assert pair.twin and not pair.thrice
-    assert not judge([CLIMBING[0].replace("黄", "尽"), CLIMBING[1]], "五绝", table, set()).twin
-    across = judge(["白日依山尽，黄河入海流。", "尽黄千里目，更上一层楼。"], "五绝", table, set())
+    assert with_("日依", "千千").thrice and pair.twin and not pair.thrice and not with_("黄", "尽").twin
+    across = judge([CLIMBING[0], CLIMBING[1].replace("欲穷", "尽黄")], "五绝", table, set())
     assert not across.twin  # 尽黄 also ends a verse and starts the next one: no neighbours
-    assert judge([CLIMBING[0].replace("流", "楼"), CLIMBING[1]], "五绝", table, set()).same_rhyme
-    assert judge([CLIMBING[0].replace("依", "口"), CLIMBING[1]], "五绝", table, set()).unknown
+    assert with_("流", "楼").same_rhyme and with_("依", "口").unknown
 
 
-@pytest.mark.parametrize("lines", [["白日依山尽，黄河入海流。"], ["白日依山，黄河入海流。", CLIMBING[1]], []])
+@pytest.mark.parametrize("lines", [CLIMBING[:1], ["白日依山，黄河入海流。", CLIMBING[1]], []])
 def test_a_poem_without_the_form_fails_everything(lines):
     verdict = judge(lines, "五绝", by_hand(), set())
     assert not (verdict.form or verdict.rhyme or verdict.first_rhyme or verdict.any_rhyme)
     assert verdict.tones and verdict.copied and verdict.thrice and verdict.twin
-    assert has_form(["一二三四五"] * 8, "五律") and not has_form(["一二三四五"] * 4, "五律")
-    assert not has_form(["一二三四五六七"] * 3 + ["一"], "七绝")
 
 
 def test_distinct_bigrams_of_known_poems():
@@ -167,22 +162,9 @@ def test_distinct_bigrams_of_known_poems():
 # ----------------------------------------------------------------------------------------------------------- the title
 
 
-@pytest.mark.parametrize(
-    ("title", "core"),
-    [
-        ("瓶花二首 其二", "瓶花"),
-        ("无题", ""),
-        ("绝句四首", ""),
-        ("送元二使安西（一作渭城曲）", "送元二使安西"),
-        ("感怀", ""),
-        ("早梅 三", "早梅"),
-    ],
-)
-def test_what_a_title_says(title, core):
-    assert title_core(title) == core
-
-
-def test_informative_titles_have_two_characters_that_stand_elsewhere():
+def test_what_a_title_says():
+    titles = ["瓶花二首 其二", "无题", "绝句四首", "送元二使安西（一作渭城曲）", "感怀", "早梅 三"]
+    assert list(map(title_core, titles)) == ["瓶花", "", "", "送元二使安西", "", "早梅"]
     counts = Counter({"春": 20, "山": 25, "甪": 19})
     assert is_informative("春山", counts) and is_informative("甪春山", counts)
     assert not is_informative("春甪", counts) and not is_informative("春春", counts) and not is_informative("", counts)
@@ -214,8 +196,8 @@ def invented(n: int, seed: int = 0) -> tuple[list[str], list[str]]:
 
 
 def test_the_theme_judge_learns_and_is_at_chance_where_there_is_nothing_to_know():
-    theme = ThemeJudge(*invented(4000), directions=11)
-    titles, bodies = invented(400, seed=1)
+    theme = ThemeJudge(*invented(2500), directions=11)
+    titles, bodies = invented(300, seed=1)
     lists = choices(titles, titles)
     for way, right in theme.right(bodies, lists).items():
         assert right.mean() > 0.6, way
