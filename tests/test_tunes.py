@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from data.verse import split_verses
+from data.rhyme import restrict
+from data.verse import FORMS, split_verses
 from data.vocabulary import Vocabulary
 from infer.verse.check import check, check_pair
 from infer.verse.check_ci import check_tune, join_sections
@@ -62,12 +63,12 @@ def table() -> RhymeTable:
 
 @pytest.fixture(scope="module")
 def model() -> Poet:
-    """A small network of random weights with the shipped poet's characters, tones and rhymes."""
+    """A small network of random weights with the shipped poet's commonest characters, their tones and rhymes."""
     torch.manual_seed(0)
-    shipped = read_metadata(SHIPPED)
     vocab = Poet.load(SHIPPED).vocab
+    vocab = [c for i, c in enumerate(vocab) if i < 1500 or c in "婵娟沈骤浓"]
     poet = Poet(vocab, embed=8, hidden=8, layers=1, attention=0).eval()
-    poet.metadata = {name: shipped[name] for name in ("rhymes", "rhyme_tones", "forms")}
+    poet.metadata = {**restrict(read_metadata(SHIPPED), vocab), "forms": list(FORMS)}
     return poet
 
 
@@ -82,12 +83,6 @@ def test_the_tunes_have_their_lengths_and_names():
     assert find_tune("大江东去").name == find_tune("百字令").name == "念奴娇"
     assert find_tune("滿江紅").name == "满江红" and find_tune("卖花声").name == "浪淘沙"
     assert find_tune("春晓") is None and find_tune("") is None
-
-
-def test_an_unknown_tune_gets_the_nearest_names():
-    for given, nearest in {"浣纱": "浣溪沙", "念奴": "念奴娇", "满江": "满江红", "haiku": "help generate"}.items():
-        with pytest.raises(UserError, match=f"form={given}.*{nearest}"):
-            PoemSettings(form=given)
 
 
 def rules_of(name: str) -> list[list[tuple[str, str]]]:
@@ -133,14 +128,19 @@ def test_what_is_given_to_a_tune_is_kept(model, table):
     assert poem.verses[0] == "昨夜雨疏风骤" and poem.verses[1][0] == "浓" and poem.rhyme == "第十二部"
     kept = PoemSettings(form="浣溪沙", lines=["一曲新词酒一杯", "", "夕阳西下几时回", "", "", ""], candidates=2)
     poem = compose(model, kept)[0]
-    assert [poem.verses[0], poem.verses[2]] == [kept.lines[0], kept.lines[2]] and judge(
-        "浣溪沙", poem.verses, table
-    ) == []
+    assert [poem.verses[0], poem.verses[2]] == [kept.lines[0], kept.lines[2]]
+    assert judge("浣溪沙", poem.verses, table) == []
     for settings, message in (
         ({"form": "如梦令", "acrostic": "一二三四五六七八"}, "如梦令 has 7 verses, not 8"),
         ({"form": "浣溪沙", "lines": ["春江", ""]}, "春江 does not fit 浣溪沙, which has 7 characters"),
         ({"form": "浣溪沙", "rhyme": "甲"}, "choose one from 第一部 to 第十九部"),
         ({"form": "浣溪沙", "prompt": "春" * 43}, "43 characters, the form only 42"),
+        ({"acrostic": "春" * 17}, "16 characters at most"),
+        ({"form": "对联", "acrostic": "春"}, "give the first line as prompt"),
+        ({"form": "对联", "lines": ["春"]}, "give the first line as prompt"),
+        ({"form": "浣纱"}, "form=浣纱.*浣溪沙"),
+        ({"form": "念奴"}, "念奴娇"),
+        ({"form": "haiku"}, "help generate"),
     ):
         with pytest.raises(UserError, match=message):
             compose(model, PoemSettings(**settings))
@@ -151,12 +151,8 @@ def test_what_is_given_to_a_tune_is_kept(model, table):
 
 def test_the_rhymes_of_ci_are_those_of_the_handbook(table):
     assert len(read_divisions()) == 19
-    for characters, division in {
-        "东同龙浓": "第一部",
-        "来台开": "第五部",
-        "杯回雷": "第三部",
-        "花家涯": "第十部",
-    }.items():
+    for line in ("第一部 东同龙浓", "第五部 来台开", "第三部 杯回雷", "第十部 花家涯"):
+        division, characters = line.split(" ")
         assert all(division in table.divisions(c) for c in characters), division
     assert table.divisions("雪", -1, "仄") == ["第十八部"] and table.divisions("天", -1, "仄") == []
 
@@ -185,23 +181,12 @@ def test_faults_are_named_where_they_are(table):
 
 
 def test_verse_that_is_no_tune_is_left_alone(table):
-    for text in (
-        "枯藤老树昏鸦，小桥流水人家，古道西风瘦马。夕阳西下，断肠人在天涯。",
-        "前不见古人，后不见来者。念天地之悠悠，独怆然而涕下。",
-    ):
-        assert check(text, table).pattern == ""
-    assert (
-        check(
-            "国破山河在，城春草木深。感时花溅泪，恨别鸟惊心。烽火连三月，家书抵万金。白头搔更短，浑欲不胜簪。", table
-        ).form
-        == "五律"
-    )
+    assert check("枯藤老树昏鸦，小桥流水人家，古道西风瘦马。夕阳西下，断肠人在天涯。", table).pattern == ""
+    assert check("前不见古人，后不见来者。念天地之悠悠，独怆然而涕下。", table).pattern == ""
 
 
 def test_two_sections_with_a_line_between_are_one_poem():
-    text = FAMOUS["虞美人"]
-    first, second = text[:32], text[32:]
-    assert first.endswith("中。")
+    first, second = FAMOUS["虞美人"][:32], FAMOUS["虞美人"][32:]
     night = "床前明月光，疑是地上霜。举头望明月，低头思故乡。"
     assert join_sections([first, second, night, night]) == [f"{first}\n\n{second}", night, night]
     assert join_sections([]) == [] and join_sections([night]) == [night]
@@ -214,36 +199,30 @@ def test_two_sections_with_a_line_between_are_one_poem():
     "first", ["春", "春风", "春风来", "明月清风", "海内存知己", "落霞与孤鹜齐飞", "风声雨声读书声声入耳"]
 )
 def test_the_second_line_of_a_pair_answers_the_first(model, table, first):
-    for poem in compose(model, PoemSettings(form="对联", prompt=first, candidates=4), n=3):
+    for poem in compose(model, PoemSettings(form="对联", prompt=first, candidates=2), n=2):
         one, other = poem.verses
         assert one == first and len(other) == len(first) and not set(one) & set(other)
-        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+        for i in range(1, len(first) - 1, 2):
             tones = table.tones(one, i), table.tones(other, i)
-            if (i % 2 or i == len(first) - 1) and tones[0] in ("平", "仄") and i < len(first) - 1:
-                assert tones[0] != tones[1] or tones[1] == "", (one, other, i, a, b)
+            assert tones[0] not in ("平", "仄") or tones[0] != tones[1], (one, other, i)
         assert "平" in table.tones(other, len(other) - 1)
         assert poem.form == "对联" and poem.check.style == "对联"
 
 
 def test_pairs_without_a_first_line_and_with_marks_inside(model, table):
-    for poem in compose(model, PoemSettings(form="对联", candidates=4), n=5):
+    for poem in compose(model, PoemSettings(form="对联", candidates=2), n=2):
         assert [len(v) for v in poem.verses] == [7, 7] and poem.check.faults == []
-    long = PoemSettings(form="对联", prompt="门对千竿竹短，家藏万卷书存", candidates=4)
-    [poem] = compose(model, long)
+    [poem] = compose(model, PoemSettings(form="对联", prompt="门对千竿竹短，家藏万卷书存", candidates=4))
     assert [len(v) for v in poem.verses] == [6, 6, 6, 6] and len(poem.lines) == 2
     assert poem.lines[0] == "门对千竿竹短，家藏万卷书存；" and poem.lines[1][-1] == "。"
-    assert {f.kind for f in check_pair(poem.verses, table).faults} <= {"平仄"}, (
-        "书存 ends in level tone: the given line's"
-    )
-    for settings in ({"acrostic": "春"}, {"lines": ["春"]}):
-        with pytest.raises(UserError, match="give the first line as prompt"):
-            compose(model, PoemSettings(form="对联", **settings))
+    # 书存 ends in level tone: the given line's
+    assert {f.kind for f in check_pair(poem.verses, table).faults} <= {"平仄"}
 
 
 # ------------------------------------------------------------------------------------------------------ acrostics
 
 
-@pytest.mark.parametrize("count", range(1, 17))
+@pytest.mark.parametrize("count", [1, 4, 5, 8, 9, 12, 13, 16])
 def test_acrostics_are_completed(model, table, count):
     name = "春江花月夜山水云风雪天人日月星辰"[:count]
     poems = compose(model, PoemSettings(acrostic=name, candidates=2))
@@ -257,11 +236,9 @@ def test_acrostics_are_completed(model, table, count):
         assert starts[1][: count - first] == list(name[first:]) and "two poems" in poems[0].remarks[0]
     for poem in poems:
         assert poem.form in ("七绝", "七律") and not [f for f in poem.check.faults if f.kind == "出韵"]
-
-
-def test_an_acrostic_of_more_is_refused(model):
-    with pytest.raises(UserError, match="16 characters at most"):
-        compose(model, PoemSettings(acrostic="春" * 17))
+    if count <= 8:  # a poet that has learnt other forms
+        [poem] = compose(model, PoemSettings(acrostic=name, candidates=2), forms=["五绝", "五律"])
+        assert poem.form == ("五绝" if count <= 4 else "五律") and poem.verses[count - 1][0] == name[-1]
 
 
 # ------------------------------------------------------------------------------------------------------ doubling
@@ -269,24 +246,19 @@ def test_an_acrostic_of_more_is_refused(model):
 
 def test_a_character_is_doubled_only_where_verse_does_so(model):
     allowed = set()
-    for poem in compose(model, PoemSettings(form="七绝", candidates=1, temperature=1.5, top_p=1.0), n=40):
+    asked = PoemSettings(form="七绝", title="春夜", candidates=1, temperature=1.5, top_p=1.0)
+    for poem in compose(model, asked, n=40):
         allowed |= {a for verse in poem.verses for a, b in pairwise(verse) if a == b}
     lexicon = Lexicon.of(model)
     ids = torch.tensor(lexicon.vocabulary.encode("".join(allowed)), dtype=torch.long)
     assert bool(lexicon.pairs.attested(ids, ids)[1].all()), allowed
 
 
-@pytest.mark.parametrize(
-    "old, new",
-    {"江月西沈夜泊船": "江月西沉夜泊船", "沈郎腰瘦不胜衣": "沈郎腰瘦不胜衣", "看著梅花著此身": "看着梅花着此身",
-     "闭门著书多岁月": "闭门著书多岁月", "无柰春何": "无奈春何", "素柰花开，花落著，": "素柰花开，花落著，"}.items(),
-)  # fmt: skip
-def test_old_spellings_are_those_of_today(old, new):
-    assert spell_today(old) == new
-
-
 def test_what_is_written_is_spelt_as_today_and_what_is_given_stays(model):
     """The network wants 沈 everywhere."""
+    old = "江月西沈夜泊船 沈郎腰瘦不胜衣 看著梅花著此身 闭门著书多岁月 无柰春何 素柰花开，花落著，".split()
+    new = "江月西沉夜泊船 沈郎腰瘦不胜衣 看着梅花着此身 闭门著书多岁月 无奈春何 素柰花开，花落著，".split()
+    assert list(map(spell_today, old)) == new
     vocabulary = Vocabulary(model.vocab)
     bias = model.output_bias.data.clone()
     model.output_bias.data[vocabulary.ids["沈"]] = 50.0
