@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from infer.verse.settings import NAMED, PATTERNS
-from infer.verse.settings import PoemSettings as POEM
+from infer.verse.settings import NAMED, PATTERNS, PoemSettings
 from options import CLASSIFIER, PAINTER, POET, Options, option, parse_task
 from utils import files
 
@@ -170,7 +169,7 @@ class DogCatConfig(DefaultConfig):
 class GenerateConfig(Options):
     """Options of generate."""
 
-    form: str = option(POEM.form, FORM_HELP)
+    form: str = option(PoemSettings.form, FORM_HELP)
     prompt: str = option("", "first characters of the poem; of 对联 the first line")
     title: str = option("", "title to write to")
     author: str = option("", "poet to imitate")
@@ -180,16 +179,16 @@ class GenerateConfig(Options):
     avoid: str = option("", "characters that the poems must not have, such as 愁泪")
     poem: str = option("", "poem to rewrite: only the verses of --lock are kept")
     lock: str = option("", "verses of --poem to keep, such as 1,3")
-    regular: bool = option(POEM.regular, "keep to the tones and rhymes of the four regulated forms")
-    pattern: str = option(POEM.pattern, "tone pattern; auto: what fits", PATTERNS)
+    regular: bool = option(PoemSettings.regular, "keep to the tones and rhymes of the four regulated forms")
+    pattern: str = option(PoemSettings.pattern, "tone pattern; auto: what fits", PATTERNS)
     rhyme: str = option("", "平水韵 group of the rhymes, such as 先; empty: what fits")
     n: int = option(1, "poems to write, in one batch", minimum=1)
-    candidates: int = option(POEM.candidates, "candidates for each poem; the best is shown", minimum=1, maximum=256)
-    temperature: float = option(POEM.temperature, "sampling temperature; 0: always the likeliest character")
-    top_k: int = option(POEM.top_k, "sample from the k likeliest characters; 0: all")
-    top_p: float = option(POEM.top_p, "nucleus sampling: the likeliest characters of this total probability", maximum=1)
-    guidance: float = option(POEM.guidance, "classifier-free guidance scale of title and keywords; 0: none", maximum=10)
-    max_chars: int = option(POEM.max_chars, "maximum length of a free poem", minimum=1, maximum=10_000)
+    candidates: int = option(PoemSettings.candidates, "versions of each poem; the best is shown", minimum=1, maximum=256)
+    temperature: float = option(PoemSettings.temperature, "sampling temperature; 0: always the likeliest character")
+    top_k: int = option(PoemSettings.top_k, "sample from the k likeliest characters; 0: all")
+    top_p: float = option(PoemSettings.top_p, "nucleus sampling: the likeliest of this total probability", maximum=1)
+    guidance: float = option(PoemSettings.guidance, "classifier-free guidance scale of title, keywords; 0: none", maximum=10)
+    max_chars: int = option(PoemSettings.max_chars, "maximum length of a free poem", minimum=1, maximum=10_000)
     seed: int = POEM_SEED
     script: str = option("simplified", "characters of the poems", ("simplified", "traditional"))
     pinyin: bool = option(False, "print how each line is read today")
