@@ -16,7 +16,6 @@ from data import download as module
 from data.download import Download, File, download, downloads, listing
 from utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
 BODY = random.Random(0).randbytes(300_001)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.servers import ROOT
 from training.recorder import LOG_NAME, Recorder, histogram, read_log
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def strict(folder: Path) -> list[dict]:

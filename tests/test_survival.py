@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.training import Process, arguments, assert_same_run, options, run, steps_done, write_corpus
+from tests.training import Process, arguments, assert_same_run, options, run_here, steps_done, write_corpus
 from training.state import read_state
-from utils.files import atomic_save
+from utils.files import atomic_save, remove_temporaries
 
 FORK = multiprocessing.get_context("fork")  # nothing to import: a process that saves is there at once
 
@@ -42,19 +42,24 @@ def _killed_within(path: Path, moment: str) -> None:
 
 @pytest.mark.parametrize("moment", ["half", "written", "replaced"])
 def test_killed_within_a_save(tmp_path, moment):
-    path = tmp_path / "state.pt"
+    path = tmp_path / "run" / "state.pt"
+    path.parent.mkdir()
     path.write_bytes(b"old")
     process = FORK.Process(target=_killed_within, args=(path, moment))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL and path.read_bytes() == b"old"
-    assert len(list(tmp_path.glob(".*.part"))) == 1
+    assert len(list(path.parent.glob(".*.part"))) == 1
+    (tmp_path / "mine.part").touch()
+    (tmp_path / ".lock").touch()
+    remove_temporaries(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "mine.part", "run", "state.pt"]
 
 
 def test_a_disk_that_is_full_after_any_number_of_bytes(folder):
     """The limit is set on a process that trains: its next save goes beyond it."""
     more = {"max_epoch": 3, "samples": 0}
-    run(folder, **options(folder, run="whole", **more))
+    run_here(**options(folder, run="whole", **more))
     size = (folder / "whole" / "last.pt").stat().st_size
     draw = random.Random(0)
     for number, limit in enumerate((16_384, draw.randrange(16_384, size), size - 1)):
@@ -69,7 +74,7 @@ def test_a_disk_that_is_full_after_any_number_of_bytes(folder):
         assert lines[0].endswith("the file before is unchanged")
         assert read_state(folder / "run" / "last.pt")["progress"]["step"] >= before
         assert not list((folder / "run").glob(".*.part"))
-    run(folder, **options(folder, resume=folder / "run", **more))
+    run_here(**options(folder, resume=folder / "run", **more))
     assert_same_run(folder / "whole", folder / "run")
 
 
@@ -97,9 +102,6 @@ def test_a_reading_process_is_killed(folder):
         " (a training goes on from its last save by --resume)"
     ]
     epochs = read_state(folder / "run" / "last.pt")["progress"]["epoch"] + 1
-    run(folder, **options(folder, resume=folder / "run", **{**more, "max_epoch": epochs}))
-    run(folder, **options(folder, run="whole", **{**more, "max_epoch": epochs, "num_workers": 0}))
+    run_here(**options(folder, resume=folder / "run", **{**more, "max_epoch": epochs}))
+    run_here(**options(folder, run="whole", **{**more, "max_epoch": epochs, "num_workers": 0}))
     assert_same_run(folder / "whole", folder / "run")
-
-
-# ------------------------------------------------------------------------------------------------ other versions
