@@ -144,35 +144,6 @@ def sync_bn(folder: Path) -> str:
     return f"{devices} GPUs, {losses(log)[-1]:.4f}"
 
 
-def pinned(folder: Path) -> str:
-    """Copies from pinned memory do not wait."""
-    need(GPU, "needs a GPU")
-    batch, seconds = torch.empty(64, 3, 512, 512), {}
-    for name, source in (("pageable", batch), ("pinned", batch.pin_memory())):
-        source.to(DEVICE, non_blocking=True)
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        source.to(DEVICE, non_blocking=True)
-        torch.cuda.synchronize()
-        seconds[name] = time.perf_counter() - start
-    return ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in seconds.items())
-
-
-def memory(folder: Path) -> str:
-    """What a network took is there again after empty_cache."""
-    need(GPU, "needs a GPU")
-    from models import BACKBONES
-
-    before = torch.cuda.memory_reserved()
-    model = BACKBONES["resnet34"](["cat", "dog"]).to(DEVICE)
-    model(torch.rand(8, 3, 160, 160, device=DEVICE))["logits"].sum().backward()
-    most = torch.cuda.memory_reserved()
-    del model
-    torch.cuda.empty_cache()
-    assert torch.cuda.memory_reserved() <= before + (32 << 20) < most
-    return f"{most / 1e6:.0f} MB at most"
-
-
 def painting(folder: Path) -> str:
     """The painter's engine on this device gives what the network gives on the CPU."""
     import numpy as np
@@ -206,7 +177,7 @@ def classifying(folder: Path) -> str:
     return f"off by {off:.1e}"
 
 
-CHECKS = (precisions, lstm, scaler, deterministic, by_number, processes, sync_bn, pinned, memory, painting, classifying)
+CHECKS = (precisions, lstm, scaler, deterministic, by_number, processes, sync_bn, painting, classifying)
 
 
 def main() -> int:
