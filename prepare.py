@@ -183,7 +183,7 @@ def find_lr(cfg: DefaultConfig, steps: int = 100) -> dict[str, Any]:
             yield from (batch for batch, weight in loader.batches(task.train_set, indices) if weight)
 
     optimizer = task_optimizer(cfg, task)
-    return lr_finder.find_lr(fabric, task.model, optimizer, task.step, batches(), steps, cfg.grad_clip)
+    return lr_finder.find_lr(fabric, task, optimizer, batches(), steps, cfg.grad_clip)
 
 
 def evaluate(cfg: DefaultConfig, split: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import math
 import shlex
 import time
 from contextlib import ExitStack, nullcontext
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -216,11 +215,19 @@ class Run:
         return {"grad_norm": norm.item()}
 
     def check_finite(self, value: torch.Tensor, batch: dict[str, Any], gradient: bool = False) -> None:
-        """Ends the run, and names the first bad tensor, if a loss or the norm of the gradient is not finite."""
-        task = self.task
-        find = partial(diagnostics.first_bad_tensor, task.model, batch, lambda: task.step(task.model, batch), gradient)
+        """Ends the run, and names the first bad tensor, if a loss or norm is not finite in any of the processes."""
+        fabric, task = self.fabric, self.task
+        culprit = int(largest(fabric, -1 if torch.isfinite(value) else fabric.global_rank))
+        if culprit < 0:
+            return
+        with fabric.autocast():
+            name = diagnostics.first_bad_tensor(task.model, batch, lambda: task.step(task.model, batch), gradient)
+            name = fabric.broadcast(name, culprit)
+        if not fabric.is_global_zero:
+            raise SystemExit(0)
         advice = f"Try a smaller lr, grad_clip=1 or precision=fp32; the last good state is {self.folder / STATE}"
-        diagnostics.check_finite(self.fabric, value, find, f"step {self.progress.step + 1}", advice)
+        where = f"step {self.progress.step + 1}"
+        raise UserError(f"{where}: the loss is not finite; the first bad tensor is {name}. {advice}")
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-
-from training.devices import largest
-from utils.errors import UserError
 
 SKIPPED = 3  # steps at the start: memory is being claimed, kernels are being chosen
 
@@ -94,18 +90,6 @@ class _Probe:
     def remove(self) -> None:
         for hook in self.hooks:
             hook.remove()
-
-
-def check_finite(fabric: Fabric, value: Tensor, find: Callable[[], str], where: str, advice: str) -> None:
-    """Ends the run, with the tensor that `find` names, if a loss or norm is not finite in any of the processes."""
-    culprit = int(largest(fabric, -1 if torch.isfinite(value) else fabric.global_rank))
-    if culprit < 0:
-        return
-    with fabric.autocast():
-        name = fabric.broadcast(find(), culprit)
-    if not fabric.is_global_zero:
-        raise SystemExit(0)
-    raise UserError(f"{where}: the loss is not finite; the first bad tensor is {name}. {advice}")
 
 
 def describe(tensor: Tensor) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """The learning rate range test (Smith 2017): a short training whose learning rate rises until the loss explodes."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -19,20 +18,14 @@ EXPLODED = 1.5, 4.0  # times the loss of the beginning, and times the lowest: wh
 
 
 def find_lr(
-    fabric: Fabric,
-    model: nn.Module,
-    optimizer: Optimizer,
-    step: Callable[[nn.Module, dict[str, Any]], dict[str, Tensor]],
-    batches: Iterator[dict[str, Any]],
-    steps: int,
-    grad_clip: float,
+    fabric: Fabric, task: Any, optimizer: Optimizer, batches: Iterator[dict[str, Any]], steps: int, grad_clip: float
 ) -> dict[str, Any]:
-    """Trains for `steps` steps, the learning rate rising evenly on a log scale. Nothing of the training is kept.
+    """Trains a task for `steps` steps, the learning rate rising evenly on a log scale. Nothing of the training is kept.
 
     Returns {"lr": [...], "loss": [...] (smoothed), "suggestion": see `steepest`}. Raises UserError if the loss never
     falls.
     """
-    model, wrapped = fabric.setup(model, optimizer)
+    model, wrapped = fabric.setup(task.model, optimizer)
     rates, losses, mean = [], [], 0.0
     for number in tqdm(range(steps), desc="find_lr", unit="step", leave=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (number / max(1, steps - 1))
@@ -41,7 +34,7 @@ def find_lr(
         batch = next(batches)
         train_mode(model)  # here, since a task may compute with the model to make its batches
         with fabric.autocast():
-            output = step(model, batch)
+            output = task.step(model, batch)
         if not torch.isfinite(output["objective"]):
             break
         fabric.backward(output["objective"])

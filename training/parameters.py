@@ -22,7 +22,7 @@ def freeze(model: nn.Module, patterns: str) -> None:
 
     Raises UserError for a pattern that fits no parameter, and if nothing is left to learn.
     """
-    frozen = _matching(model, patterns, "freeze")
+    frozen = _fitting(dict(model.named_parameters()), patterns, "freeze")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     if frozen and not any(p.requires_grad for p in model.parameters()):
@@ -46,7 +46,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, lr_scale: str = "") 
     """
     scales: dict[str, float] = {}
     for pattern, value in parse_named_numbers(lr_scale, "lr_scale", "features.*:0.1"):
-        for name in _matching(model, pattern, "lr_scale"):
+        for name in _fitting(dict(model.named_parameters()), pattern, "lr_scale"):
             scales.setdefault(name, value)
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     decayed = decaying(model)
@@ -69,20 +69,17 @@ def checkpoint_layers(model: nn.Module, patterns: str) -> None:
     for a pattern that fits no layer.
     """
     layers = {name: module for name, module in model.named_modules() if name}
-    for name in _fitting(list(layers), patterns, "checkpoint_layers", "layer"):
+    for name in _fitting(layers, patterns, "checkpoint_layers", "layer"):
         layers[name].forward = partial(checkpoint, layers[name].forward, use_reentrant=False)
 
 
-def _matching(model: nn.Module, patterns: str, option: str) -> set[str]:
-    return _fitting([name for name, _ in model.named_parameters()], patterns, option, "parameter")
-
-
-def _fitting(names: list[str], patterns: str, option: str, kind: str) -> set[str]:
+def _fitting(named: dict[str, Any], patterns: str, option: str, kind: str = "parameter") -> set[str]:
+    """The names that fit one of the patterns. Raises UserError for a pattern that none fits."""
     found: set[str] = set()
     for pattern in filter(None, patterns.split(",")):
-        fitting = {name for name in names if fnmatchcase(name, pattern)}
+        fitting = {name for name in named if fnmatchcase(name, pattern)}
         if not fitting:
-            tops = dict.fromkeys(name.split(".")[0] for name in names)
+            tops = dict.fromkeys(name.split(".")[0] for name in named)
             raise UserError(f"fits no {kind}; they begin with {', '.join(tops)}", **{option: pattern})
         found |= fitting
     return found
