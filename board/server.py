@@ -136,8 +136,6 @@ def show(run: str | Path | None = None, port: int = 8097) -> None:
     Returns after SIGTERM, or at once if the server runs and there is nothing to follow. Raises UserError if the run has
     no log, another program has the port, or the files of visdom's page cannot be had.
     """
-    if not 0 < port < 65536:
-        raise UserError("choose one from 1 to 65535", port=port)
     folder = Path(run).resolve() if run is not None else None
     records = read_log(folder) if folder is not None else []
     if not visdom_answers(port):

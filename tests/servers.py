@@ -18,14 +18,13 @@ from utils.errors import UserError
 from utils.visualize import HOST
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOW = (
-    "import pathlib, signal, sys, board.server as v; from utils.errors import UserError\n"
-    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
-    "v.DATA_FOLDER = pathlib.Path(sys.argv[1])\n"
-    "try: v.show(sys.argv[3] if len(sys.argv) > 3 else None, int(sys.argv[2]))\n"
-    "except UserError as error: print(error, file=sys.stderr); sys.exit(2)\n"
-    "except KeyboardInterrupt: sys.exit(130)"
-)
+SHOW = """
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+import board.server, cli, main
+board.server.DATA_FOLDER = pathlib.Path(sys.argv.pop(1))
+sys.exit(cli.run(main.main))
+"""
 
 
 def lacking(what: str) -> None:
@@ -69,7 +68,7 @@ class Server:
         except UserError as error:
             lacking(str(error))
         self.folder, self.port = folder, port
-        command = [sys.executable, "-c", SHOW, str(folder), str(port), *run]
+        command = [sys.executable, "-c", SHOW, str(folder), "visdom", f"--port={port}", *run]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         self.said = self.process.stderr.readline()
         assert "http://localhost:" in self.said, self.said

@@ -76,7 +76,7 @@ def test_the_board_shows_curves_histograms_and_poems(tmp_path, page):
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("requestfailed", lambda request: errors.append(request.url))
-        page.goto(f"http://127.0.0.1:{server.port}/env/poet")
+        page.goto(f"http://127.0.0.1:{server.port}/env/poet", timeout=120_000)
         page.wait_for_selector("text=春眠不觉晓", timeout=120_000)
         page.wait_for_selector(".barlayer .point", timeout=120_000)
 
@@ -102,4 +102,5 @@ def test_the_board_shows_curves_histograms_and_poems(tmp_path, page):
         assert page.evaluate("window.hacked") is None
         assert errors == []
     finally:
-        server.stop()
+        code = server.stop()
+    assert (code, server.rest) == (0, "")

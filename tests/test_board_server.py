@@ -1,4 +1,4 @@
-"""board/server.py with a real server process: live, late, killed and started anew, hanging, absent."""
+"""board/server.py and utils/visualize.py with a real visdom: live, late, killed and started anew, hanging, absent."""
 
 import base64
 import http.client
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from board import server as board_server
@@ -20,6 +21,7 @@ from board.server import LiveBoard, replay, show
 from tests.servers import HOST, OnlyAPage, Server, free_port, until
 from training.recorder import Recorder
 from utils.errors import UserError
+from utils.visualize import Visualizer, env_name, to_pixels, visdom_answers
 
 connected: list[int] = []  # the threads in which something was connected, or tried to be
 sys.addaudithook(lambda event, _: connected.append(threading.get_ident()) if event == "socket.connect" else None)
@@ -81,9 +83,6 @@ def check_everything(windows: dict) -> None:
     assert curve(windows, "loss", "train") == ([1, 2, 3, 4, 5], [9, 8, 7, 6, 5])
     assert curve(windows, "loss", "val") == ([5], [6.5])
     assert curve(windows, "perplexity", "val") == ([5], [None])
-    assert curve(windows, "times", "data") == ([1, 2, 3, 4, 5], [0.01] * 5)
-    assert curve(windows, "curve roc", "dog") == ([0, 0.25, 1], [0, 0.75, 1])
-    assert sum(windows["histograms"]["content"]["data"][0]["y"]) == 100
     poem = windows["text poems"]["content"]
     assert "春眠不觉晓\n&lt;img src=x onerror=alert(1)&gt;" in poem and "pre-wrap" in poem and "<img" not in poem
     assert "&lt;script&gt;" in windows["run"]["content"] and "<script" not in windows["run"]["content"]
@@ -113,8 +112,12 @@ def test_a_run_is_shown_live_then_replayed_and_nothing_is_printed(tmp_path, serv
 def test_a_server_that_dies_neither_delays_nor_talks_and_a_new_one_gets_all(tmp_path, start, capfd):
     port = free_port()
     first = start(port)
+    capfd.readouterr()  # the files of visdom's page may have been fetched
+    learner = Visualizer("lesson", port)
     recorder = Recorder(tmp_path / "run", [LiveBoard(tmp_path / "run", "run", port)])
     for steps in (range(1, 101), range(101, 301)):
+        learner.plot("loss", 1.0)
+        assert first.process.poll() is not None or first.has("lesson", "loss")
         connected.clear()
         for step in steps:
             recorder.batch(step, 0, loss=1.0 / step)
@@ -126,6 +129,7 @@ def test_a_server_that_dies_neither_delays_nor_talks_and_a_new_one_gets_all(tmp_
     until(lambda: second.has("run", "loss") and len(curve(second.windows("run"), "loss", "train")[0]) == 300)
     recorder.close()
     assert curve(second.windows("run"), "loss", "train")[0] == list(range(1, 301))
+    Visualizer(port=free_port()).plot("loss", 1.0)  # nobody listens there
     assert capfd.readouterr() == ("", "")
 
 
@@ -198,8 +202,8 @@ def test_without_a_server_close_is_quick_and_replay_says_what_to_do(tmp_path, ca
 # ------------------------------------------------------------------------------------------------- the command
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_show_follows_a_run_and_ends_cleanly(tmp_path, start, number, code):
+def test_show_follows_a_run_until_ctrl_c(tmp_path, start):
+    """For SIGTERM see test_board.py."""
     recorder = Recorder(tmp_path / "run")
     recorder.config({"env": ""})
     recorder.batch(1, 0, loss=1.0)
@@ -209,7 +213,7 @@ def test_show_follows_a_run_and_ends_cleanly(tmp_path, start, number, code):
     recorder.batch(2, 0, loss=0.5)
     until(lambda: curve(server.windows("run"), "loss", "train")[0] == [1, 2])
     recorder.close()
-    assert server.stop(number) == code
+    assert server.stop(signal.SIGINT) == 130
     assert server.rest == ""
 
 
@@ -226,8 +230,6 @@ def test_show_uses_a_server_that_runs_already(tmp_path, server, capfd):
 def test_show_tells_what_is_wrong_in_one_line(tmp_path):
     with pytest.raises(UserError, match="no log of a run"):
         show(tmp_path)
-    with pytest.raises(UserError, match="choose one from 1 to 65535"):
-        show(port=70000)
     handler = http.server.SimpleHTTPRequestHandler
     with http.server.ThreadingHTTPServer((HOST, 0), handler) as other:
         handler.log_message = lambda *args: None
@@ -266,3 +268,50 @@ def test_pages_of_other_sites_cannot_use_the_board(server):
     for ours in ({"Host": name}, {"Host": name, "Origin": f"http://{name}"}, {"Host": "localhost:9000"}):
         assert status("GET", "/", **ours) == status("POST", "/env_state", "{}", **ours) == 200
     assert status("GET", "/socket", Host=name, Origin=f"http://{name}", **upgrade) == 101
+
+
+# ------------------------------------------------------------------------------------------------ utils/visualize.py
+
+
+def test_everything_a_learner_may_plot(server, capfd):
+    until(lambda: visdom_answers(server.port))
+    board = Visualizer(env="lesson", port=server.port)
+    board.plot("loss", 3.0)
+    board.plot("loss", 2.0)
+    board.plot("loss", 2.5, x=1, legend="val")
+    board.plot_many({"accuracy": np.float32(0.5), "recall": 0.25}, x=7)
+    board.img("cat", np.full((8, 9, 3), 2.0))  # clamped to 1
+    board.hist("weights", np.random.default_rng(0).normal(size=50))
+    board.log("notes", "a < b")
+    board.log("notes", "second")
+    board.save()
+    with pytest.raises(ValueError, match="shape"):
+        board.img("bad", np.zeros((2, 3, 4, 5)))
+    windows = server.windows("lesson")
+    traces = {name: {t["name"]: t for t in windows[name]["content"]["data"]} for name in ("loss", "recall")}
+    assert (traces["loss"]["train"]["x"], traces["loss"]["train"]["y"]) == ([0, 1], [3, 2])
+    assert (traces["loss"]["val"]["x"], traces["loss"]["val"]["y"]) == ([1], [2.5])
+    assert (traces["recall"]["train"]["x"], windows["recall"]["title"]) == ([7], "recall")
+    picture = base64.b64decode(windows["image cat"]["content"]["src"].split(",")[1])
+    assert (np.asarray(Image.open(io.BytesIO(picture))) == 255).all()
+    assert "a &lt; b" in windows["text notes"]["content"] and "second" in windows["text notes"]["content"]
+    assert sum(windows["histogram weights"]["content"]["data"][0]["y"]) == 50
+    assert set(json.loads((server.folder / "lesson.json").read_text())["jsons"]) == set(windows)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pictures_of_any_layout():
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    for image in (rgb, rgb.transpose(2, 0, 1), torch.tensor(rgb).permute(2, 0, 1).float() / 255, rgb / 255):
+        assert (to_pixels(image) == rgb.transpose(2, 0, 1)).all()
+    for image in (rgb[:, :, 0], rgb[:, :, :1], rgb[None, :, :, 0]):
+        assert (to_pixels(image) == rgb[None, :, :, 0]).all()
+    assert to_pixels(np.array([[-3.0, 0.5, 7.0, np.nan]])).tolist() == [[[0, 128, 255, 0]]]
+    with pytest.raises(ValueError, match="shape"):
+        to_pixels(np.zeros((2, 5, 7)))
+
+
+def test_env_name():
+    assert env_name("poet-1.5_诗") == "poet-1.5_诗"
+    assert env_name("a/b\\'<c>") == "a_b___c_"
+    assert env_name("..") == env_name("") == "main"
