@@ -13,8 +13,9 @@ from config import DogCatConfig, PoetConfig
 from data.poem_files import EMBEDDED
 from options import parse
 from prepare import find_lr
-from tests.dogcat import BODY, TWO, epochs_of, write_set
-from tests.training import arguments, options
+from tasks.dogcat import DogCatTask
+from tests.dogcat import BODY, TWO, write_set
+from tests.training import arguments, options, records, run_here
 from training.lr_finder import chart, steepest
 from utils.errors import UserError
 
@@ -75,56 +76,46 @@ def test_chart_has_a_line_for_every_few_rates():
     assert chart([1e-3], [1.0]).split() == ["1.0e-03", "1.0000"]
 
 
-@pytest.mark.parametrize("more", [{}, {"freeze": BODY}], ids=["all", "frozen"])
-def test_the_suggested_rate_trains_and_a_much_larger_one_does_not(pictures, tmp_path, capfd, more):
-    given = dogcat(tmp_path, pictures, **more)
-    found = find_lr(parse(DogCatConfig, given), 60)
+@pytest.mark.parametrize("freeze", ["", BODY], ids=["all", "frozen"])
+def test_the_suggested_rate_trains_and_a_much_larger_one_does_not(pictures, tmp_path, monkeypatch, freeze):
+    """The network is in training mode, but for what is frozen, though features are computed with it in between."""
+    modes, step = set(), DogCatTask.step
+
+    def noting(self, model, batch):
+        modes.add((self.model.training, self.model.dropout.training, self.model.conv1.training))
+        return step(self, model, batch)
+
+    given = dogcat(tmp_path, pictures, freeze=freeze)
+    with monkeypatch.context() as patch:
+        patch.setattr(DogCatTask, "step", noting)
+        found = find_lr(parse(DogCatConfig, given), 60)
+    assert modes == {(True, True, not freeze)}
     assert len(found["lr"]) == len(found["loss"]) <= 60 and found["lr"][0] == pytest.approx(1e-6)
     ratios = np.diff(np.log(found["lr"]))
     assert ratios == pytest.approx(np.full(len(ratios), math.log(1e6) / 59))
     assert found["suggestion"] in found["lr"]
-    losses = []
-    for name, factor in (("good", 1), ("bad", 1000)):
-        more = {"run": name, "lr": found["suggestion"] * factor, "max_epoch": 5, "lr_schedule": "constant", "ema": 0}
-        assert main.main(arguments("train", **{**given, **more})) == 0
-        losses.append([r["loss"] for r in epochs_of(tmp_path / name, "val")])
-    good, bad = losses
-    assert good[-1] < 0.35, (found["suggestion"], losses)
-    assert "freeze" in given or max(bad) > 2 * max(good), losses  # the last layer alone bears any rate here
-    assert "Traceback" not in capfd.readouterr().err
+    good, bad = (
+        val_losses(**given, lr=found["suggestion"] * factor, run=str(factor), max_epoch=5) for factor in (1, 1000)
+    )
+    assert good[-1] < 0.35, (found["suggestion"], good)
+    assert freeze or max(bad) > 2 * max(good), (good, bad)  # the last layer alone bears any rate here
 
 
-def test_the_network_is_in_training_mode(pictures, monkeypatch, tmp_path):
-    """Also where features are computed with the network in between."""
-    from tasks.dogcat import DogCatTask
-
-    modes, step = [], DogCatTask.step
-
-    def noting(self, model, batch):
-        modes.append((self.model.training, self.model.dropout.training, self.model.conv1.training))
-        return step(self, model, batch)
-
-    monkeypatch.setattr(DogCatTask, "step", noting)
-    find_lr(parse(DogCatConfig, dogcat(tmp_path, pictures, freeze=BODY)), 40)
-    assert set(modes) == {(True, True, False)}
+def val_losses(**given) -> list[float]:
+    """The losses of a training's validations."""
+    run_here(**given, lr_schedule="constant", ema=0)
+    return [r["loss"] for r in records(given["save_path"] / given["run"], "epoch", split="val")]
 
 
 def test_the_suggested_rate_trains_the_poet(tmp_path):
     """On real verse: of random characters nothing can be learned, so that any rate might be suggested."""
-    given = options(
-        tmp_path, samples=0, data_root=EMBEDDED / "quatrains.jsonl", batch_size=16, row_length=128, hidden=64, embed=64
-    )
+    small = {"batch_size": 8, "hidden": 64, "embed": 64, "samples": 0}
+    given = options(tmp_path, data_root=EMBEDDED / "quatrains.jsonl", **small)
     found = find_lr(parse(PoetConfig, given), 80)
     assert not list(tmp_path.glob("*/last.pt"))
     assert found["suggestion"] < found["lr"][int(np.argmin(found["loss"]))]
-    assert falls(tmp_path, {**given, "lr": found["suggestion"], "max_epoch": 3})
-
-
-def falls(folder: Path, given: dict) -> bool:
-    """Whether a training with these options brings the validation loss down from its first epoch on."""
-    assert main.main(arguments("train", **given, run="a", lr_schedule="constant", ema=0)) == 0
-    losses = [r["loss"] for r in epochs_of(folder / "a", "val")]
-    return losses[-1] < losses[0] and max(losses) == losses[0]
+    losses = val_losses(**{**given, "lr": found["suggestion"], "run": "a", "max_epoch": 3})
+    assert losses[-1] < losses[0] and max(losses) == losses[0]
 
 
 @pytest.mark.parametrize("optimizer, steps", [("sgd", 40), ("adamw", 25)])  # before its loss explodes
@@ -140,16 +131,15 @@ def test_fp16_clips_what_the_gradient_is_not_what_it_is_scaled_to(pictures, tmp_
 
 def test_pictures_that_cannot_be_read_are_named_once(pictures, tmp_path, capfd):
     broken = shutil.copytree(pictures, tmp_path / "broken")
-    names = sorted(path.name for path in broken.rglob("*.png"))[::10]
-    for path in broken.rglob("*.png"):
-        if path.name in names:
-            path.write_bytes(path.read_bytes()[:200])
+    files = sorted(broken.rglob("*.png"), key=lambda path: path.name)
+    for path in files[::10]:
+        path.write_bytes(path.read_bytes()[:200])
     find_lr(parse(DogCatConfig, dogcat(tmp_path, broken)), 40)
     err = capfd.readouterr().err
     told = [line for line in err.replace("\r", "\n").split("\n") if line.startswith("left out: ")]
     assert told and len(set(told)) == len(told)
-    assert all(any(name in line for name in names) for line in told)
-    for path in broken.rglob("*.png"):
+    assert all(any(path.name in line for path in files[::10]) for line in told)
+    for path in files:
         path.write_bytes(b"<html>")
     with pytest.raises(UserError, match="^none of the 44 samples can be read; the first: train/"):
         find_lr(parse(DogCatConfig, dogcat(tmp_path, broken)), 40)
