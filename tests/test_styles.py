@@ -129,9 +129,10 @@ def test_strengths_that_are_none(strength):
 def test_style_and_strength_reach_the_network(capsys, network, tmp_path):
     path, out, mixture = photo(tmp_path / "a.png"), tmp_path / "b.png", "wave:0.6,starry:0.4"
     for words, style, strength in (([], "", 1.0), ([f"--style={mixture}", "--strength=0.3"], mixture, 0.3)):
-        code, _, err = called(capsys, path, f"--out={out}", f"--load={network}", "--precision=fp32", *words)
+        words += [f"--out={out}", f"--load={network}", "--precision=fp32", "--stroke=0"]
+        code, _, err = called(capsys, path, *words)
         assert code == 0, err
-        assert is_near(pixels(out), painted(network, path, style, strength))
+        assert is_near(pixels(out), painted(network, path, style, strength, stroke=0))
 
 
 def test_the_styles_are_listed(capsys, network):
@@ -149,7 +150,7 @@ def test_the_other_options_reach_the_painter(capsys, network, tmp_path, monkeypa
 
     monkeypatch.setattr(infer.painting.styles, "Painter", Spy)
     path = photo(tmp_path / "a.png")
-    words = ("--precision=bf16", "--memory_limit=7", "--tile=64")
+    words = ("--precision=bf16", "--memory_limit=7", "--tile=64", "--stroke=0")
     assert called(capsys, path, f"--load={network}", *words)[0] == 0
     assert given == [("bf16", 7, 64)]
 
@@ -162,11 +163,11 @@ def test_weights_of_the_examples_paint_the_same_picture(capsys, tmp_path, suffix
     save = save_file if suffix == ".safetensors" else torch.save
     save(as_examples(tiny("scream")), tmp_path / f"mosaic{suffix}")
     path, out = photo(tmp_path / "a.png"), tmp_path / "b.png"
-    words = (path, f"--load={tmp_path}/mosaic{suffix}", f"--out={out}", "--precision=fp32")
+    words = (path, f"--load={tmp_path}/mosaic{suffix}", f"--out={out}", "--precision=fp32", "--stroke=0")
     code, _, err = called(capsys, *words)
     assert code == 0 and "mosaic 100%" in err
     tiny("scream").save(tmp_path / "tiny.safetensors")
-    expected = painted(tmp_path / "tiny.safetensors", path)
+    expected = painted(tmp_path / "tiny.safetensors", path, stroke=0)
     assert is_near(pixels(out), expected) and expected.std() > 5
 
 

@@ -46,14 +46,15 @@ def moving(path: Path, frames: int, **options: object) -> Path:
 def test_mask_and_keep_color_on_the_command_line(capsys, network, tmp_path):
     path, mask = photo(tmp_path / "a.png"), tmp_path / "mask.png"
     Image.fromarray(np.repeat([[0, 255]], 2, 0).astype(np.uint8)).resize((64, 48), 0).save(mask)  # of another size
-    words = (f"--load={network}", f"--mask={mask}", "--out", tmp_path / "b.png", "--precision=fp32", "--keep_color")
-    assert called(capsys, *words, path)[0] == 0
+    same = (path, f"--load={network}", "--precision=fp32", "--stroke=0")
+    assert called(capsys, f"--mask={mask}", "--out", tmp_path / "b.png", "--keep_color", *same)[0] == 0
     result, before = pixels(tmp_path / "b.png"), pixels(path)
     assert np.array_equal(result[:, :15], before[:, :15])
-    expected = stylize(before[None], lambda rgb, progress: painted(network, path)[None].copy(), keep_color=True)[0]
+    painting = painted(network, path, stroke=0)[None]
+    expected = stylize(before[None], lambda rgb, progress: painting.copy(), keep_color=True)[0]
     assert is_near(result[:, 17:], expected[:, 17:]) and not np.array_equal(result[:, 17:], before[:, 17:])
     mask = moving(tmp_path / "a.gif", 2)
-    code, _, err = called(capsys, path, f"--load={network}", f"--mask={mask}")
+    code, _, err = called(capsys, f"--mask={mask}", *same)
     assert code == 0 and f"{mask} is an animation: only its first frame is used" in err
 
 
@@ -71,7 +72,7 @@ def test_what_is_transparent_in_a_mask_stays_the_photograph(tmp_path):
 
 def test_max_side_quality_and_max_megapixels(capsys, network, tmp_path):
     out, sizes = tmp_path / "b.jpg", []
-    words = (photo(tmp_path / "a.png", 60, 90), f"--load={network}", "--max_side=45", f"--out={out}")
+    words = (photo(tmp_path / "a.png", 60, 90), f"--load={network}", "--max_side=45", "--stroke=0", f"--out={out}")
     for quality in (20, 95):
         assert called(capsys, *words, f"--quality={quality}", "--max_megapixels=0.0054")[0] == 0
         assert pixels(out).shape == (30, 45, 3)
@@ -366,7 +367,7 @@ def test_a_video_on_the_command_line(capsys, network, tmp_path):
     photo(tmp_path / "a.png")
     (tmp_path / "bad.mkv").write_bytes(b"x" * 999)
     paths = (source, tmp_path / "a.png", tmp_path / "bad.mkv")
-    code, out, err = called(capsys, *paths, f"--load={network}", "--json", "--precision=fp32", "--max_side=16")
+    code, out, err = called(capsys, *paths, f"--load={network}", "--json", "--stroke=0", "--max_side=16")
     film, picture, bad = map(json.loads, out.splitlines())
     assert code == 1 and not bad["ok"] and bad["error"] in err and "bad.mkv" in bad["error"]
     written = {"path": str(source), "out": str(tmp_path / "film_great_wave.mp4"), "ok": True}
@@ -481,7 +482,7 @@ def test_a_slip_is_one_line_and_exit_code_2(capsys, here, words, message):
 def test_a_switch_does_not_swallow_the_path_and_a_path_may_begin_with_a_dash(capsys, network, here, words):
     os.link("a.jpg", "-dash.jpg")
     os.link("a.jpg", "--json")  # a slip of somebody's: the option is meant
-    code, out, err = called(capsys, *words.split(), f"--load={network}")
+    code, out, err = called(capsys, *words.split(), f"--load={network}", "--stroke=0")
     name = "-dash" if "dash" in words else "a"
     assert code == 0 and json.loads(out)["out"] == f"{name}_great_wave.jpg", err
 
@@ -493,7 +494,7 @@ def test_processes_share_the_files_and_write_what_one_would(capsys, monkeypatch,
     """Also the names: trip/b.gif and trip/b.png go to different processes, and both want to be b.png."""
     (here / "trip" / "deep" / "broken.png").write_bytes(b"no picture")
     (here / "trip" / "z.png").write_bytes((here / "trip" / "b.png").read_bytes())
-    words = ("trip", f"--load={network}", "--precision=fp32", "--batch=1")
+    words = ("trip", f"--load={network}", "--precision=fp32", "--batch=1", "--stroke=0")
     code, out, err = called(capsys, *words, "--out=one")
     assert code == 1 and "1 of 5 could not be painted" in err
     whole = [line.removeprefix("one/") for line in out.splitlines()]
