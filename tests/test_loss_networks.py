@@ -247,10 +247,13 @@ def test_choice_of_the_network(monkeypatch, tmp_path, wanted, path, there, downl
 def test_files_and_layers_that_do_not_fit(tmp_path):
     weight_file(tmp_path, "vgg19", "relu2_1")
     weight_file(tmp_path, "squeezenet")
+    large = {"features.0.weight": torch.zeros(64, 3, 5, 5), "features.0.bias": torch.zeros(64)}
+    save_file(large, tmp_path / "large.safetensors")
     for network, layer, file, message in (
         ("vgg16", "relu3_4", "any", "vgg16 has no layer relu3_4: it has relu1_1, .*; did you mean relu3_"),
         ("vgg19", "relu2_2", "vgg19", "does not hold vgg19 up to relu2_2: features.7.weight is missing"),
         ("vgg16", "relu2_1", "squeezenet", "does not hold vgg16 up to relu2_1: features.2.weight .*loss_network"),
+        ("vgg16", "relu1_1", "large", "does not hold vgg16 up to relu1_1: features.0.weight is missing or of another"),
         ("vgg16", "relu1_1", "nothing", "cannot read .*nothing.safetensors"),
     ):
         with pytest.raises(UserError, match=message):

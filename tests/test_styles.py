@@ -126,13 +126,12 @@ def test_strengths_that_are_none(strength):
         StylePainter(tiny(), "wave", strength)
 
 
-def test_style_and_strength_reach_the_network(capsys, network, tmp_path):
+def test_style_strength_and_stroke_reach_the_network(capsys, network, tmp_path):
     path, out, mixture = photo(tmp_path / "a.png"), tmp_path / "b.png", "wave:0.6,starry:0.4"
-    for words, style, strength in (([], "", 1.0), ([f"--style={mixture}", "--strength=0.3"], mixture, 0.3)):
-        words += [f"--out={out}", f"--load={network}", "--precision=fp32", "--stroke=0"]
-        code, _, err = called(capsys, path, *words)
+    for words, how in (([], ()), ([f"--style={mixture}", "--strength=0.3", "--stroke=0"], (mixture, 0.3, 0))):
+        code, _, err = called(capsys, path, f"--out={out}", f"--load={network}", "--precision=fp32", *words)
         assert code == 0, err
-        assert is_near(pixels(out), painted(network, path, style, strength, stroke=0))
+        assert is_near(pixels(out), painted(network, path, *how))
 
 
 def test_the_styles_are_listed(capsys, network):
