@@ -62,7 +62,7 @@ def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
 
 
 def test_odd_members_of_a_tar(tmp_path):
-    odd = ("./a.png", "/abs/b.png", "notes.txt", ".hidden.png", "__MACOSX/._a.png")
+    odd = ("./a.png", "/abs/b.png", "notes.txt", ".hidden.png", "__MACOSX/a.png")
     path = write_tar(tmp_path / "odd.tar", {**dict.fromkeys(odd, png(noise())), "empty.png": b""})
     with tarfile.open(path, "a") as archive:
         for kind in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE):

@@ -292,7 +292,8 @@ def test_every_good_one_is_painted_at_its_size_every_bad_one_named(capsys, netwo
     """And where stderr is no terminal there is no progress bar: with 2>&1, each line is a result, or a remark."""
     folder, out = tmp_path / "in", tmp_path / "out"
     good, bad = mixed_folder(folder)
-    code, lines, err = called(capsys, folder, f"--load={network}", f"--out={out}", "--json", "--precision=fp32")
+    words = (f"--load={network}", f"--out={out}", "--json", "--precision=fp32", "--stroke=0")
+    code, lines, err = called(capsys, folder, *words)
     results = [json.loads(line) for line in lines.splitlines()]
     assert code == 1 and [r["path"] for r in results] == sorted(r["path"] for r in results)
     failed = {Path(r["path"]).name: r["error"] for r in results if not r["ok"]}
@@ -314,7 +315,7 @@ def test_every_good_one_is_painted_at_its_size_every_bad_one_named(capsys, netwo
             if "alpha" in name:
                 assert np.array_equal(np.asarray(image.getchannel("A")), read_image(source).alpha)
         if path.suffix.lower() not in (".jpg", ".webp", ".gif"):  # those lose a little
-            assert is_near(read_image(path).rgb, painted(network, source)), name
+            assert is_near(read_image(path).rgb, painted(network, source, stroke=0)), name
 
 
 def test_a_picture_too_large_to_paint_is_named_and_the_others_are_done(tmp_path):
