@@ -16,7 +16,6 @@ from models.poet import Poet
 from tasks import dogcat
 from tests.dogcat import HUES, TWO, cli, epochs_of, options, write_hard_set, write_picture, write_set
 from tests.pictures import save_lenet
-from tests.training import run
 
 
 def judge(report: Path, told: dict) -> None:
@@ -39,7 +38,7 @@ def test_three_classes_with_strange_names_need_no_change(tmp_path, capfd):
         for i in range(16):
             folder = "train" if i < 12 else "val"
             write_picture(tmp_path / "data" / folder / name / f"{i}.png", hue, 100 * number + i)
-    run(tmp_path, **options(tmp_path, tmp_path / "data", run="a", max_epoch=5))
+    cli(capfd, "train", **options(tmp_path, tmp_path / "data", run="a", max_epoch=5))
     val = epochs_of(tmp_path / "a", "val")[-1]
     assert val["accuracy"] > 0.9 and val["auc"] > 0.95
     load = tmp_path / "a" / "best.safetensors"
@@ -123,11 +122,11 @@ def test_labelled_by_name_there_is_nothing_to_submit(given, tmp_path, capfd):
     assert "nothing here is for the test alone: all pictures are evaluated" in err
 
 
-def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(tmp_path):
+def test_a_finished_run_is_calibrated_for_the_views_that_answers_are_made_of(tmp_path, capfd):
     """Each number of views by what `classify` sees of the validation pictures; what cannot be read is left out."""
     data = write_hard_set(tmp_path / "data")
     next((data / "val").iterdir()).write_bytes(b"")
-    run(tmp_path, **options(tmp_path, data, run="a", max_epoch=1))
+    cli(capfd, "train", **options(tmp_path, data, run="a", max_epoch=1))
     model = classify.open_model(tmp_path / "a" / "best.safetensors")
     samples = [s for s in choose_split(list_samples(data), "val") if s.source.path.stat().st_size]
     label = torch.tensor([["cat", "dog"].index(sample.label) for sample in samples])
@@ -177,11 +176,11 @@ def test_a_mistake_is_one_line_before_anything_is_learnt(tmp_path, capfd, comman
     assert not (tmp_path / "a" / "best.safetensors").exists()
 
 
-def test_nothing_to_validate_with_can_be_read(tmp_path):
+def test_nothing_to_validate_with_can_be_read(tmp_path, capfd):
     write_set(tmp_path / "data", TWO, 4, 2)
     for path in (tmp_path / "data" / "val").iterdir():
         path.write_bytes(b"")
-    told = run(tmp_path, code=2, **options(tmp_path, tmp_path / "data", run="a"))
+    told = cli(capfd, "train", 2, **options(tmp_path, tmp_path / "data", run="a"))[1]
     assert "error: none of the 4 samples can be read; the first: val/cat.4.png is empty" in told.splitlines()[-1]
     assert told.count("left out: val/") == 4
 
