@@ -36,6 +36,16 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
     assert not any(same(first[i], other[i]) for i in range(3))
 
 
+def test_views_come_again(tmp_path):
+    pictures = DogCatDataset(list_samples(make(tmp_path, "cat.1.png")), CLASSES, 16, Augmentation(views=3))
+    seen = []
+    for epoch in range(5):
+        pictures.set_epoch(epoch)
+        seen.append(pictures[0])
+    assert same(seen[0], seen[3]) and same(seen[1], seen[4])
+    assert not any(same(seen[2], other) for other in seen[:2])
+
+
 def test_batches():
     samples = invented(cat=12, dog=11)
     pictures = DogCatDataset(samples, CLASSES, 16, Augmentation(seed=4, views=1))
