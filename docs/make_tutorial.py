@@ -17,9 +17,8 @@ import subprocess
 import sys
 import tempfile
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,7 +35,6 @@ VARIES = re.compile(r"\([^()]*\)|precision[ =]\w+|[-+]?\d[\d.,:e+-]*|[\u4e00-\u9
 AS_PATTERN = {"(": r"\(.*\)", "p": r"precision[ =]\w+", "#": r"#*", "…": ".*"}  # by the first character
 FIGURE, CHINESE = r"[-+\d][\d.,:e+-]*", "[\u4e00-\u9fff]+"
 PROMPT, CTRL_C = "(Pdb) ", "^C"
-PLAIN = {"TERM": "dumb", "NO_COLOR": "1", "PYTHON_COLORS": "0", "TQDM_DISABLE": "1"}  # no colours, no progress bars
 LONGEST = 600.0  # seconds in which a command may print nothing
 
 
@@ -90,17 +88,8 @@ def copy_project(folder: Path) -> None:
         (folder / "checkpoints" / model.name).symlink_to(model)
 
 
-def start_shell(command: str, folder: Path, terminal: int) -> Callable[[], int]:
-    """Starts a command at a terminal; what is returned waits for its end and gives its exit code."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.Popen(
-        ["bash", "-c", command], cwd=folder, env={**os.environ, **PLAIN, "PATH": path},
-        stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True, preexec_fn=_take_terminal,
-    ).wait  # fmt: skip
-
-
-def take(step: Step, folder: Path, start: Callable[[str, Path, int], Callable[[], int]] = start_shell) -> str:
-    """Saves the file of a step, or runs its code or command by `start`; returns what that printed.
+def take(step: Step, folder: Path) -> str:
+    """Saves the file of a step, or runs its code or command; returns what that printed.
 
     `^C` and `(Pdb) …` among the lines are typed as soon as the line before them is there. RuntimeError if something
     else is printed than the step shows.
@@ -111,7 +100,7 @@ def take(step: Step, folder: Path, start: Callable[[str, Path, int], Callable[[]
     if step.kind in ("file", "quote"):
         return ""
     command, shown = (step.name, step.lines) if step.kind == "command" else ("python < tmp/code.py", [])
-    printed, code = run(partial(start, command, folder), typed(shown))
+    printed, code = run(command, folder, typed(shown))
     wanted = 130 if CTRL_C in shown else 2 if f"{PROMPT}q" in shown else 0
     if code != wanted or not pattern(shown).fullmatch(printed):
         raise RuntimeError(f"$ {command}\n{printed}(exit code {code}) is not what the tutorial shows:\n{text}")
@@ -127,10 +116,18 @@ def typed(lines: list[str]) -> Iterator[tuple[re.Pattern[str], str]]:
             yield re.compile(re.escape(PROMPT)), line.removeprefix(PROMPT) + "\n"
 
 
-def run(start: Callable[[int], Callable[[], int]], typed: Iterator[tuple[re.Pattern[str], str]]) -> tuple[str, int]:
-    """What is to be read at the end at the terminal at which something is started, and its exit code."""
+def run(command: str, folder: Path, typed: Iterator[tuple[re.Pattern[str], str]]) -> tuple[str, int]:
+    """Runs a command in `folder`, at a terminal of its own and without progress bars.
+
+    Returns what is to be read there at the end, and the exit code.
+    """
     master, slave = pty.openpty()
-    wait = start(slave)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    plain = {"TERM": "dumb", "NO_COLOR": "1", "PYTHON_COLORS": "0", "TQDM_DISABLE": "1", "PATH": path}
+    process = subprocess.Popen(
+        ["bash", "-c", command], cwd=folder, env={**os.environ, **plain}, stdin=slave, stdout=slave, stderr=slave,
+        start_new_session=True, preexec_fn=_take_terminal,
+    )  # fmt: skip
     os.close(slave)
     printed, seen, raw, waiting = "", 0, b"", next(typed, None)
     while chunk := _read(master):
@@ -140,7 +137,7 @@ def run(start: Callable[[int], Callable[[], int]], typed: Iterator[tuple[re.Patt
             seen = found.end()
             os.write(master, waiting[1].encode())
             waiting = next(typed, None)
-    code = wait()
+    code = process.wait()
     os.close(master)
     return printed, code
 

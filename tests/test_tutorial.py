@@ -1,7 +1,6 @@
 """docs/tutorial.md and its Chinese twin: the commands are typed at a terminal, and print what the tutorial shows."""
 
 import re
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -9,10 +8,9 @@ import pytest
 
 import main
 from board.frontend import fetch_frontend, missing_files, static_folder
-from docs.make_tutorial import PLAIN, TUTORIALS, copy_project, pattern, refreshed, start_shell, steps, take
+from docs.make_tutorial import TUTORIALS, copy_project, pattern, refreshed, steps, take
 from tests.quotes import LINK, squeezed, symbols
 from tests.servers import free_port, lacking
-from tests.terminal import start_forked
 from utils.errors import UserError
 
 TEXTS = [path.read_text(encoding="utf-8") for path in TUTORIALS]
@@ -35,13 +33,6 @@ def shrink(folder: Path) -> None:
     poems.write_text("".join(few), encoding="utf-8")
 
 
-def start(command: str, folder: Path, terminal: int) -> Callable[[], int]:
-    """As `start_shell`, but without the seconds in which Python imports torch."""
-    if command.startswith("python main.py"):
-        return start_forked(command, folder, terminal, PLAIN)
-    return start_shell(command, folder, terminal)
-
-
 def test_the_reader_sees_what_the_tutorial_shows(tmp_path):
     try:
         if missing_files(static_folder()):
@@ -51,7 +42,7 @@ def test_the_reader_sees_what_the_tutorial_shows(tmp_path):
     copy_project(tmp_path)
     shrink(tmp_path)
     for step in STEPS[0]:
-        printed = take(step, tmp_path, start)
+        printed = take(step, tmp_path)
         if step.kind == "command":
             assert pattern(refreshed(step, printed)).fullmatch(printed), "what is printed anew has the same form"
 
