@@ -183,11 +183,11 @@ class GenerateConfig(Options):
     pattern: str = option(PoemSettings.pattern, "tone pattern; auto: what fits", PATTERNS)
     rhyme: str = option("", "平水韵 group of the rhymes, such as 先; empty: what fits")
     n: int = option(1, "poems to write, in one batch", minimum=1)
-    candidates: int = option(PoemSettings.candidates, "versions of each poem; the best is shown", minimum=1, maximum=256)
+    candidates: int = option(PoemSettings.candidates, "versions of a poem; the best is shown", minimum=1, maximum=256)
     temperature: float = option(PoemSettings.temperature, "sampling temperature; 0: always the likeliest character")
     top_k: int = option(PoemSettings.top_k, "sample from the k likeliest characters; 0: all")
     top_p: float = option(PoemSettings.top_p, "nucleus sampling: the likeliest of this total probability", maximum=1)
-    guidance: float = option(PoemSettings.guidance, "classifier-free guidance scale of title, keywords; 0: none", maximum=10)
+    guidance: float = option(PoemSettings.guidance, "classifier-free guidance by title, keywords; 0: none", maximum=10)
     max_chars: int = option(PoemSettings.max_chars, "maximum length of a free poem", minimum=1, maximum=10_000)
     seed: int = POEM_SEED
     script: str = option("simplified", "characters of the poems", ("simplified", "traditional"))
