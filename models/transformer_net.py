@@ -174,7 +174,8 @@ class BlockConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.conv2d(x, in_blocks(self.weight), stride=2)  # (B, 4 O, H/2, W/2)
-        return unfold(y.contiguous()) + self.bias.view(-1, 1, 1)
+        y = y.unflatten(1, (2, 2, -1)).permute(0, 3, 4, 1, 5, 2)  # (B, O, H/2, 2, W/2, 2)
+        return y.flatten(4, 5).flatten(2, 3) + self.bias.view(-1, 1, 1)
 
 
 def unfold(x: Tensor) -> Tensor:
