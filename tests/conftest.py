@@ -16,7 +16,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "pycache")
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
-LONGEST = ("test_tutorial", "test_notebook", "test_shipped", "test_task_dogcat", "test_demo_access")
+LONGEST = ("test_tutorial", "test_notebook", "test_shipped", "test_task_dogcat", "test_demo")
 
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
