@@ -276,6 +276,7 @@ def test_pages_of_other_sites_cannot_use_the_board(server):
 def test_everything_a_learner_may_plot(server, capfd):
     until(lambda: visdom_answers(server.port))
     board = Visualizer(env="lesson", port=server.port)
+    until(lambda: board.log("ready", "") or server.has("lesson", "text ready"))  # on a busy machine not at once
     board.plot("loss", 3.0)
     board.plot("loss", 2.0)
     board.plot("loss", 2.5, x=1, legend="val")

@@ -265,12 +265,13 @@ def test_mistakes_are_one_sentence_and_stop_ends_the_job(visit, tmp_path):
     phone.tab(PAINT)
     page.locator("#start-paint").click()
     page.get_by_text("先选一张照片").first.wait_for()
-    broken, large = tmp_path / "photo.jpg", tmp_path / "large.png"
+    page.locator("#start-paint:not([aria-busy])").wait_for()
+    broken, large = tmp_path / "photo.jpg", tmp_path / "large.jpg"
     broken.write_text("no picture")
     phone.panel.locator("input[type=file]").first.set_input_files(broken)
     page.get_by_text("photo.jpg 不是能读的图片").first.wait_for()
     phone.screen("mistake")
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)).save(large)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), dtype=np.uint8)).save(large)  # seconds
     phone.choose(large)
     page.locator("#start-paint").click()
     page.locator("#start-paint[aria-busy]").wait_for()

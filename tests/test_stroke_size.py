@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infer.painting.colors import ignore
 from infer.painting.stroke_size import MARGIN, MEDIUM, add_enlarged, choose_stroke, paint_with_strokes, resize
 from utils.errors import UserError
 
@@ -64,7 +65,7 @@ def test_forms_come_from_the_reduced_painting_and_detail_from_the_whole_one():
         return np.broadcast_to(128 + np.pad(stripes, MARGIN)[None, None, :, None], rgb.shape).astype(np.uint8)
 
     grey = np.full((1, 64, 1280, 3), 128, np.uint8)
-    row = paint_with_strokes(grey, paint, 1.0)[0, 32, :, 0].astype(float) - 128
+    row = paint_with_strokes(grey, paint, 1.0, ignore)[0, 32, :, 0].astype(float) - 128
     expected = np.interp(x, x[::2] + 0.5, coarse[::2]) + fine
     assert np.corrcoef(row, expected)[0, 1] > 0.98
 
@@ -90,4 +91,4 @@ def test_the_edges_are_painted_as_the_rest(size):
         painting[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = 200
         return painting
 
-    assert (paint_with_strokes(np.zeros((1, *size, 3), np.uint8), paint, 1.0) == 200).all()
+    assert (paint_with_strokes(np.zeros((1, *size, 3), np.uint8), paint, 1.0, ignore) == 200).all()
