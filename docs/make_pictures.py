@@ -33,7 +33,7 @@ SHOWN, LARGE = 240, 360  # pixels in a sheet
 FORMER_PAINTER = "6968e14:checkpoints/style.safetensors"
 SAMPLE = ROOT / "dataset" / "sample" / "dogcat" / "train"
 # Photograph, style, title, form of the postcards: one has room for its poem, one has not.
-CARDS = (("camera", "great_wave", "秋郊", "七绝"), ("coffee", "starry_night", "茶烟", "五绝"))
+CARDS = (("camera", "sesshu_autumn", "秋郊", "七绝"), ("coffee", "starry_night", "茶烟", "五绝"))
 PICTURES = Path(__file__).parent / "pictures"
 
 
