@@ -246,7 +246,7 @@ def options_text(cls: type[Options], listed: dict[str, Callable], command: str) 
     inherited = {(f.name, f.default) for f in dataclasses.fields(cls.__mro__[1])}
     lines = [cls.__doc__]
     for f in dataclasses.fields(cls):
-        if (f.name, f.default) not in inherited and not (of_tasks and not is_for(f.name, command)):
+        if (f.name, f.default) not in inherited and (not of_tasks or is_for(f.name, command)):
             default = "" if f.default == "" else f"={f.default}"
             choices = ", ".join(filter(None, f.metadata["choices"]))
             lines.append(f"  {'--' + f.name + default:24} {f.metadata['help']}{choices and f' ({choices})'}")

@@ -168,7 +168,7 @@ class StyleTask(Task):
         if "excess" in output:  # in training
             objective = objective + EXCESS_WEIGHT * output["excess"].mean()
         else:
-            metrics |= self._seen(painting.clamp(0, 1), photos, styles)
+            metrics |= self._seen(painting.clamp(0, 1), photos, calm, styles)
         if cfg.temporal_weight:
             metrics["temporal"] = self._temporal(model, photos, numbers, painting)
             objective = objective + cfg.temporal_weight * metrics["temporal"]
@@ -183,14 +183,15 @@ class StyleTask(Task):
         """The number of the network of each style that learns."""
         return torch.tensor([self.model.styles.index(name) for name in self.styles])
 
-    def _seen(self, paintings: Tensor, photos: Tensor, styles: Tensor) -> dict[str, Tensor]:
+    def _seen(self, paintings: Tensor, photos: Tensor, calm: Tensor, styles: Tensor) -> dict[str, Tensor]:
         """Means of strokes and likeness over paintings (B, 3, H, W) of photographs in these styles (B).
 
         Strokes are those of 2 to 8 pixels, by those of the style pictures as the training sees them.
         """
         seen = []
-        for painting, photo, style in zip(paintings.split(1), photos.split(1), styles.tolist(), strict=True):
-            by_size = strokes(painting, calm_places(photo), self.training_images[style].to(photo.device))
+        each = zip(paintings.split(1), photos.split(1), calm[:, 0], styles.tolist(), strict=True)
+        for painting, photo, places, style in each:
+            by_size = strokes(painting, places, self.training_images[style].to(photo.device))
             seen.append((sum(by_size[1:3]) / 2, likeness(painting, photo)))
         by_name = torch.tensor(seen).mean(0)
         return {"strokes": by_name[0], "likeness": by_name[1]}

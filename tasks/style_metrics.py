@@ -39,7 +39,7 @@ def measure(
 def compare_with_optimized(
     cfg: StyleConfig, loss: PerceptualLoss, style_weight: float, photo: Tensor, painting: Tensor, style: int
 ) -> dict[str, float]:
-    """The training's loss of a painting, and that of the picture that is optimised for it alone."""
+    """The loss of a painting, over the whole of it, and that of the picture that is optimised for it alone."""
     weights = cfg.content_weight, style_weight, cfg.tv_weight
     best = optimize(photo, loss, style, cfg.optimize_steps, weights)
     content, number = loss.content(photo), torch.tensor([style], device=photo.device)

@@ -38,8 +38,9 @@ class Steady:
             self.photo, self.painting = photo, painting
             self._begin()
             return painting
-        move = max({(0, 0), find_move(self.photo, photo)}, key=lambda m: same(*overlap(self.photo, photo, m)).sum())
-        unchanged = same(*overlap(self.photo, photo, move))  # (h, w)
+        moves = {(0, 0), find_move(self.photo, photo)}
+        by_move = {move: same(*overlap(self.photo, photo, move)) for move in moves}
+        move, unchanged = max(by_move.items(), key=lambda item: item[1].sum())  # unchanged (h, w)
         stays = np.zeros(photo.shape[:2], bool)
         old, new = overlap(self.stays, stays, move)
         new[:] = old & (unchanged > 0.5)
