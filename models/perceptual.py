@@ -17,13 +17,15 @@ from models.basemodule import check_shape
 from models.loss_networks import SMALLEST, FeatureNetwork
 
 CONTENT_LAYER = {"vgg16": "relu3_3", "vgg19": "relu3_3", "squeezenet": "fire2", "classifier": "relu3"}
-# Of the picture itself, and of the picture at half its size, whose layers see twice as far for a quarter of the time.
+# Of the picture itself, of its half, where layers see twice as far for a quarter of the time, and of its quarter, where
+# the first layers see what the eye calls a stroke.
 STYLE_LAYERS = {
-    "vgg16": (("relu1_2", "relu2_2"), ("relu3_1", "relu4_1")),
-    "vgg19": (("relu1_2", "relu2_2"), ("relu3_1", "relu4_1")),
-    "squeezenet": (("relu1", "fire3"), ("fire4", "fire5")),
-    "classifier": (("relu0", "relu2"), ("relu4", "relu7")),
+    "vgg16": (("relu1_2", "relu2_2"), ("relu3_1", "relu4_1"), ("relu1_2", "relu2_2")),
+    "vgg19": (("relu1_2", "relu2_2"), ("relu3_1", "relu4_1"), ("relu1_2", "relu2_2")),
+    "squeezenet": (("relu1", "fire3"), ("fire4", "fire5"), ("relu1", "fire3")),
+    "classifier": (("relu0", "relu2"), ("relu4", "relu7"), ("relu0", "relu2")),
 }
+FACTORS = (1, 2, 4)
 # Share of the style pictures' mean square: a plain grey photograph has hardly any features, and a loss relative to them
 # would be thousands of times that of others. The plainest of 250 photographs still had twice this share.
 CONTENT_FLOOR = 0.1
@@ -34,7 +36,8 @@ class PerceptualLoss(nn.Module):
 
     Gram matrices, which are usual, mix the mean of the features with how they vary together, and the mean outweighs the
     rest: a network can halve their distance without a single stroke. Here the mean and the covariance count by
-    themselves. Content is compared at half the size: strokes may take the place of the photograph's detail.
+    themselves. Content is compared at half the size: strokes may take the place of the photograph's detail. Style is
+    compared at three sizes.
 
     Args:
         network, path: the loss network, see FeatureNetwork.
@@ -43,38 +46,40 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self, network: str, style_images: Sequence[Tensor], path: str = ""):
         super().__init__()
-        self.content_layer, (self.fine, self.coarse) = CONTENT_LAYER[network], STYLE_LAYERS[network]
-        self.features = FeatureNetwork(network, (self.content_layer, *self.fine, *self.coarse), path)
+        self.content_layer, self.style_layers = CONTENT_LAYER[network], STYLE_LAYERS[network]
+        names = dict.fromkeys((self.content_layer, *sum(self.style_layers, ())))
+        self.features = FeatureNetwork(network, tuple(names), path)
         with torch.no_grad():
             statistics, squares = zip(*map(self._of_style, style_images), strict=True)
         self.register_buffer("content_floor", CONTENT_FLOOR * torch.stack(squares).mean())
-        for layer in (*self.fine, *self.coarse):
-            means, covariances = zip(*(one[layer] for one in statistics), strict=True)
-            self.register_buffer(f"mean_{layer}", torch.cat(means))  # (S, C)
-            self.register_buffer(f"covariance_{layer}", torch.cat(covariances))  # (S, C, C)
+        self.levels = list(statistics[0])  # 1_relu1_2, 1_relu2_2, 2_relu3_1 …
+        for level in self.levels:
+            means, covariances = zip(*(one[level] for one in statistics), strict=True)
+            self.register_buffer(f"mean_{level}", torch.cat(means))  # (S, C)
+            self.register_buffer(f"covariance_{level}", torch.cat(covariances))  # (S, C, C)
 
     def _of_style(self, image: Tensor) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor]:
         """The statistics of a style picture, and the mean square of its content features."""
-        features = self._features(image)
-        statistics = {layer: mean_and_covariance(features[layer]) for layer in (*self.fine, *self.coarse)}
-        return statistics, features[self.content_layer].square().mean()
+        content, style = self._features(image)
+        return {level: mean_and_covariance(features) for level, features in style.items()}, content.square().mean()
 
-    def _features(self, picture: Tensor) -> dict[str, Tensor]:
-        """The style layers of (B, 3, H, W), and the content layer."""
-        fine = self.features(picture, last=self.fine[-1])
-        coarse = self.features(reduced(picture, 2))
-        return {name: fine[name] for name in self.fine} | {
-            name: coarse[name] for name in (self.content_layer, *self.coarse)
-        }
+    def _features(self, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The content layer of (B, 3, H, W), and the style layers as FACTOR_LAYER."""
+        content, style = None, {}
+        for factor, layers in zip(FACTORS, self.style_layers, strict=True):
+            features = self.features(reduced(picture, factor) if factor > 1 else picture, last=layers[-1])
+            style |= {f"{factor}_{name}": features[name] for name in layers}
+            content = features.get(self.content_layer) if factor == 2 else content
+        return content, style
 
     def _style_loss(self, features: dict[str, Tensor], style: Tensor, places: Tensor | None = None) -> Tensor:
         """The mean over the layers of the relative distances of means and covariances: (B)."""
         total = 0
-        for layer in (*self.fine, *self.coarse):
-            mean, covariance = mean_and_covariance(features[layer], places)
-            means, covariances = getattr(self, f"mean_{layer}")[style], getattr(self, f"covariance_{layer}")[style]
+        for level in self.levels:
+            mean, covariance = mean_and_covariance(features[level], places)
+            means, covariances = getattr(self, f"mean_{level}")[style], getattr(self, f"covariance_{level}")[style]
             total = total + relative_distance(mean, means) + relative_distance(covariance, covariances)
-        return total / (len(self.fine) + len(self.coarse))
+        return total / len(self.levels)
 
     @torch.no_grad()
     def content(self, photo: Tensor) -> Tensor:
@@ -92,10 +97,10 @@ class PerceptualLoss(nn.Module):
         With the calm places (B, 1, H, W) of the photographs, 1 there and 0 elsewhere, also "calm": the style loss of
         these places alone. Over the whole picture busy places make up for skies without a stroke.
         """
-        features = self._features(picture)
-        check_shape(content, features[self.content_layer].shape, "content")
+        ours, features = self._features(picture)
+        check_shape(content, ours.shape, "content")
         check_shape(style, (len(picture),), "style")
-        difference = features[self.content_layer].float() - content.float()
+        difference = ours.float() - content.float()
         unit = content.float().square().mean((1, 2, 3)).clamp(min=self.content_floor)  # (B)
         losses = {"content": difference.square().mean((1, 2, 3)) / unit, "style": self._style_loss(features, style)}
         if calm is not None:
@@ -109,7 +114,7 @@ class PerceptualLoss(nn.Module):
 
         The mean over all layers.
         """
-        layers = (*self.fine, *self.coarse)
+        layers = dict.fromkeys(sum(self.style_layers, ()))
         ours, theirs = (self.features(reduced(one, factor)) for one in (picture, style))
         pairs = [[mean_and_covariance(features[layer])[1] for features in (ours, theirs)] for layer in layers]
         return sum(relative_distance(a, b) for a, b in pairs) / len(layers)
@@ -133,43 +138,50 @@ def mean_and_covariance(features: Tensor, places: Tensor | None = None) -> tuple
     With places (B, 1, H', W'), reduced to the size of the features, each counts as much as they say.
     """
     if places is None:
-        return MeanAndCovariance.apply(features)
+        return MeanAndCovariance.apply(features, None)
     weights = F.adaptive_avg_pool2d(places.float(), features.shape[2:]).flatten(2).mT  # (B, H*W, 1)
-    weights = weights / weights.sum(1, keepdim=True)
-    with torch.autocast(features.device.type, enabled=False):
-        x = _pixels(features).float()  # (B, H*W, C)
-        weighted = x * weights
-        mean = weighted.sum(1)  # (B, C)
-        return mean, weighted.mT @ x - mean[:, :, None] * mean[:, None, :]
+    return MeanAndCovariance.apply(features, weights / weights.sum(1, keepdim=True))
 
 
 class MeanAndCovariance(torch.autograd.Function):
-    """mean_and_covariance with one product in the backward pass, and without a copy of the features less their mean."""
+    """mean_and_covariance with one product in the backward pass, and without a copy of the features less their mean.
+
+    The weights (B, H*W, 1) of the places add up to 1.
+    """
 
     @staticmethod
-    def forward(ctx, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx, features: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.autocast(features.device.type, enabled=False):
             x = _pixels(features).float()  # (B, H*W, C)
-            mean = x.mean(1)  # (B, C)
-            covariance = torch.baddbmm(mean[:, :, None] * mean[:, None, :], x.mT, x, beta=-1, alpha=1 / x.shape[1])
-        ctx.save_for_backward(features, mean)
+            if weights is None:
+                weighted, share = x, 1 / x.shape[1]
+            else:
+                weighted, share = x * weights, 1
+            mean = share * weighted.sum(1)  # (B, C)
+            outer = mean[:, :, None] * mean[:, None, :]
+            covariance = torch.baddbmm(outer, weighted.mT, x, beta=-1, alpha=share)
+        ctx.save_for_backward(features, mean, weights)
         return mean, covariance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_mean: Tensor, grad_covariance: Tensor) -> Tensor:
-        features, mean = ctx.saved_tensors
+    def backward(ctx, grad_mean: Tensor, grad_covariance: Tensor) -> tuple[Tensor, None]:
+        features, mean, weights = ctx.saved_tensors
         batch, channels, height, width = features.shape
         x = _pixels(features)  # (B, H*W, C)
-        grad = (grad_covariance + grad_covariance.mT) / x.shape[1]  # (B, C, C)
-        even = grad_mean / x.shape[1] - (grad @ mean[:, :, None])[:, :, 0]  # (B, C), the same at all places
+        share = 1 / x.shape[1] if weights is None else 1
+        grad = share * (grad_covariance + grad_covariance.mT)  # (B, C, C)
+        even = share * grad_mean - (grad @ mean[:, :, None])[:, :, 0]  # (B, C), the same at all places
         # In the features' precision: what is summed here are C products, not H*W.
         even, grad = even.to(x.dtype), grad.to(x.dtype)
         with torch.autocast(features.device.type, enabled=False):
             if features.is_contiguous():  # the gradient in the features' layout
-                return torch.baddbmm(even[:, :, None], grad, x.mT).view(features.shape)
+                grad_x = torch.baddbmm(even[:, :, None], grad, x.mT)  # (B, C, H*W)
+                grad_x = grad_x if weights is None else grad_x.mul_(weights.mT)
+                return grad_x.view(features.shape), None
             grad_x = torch.baddbmm(even[:, None, :], x, grad)  # (B, H*W, C)
-        return grad_x.view(batch, height, width, channels).permute(0, 3, 1, 2)
+            grad_x = grad_x if weights is None else grad_x.mul_(weights)
+        return grad_x.view(batch, height, width, channels).permute(0, 3, 1, 2), None
 
 
 def _pixels(features: Tensor) -> Tensor:

@@ -86,18 +86,17 @@ def layers_of(network: str) -> list[str]:
 
 def plain_loss(network: FeatureNetwork, picture: Tensor, photo: Tensor, style: Tensor) -> tuple[float, float]:
     """(content, style) of one picture, as the docstring says."""
-    halves = [network(F.interpolate(x, scale_factor=0.5, mode="area")) for x in (picture, photo, style)]
-    layer = CONTENT_LAYER["squeezenet"]
-    ours, theirs = halves[0][layer], halves[1][layer]
+    images, distances = (picture, photo, style), []
+    halves, quarters = ([F.interpolate(x, scale_factor=1 / factor, mode="area") for x in images] for factor in (2, 4))
+    quarters = [F.pad(x, (0, max(0, 17 - x.shape[3]), 0, max(0, 17 - x.shape[2])), mode="replicate") for x in quarters]
+    ours, theirs = (network(x)[CONTENT_LAYER["squeezenet"]] for x in halves[:2])
     content = (ours - theirs).square().mean() / theirs.square().mean()
-    distances = []
-    fine, coarse = STYLE_LAYERS["squeezenet"]
-    for layers, (ours, target) in ((fine, (network(picture), network(style))), (coarse, (halves[0], halves[2]))):
+    for layers, (ours, _, theirs) in zip(STYLE_LAYERS["squeezenet"], (images, halves, quarters), strict=True):
         for layer in layers:
-            a, b = (f[layer][0].flatten(1) for f in (ours, target))  # (C, H * W)
+            a, b = (network(x)[layer][0].flatten(1) for x in (ours, theirs))  # (C, H * W)
             for p, q in ((a.mean(1), b.mean(1)), (a.cov(correction=0), b.cov(correction=0))):
                 distances.append(((p - q).norm() / q.norm()) ** 2)
-    return float(content), float(sum(distances) / 4)
+    return float(content), float(sum(distances) / 6)
 
 
 @torch.no_grad()
