@@ -275,7 +275,7 @@ def test_stop_ends_the_job(visit, tmp_path):
     desk, photo = visit(DESK), tmp_path / "large.png"
     page = desk.page
     desk.tab(PAINT)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1400, 1400, 3), dtype=np.uint8)).save(photo)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (2400, 2400, 3), dtype=np.uint8)).save(photo)
     desk.choose(photo)
     desk.press("开始画")
     page.locator("#start-paint[aria-busy]").wait_for()

@@ -54,7 +54,7 @@ def exported(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("batch, height, width", SIZES)
 @torch.no_grad()
 def test_onnxruntime_paints_what_torch_paints(painter, exported, batch, height, width):
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     image = 3 * torch.randn(batch, 3, height, width)
     expected = painter(image)["image"]
     painting = run(exported, image)

@@ -157,7 +157,7 @@ def token_masks(vocabulary: Vocabulary, device: torch.device) -> dict[str, Tenso
     letters = [ok and c.isalnum() for ok, c in zip(plain, vocabulary.characters, strict=True)]
     kinds = {
         CHARACTER: letters if any(letters) else plain,
-        PAUSE: [c in PAUSES for c in vocabulary.characters],
+        PAUSE: [c in PAUSES and c != "、" for c in vocabulary.characters],  # which stands inside of verses
         STOP: [c in STOPS for c in vocabulary.characters],
         ANY: [ok or c == EOS for ok, c in zip(plain, vocabulary.characters, strict=True)],
     }
