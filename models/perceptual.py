@@ -65,12 +65,11 @@ class PerceptualLoss(nn.Module):
 
     def _features(self, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The content layer of (B, 3, H, W), and the style layers as FACTOR_LAYER."""
-        content, style = None, {}
+        by_factor, style = {}, {}
         for factor, layers in zip(FACTORS, self.style_layers, strict=True):
-            features = self.features(reduced(picture, factor) if factor > 1 else picture, last=layers[-1])
-            style |= {f"{factor}_{name}": features[name] for name in layers}
-            content = features.get(self.content_layer) if factor == 2 else content
-        return content, style
+            by_factor[factor] = self.features(reduced(picture, factor) if factor > 1 else picture, last=layers[-1])
+            style |= {f"{factor}_{name}": by_factor[factor][name] for name in layers}
+        return by_factor[2][self.content_layer], style
 
     def _style_loss(self, features: dict[str, Tensor], style: Tensor, places: Tensor | None = None) -> Tensor:
         """The mean over the layers of the relative distances of means and covariances: (B)."""
@@ -167,7 +166,6 @@ class MeanAndCovariance(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_mean: Tensor, grad_covariance: Tensor) -> tuple[Tensor, None]:
         features, mean, weights = ctx.saved_tensors
-        batch, channels, height, width = features.shape
         x = _pixels(features)  # (B, H*W, C)
         share = 1 / x.shape[1] if weights is None else 1
         grad = share * (grad_covariance + grad_covariance.mT)  # (B, C, C)
@@ -176,12 +174,12 @@ class MeanAndCovariance(torch.autograd.Function):
         even, grad = even.to(x.dtype), grad.to(x.dtype)
         with torch.autocast(features.device.type, enabled=False):
             if features.is_contiguous():  # the gradient in the features' layout
-                grad_x = torch.baddbmm(even[:, :, None], grad, x.mT)  # (B, C, H*W)
-                grad_x = grad_x if weights is None else grad_x.mul_(weights.mT)
-                return grad_x.view(features.shape), None
-            grad_x = torch.baddbmm(even[:, None, :], x, grad)  # (B, H*W, C)
-            grad_x = grad_x if weights is None else grad_x.mul_(weights)
-        return grad_x.view(batch, height, width, channels).permute(0, 3, 1, 2), None
+                grad_x = torch.baddbmm(even[:, :, None], grad, x.mT).mT  # (B, H*W, C)
+            else:
+                grad_x = torch.baddbmm(even[:, None, :], x, grad)
+        if weights is not None:
+            grad_x.mul_(weights)
+        return grad_x.mT.unflatten(2, features.shape[2:]), None
 
 
 def _pixels(features: Tensor) -> Tensor:

@@ -86,14 +86,16 @@ def layers_of(network: str) -> list[str]:
 
 def plain_loss(network: FeatureNetwork, picture: Tensor, photo: Tensor, style: Tensor) -> tuple[float, float]:
     """(content, style) of one picture, as the docstring says."""
-    images, distances = (picture, photo, style), []
+    images = picture, photo, style
     halves, quarters = ([F.interpolate(x, scale_factor=1 / factor, mode="area") for x in images] for factor in (2, 4))
     quarters = [F.pad(x, (0, max(0, 17 - x.shape[3]), 0, max(0, 17 - x.shape[2])), mode="replicate") for x in quarters]
     ours, theirs = (network(x)[CONTENT_LAYER["squeezenet"]] for x in halves[:2])
     content = (ours - theirs).square().mean() / theirs.square().mean()
-    for layers, (ours, _, theirs) in zip(STYLE_LAYERS["squeezenet"], (images, halves, quarters), strict=True):
+    distances = []
+    for layers, (ours, _, target) in zip(STYLE_LAYERS["squeezenet"], (images, halves, quarters), strict=True):
+        features = network(ours), network(target)
         for layer in layers:
-            a, b = (network(x)[layer][0].flatten(1) for x in (ours, theirs))  # (C, H * W)
+            a, b = (f[layer][0].flatten(1) for f in features)  # (C, H * W)
             for p, q in ((a.mean(1), b.mean(1)), (a.cov(correction=0), b.cov(correction=0))):
                 distances.append(((p - q).norm() / q.norm()) ** 2)
     return float(content), float(sum(distances) / 6)

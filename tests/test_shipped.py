@@ -172,17 +172,12 @@ def test_both_precisions_paint_what_the_network_paints(painter):
     for rgb, name in zip(itertools.cycle(photographs()), painter.styles, strict=False):
         image = torch.from_numpy(rgb[None]).permute(0, 3, 1, 2).float() / 255
         plain = painter[name](image)["image"].mul(255).add(0.5).clamp(0, 255).byte()[0].permute(1, 2, 0).numpy()
-        for precision, largest, mean in (("fp32", 1, 0.02), ("bf16", 3, 0.5)):
+        # Of 245,760 values in bf16 a few are off by 4 or 5: where strokes end sharply.
+        for precision, largest, few, most, mean in (("fp32", 1, 0, 1, 0.02), ("bf16", 3, 1e-4, 5, 0.5)):
             painted = Painter(painter[name], precision, tile=128).paint(rgb[None])[0]
             off = np.abs(painted.astype(int) - plain)
-            # Of 245,760 values in bf16 a few are off by 4 or 5: where strokes end sharply.
-            assert (off > largest).mean() <= (1e-4 if precision == "bf16" else 0), (name, precision)
-            assert off.max() <= largest + 2 * (precision == "bf16") and off.mean() <= mean, (
-                name,
-                precision,
-                off.max(),
-                off.mean(),
-            )
+            assert (off > largest).mean() <= few, (name, precision)
+            assert off.max() <= most and off.mean() <= mean, (name, precision, off.max(), off.mean())
 
 
 def test_the_painter_is_judged_as_shipped_from_any_folder(tmp_path, monkeypatch, capsys):

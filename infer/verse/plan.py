@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data.verse import FORMS, NAMES, PAIR, PAUSES, STOPS, split_verses
+from data.verse import FORMS, NAMES, PAIR, STOPS, split_verses
 from data.vocabulary import EOS, SPECIALS, Vocabulary
 from infer.verse.settings import NAMED, PoemSettings
 from infer.verse.shape import Shape
@@ -157,7 +157,7 @@ def token_masks(vocabulary: Vocabulary, device: torch.device) -> dict[str, Tenso
     letters = [ok and c.isalnum() for ok, c in zip(plain, vocabulary.characters, strict=True)]
     kinds = {
         CHARACTER: letters if any(letters) else plain,
-        PAUSE: [c in PAUSES and c != "、" for c in vocabulary.characters],  # which stands inside of verses
+        PAUSE: [c == "，" for c in vocabulary.characters],  # a 、 stands inside of verses
         STOP: [c in STOPS for c in vocabulary.characters],
         ANY: [ok or c == EOS for ok, c in zip(plain, vocabulary.characters, strict=True)],
     }
