@@ -283,6 +283,10 @@ def test_stop_ends_the_job(visit, tmp_path):
     page.get_by_text("已停止").wait_for()
     page.locator("#start-paint:not([aria-busy])").wait_for()
     assert page.locator("#before-after img").count() == 0
+    shown = desk.panel.locator("img[src^='data:']").first
+    noise = shown.get_attribute("src")
+    desk.press("用一张样片")
+    until(lambda: shown.get_attribute("src") != noise)
     desk.press("开始画")  # it can be begun anew
     page.locator("#before-after img").nth(1).wait_for()
 
