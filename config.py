@@ -13,9 +13,8 @@ FORM_HELP = f"form of the poem: {', '.join(NAMED)}, or a tune of 词; auto: 七�
 LOSS_HELP = "loss network; auto: vgg16 if at hand, else the classifier"
 LOSS_NETWORKS = ("auto", "vgg16", "vgg19", "squeezenet", "classifier")
 BACKBONES = ("efficientnet_lite0", "mobilenet_v2", "squeezenet1_1", "resnet34", "lenet")
-INITIAL = {"reads": "a file of weights, or imagenet or none", "words": ("auto", "imagenet", "none")}
+INITIAL = {"reads": "a file of weights, or none", "words": ("auto", "imagenet", "none")}
 MODEL, WEIGHTS = "a model file; python main.py train makes one", "a file of weights"
-DATA = "a file or folder of data, or leave it out for the embedded sample"
 
 # Options that several commands share.
 POEM_SEED = option(-1, "same seed, same poem; -1: a new one each time", minimum=-1)
@@ -33,7 +32,7 @@ class DefaultConfig(Options):
 
     task: str = option("poet", "what to learn: poet, style or dogcat; default: the task of the model file in --load")
     # data
-    data_root: str = option("", "file or folder of the data; empty: the embedded sample in dataset/", reads=DATA)
+    data_root: str = option("", "file or folder of data; empty: the embedded sample", reads="a file or folder of data")
     batch_size: int = option(32, "batch size (of all devices together)", minimum=1)
     num_workers: int = option(0, "processes that load data; 0: the training process itself")
     # training
@@ -111,11 +110,12 @@ class PoetConfig(DefaultConfig):
 class StyleConfig(DefaultConfig):
     """Options of train, val and test with --task=style."""
 
-    style_image: str = option("", "picture or folder; --load: new ones; empty: samples", reads="a picture or a folder")
+    style_image: str = option("", "picture or folder; empty: samples, or --load's own", reads="a picture or a folder")
+    pretrained: str = option("auto", "painter that --style_image joins; none; auto: the shipped one", **INITIAL)
     loss_network: str = option("auto", LOSS_HELP, LOSS_NETWORKS)
     vgg: str = option("", "weights of the loss network; empty: torchvision's download", reads=WEIGHTS)
-    image_size: int = option(128, "side of the training crops in pixels", minimum=32)
-    style_size: int = option(0, "longer side of the style pictures in pixels: larger, finer strokes; 0: 1.45 crops")
+    image_size: int = option(256, "side of the training crops in pixels", minimum=32)
+    style_size: int = option(512, "longer side of the style pictures in pixels; larger: larger strokes", minimum=32)
     styles: str = option("", "styles to train or evaluate, such as ink,oil; the others stay; empty: new ones, or all")
     grade: str = option("", "for dull scans: stretch the brightness, multiply the colours: ink:1,mountains:1.7")
     batch_size: int = option(1, "photographs in a batch (of all devices together)", minimum=1)
@@ -134,7 +134,7 @@ class StyleConfig(DefaultConfig):
     optimize_steps: int = option(0, "val, test: compare with optimising each painting for so many steps; 0: off")
     lr_schedule: str = option("cosine", "learning rate schedule", SCHEDULES)
     weight_decay: float = option(0.0, "weight decay")
-    max_epoch: int = option(30, "number of epochs")
+    max_epoch: int = option(12, "number of epochs")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from demo.parts import Jobs, Photos, Problems, file_names, made, to_url, wanted
 from demo.words import WORDS, both, empty, text
 from utils.photo import Photo
 
+OWN_STYLE = "python main.py train --task=style --style_image=painting.jpg"
+EMPTY = empty("picture_here", f"<small>{both('own_style')}<br><code>{OWN_STYLE}</code></small>")
+
 
 class PaintTab:
     def __init__(self, photos: Photos, jobs: Jobs):
@@ -21,7 +24,7 @@ class PaintTab:
                 self.brush = Brush(self.service, strength=1.0, folded=False)
                 buttons = gr.Column()
             with gr.Column(scale=5, min_width=300, elem_id="paint-result"):
-                painting = gr.HTML(empty("picture_here"))
+                painting = gr.HTML(EMPTY)
                 self.to_postcard = gr.Button(text("to_postcard"), visible=False)
         with buttons:
             asked, outputs = [photo, *self.brush.fields], [painting, self.to_postcard]

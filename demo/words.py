@@ -74,6 +74,7 @@ WORDS = {
     "subtitle": ("写诗 · 作画 · 题画", "Shihua: poems, paintings, postcards"),
     "poems_here": ("诗成于此", "The poems will stand here"),
     "picture_here": ("画成于此", "The picture will stand here"),
+    "own_style": ("自己的风格，三分钟学会，在终端输入", "Your own style, in three minutes: type in a terminal"),
     "answer_here": ("答案在此", "The answer will stand here"),
     "key": ("○ 平　● 仄　◐ 可平可仄　<b>△</b> 韵", "○ level　● oblique　◐ either　<b>△</b> rhyme"),
     "full_size": ("原大", "Full size"),

@@ -25,13 +25,12 @@ from models.strokes import calm_places, likeness, same_texture, strokes
 from options import LOSS_NETWORK, ROOT
 from tasks.base import Task
 from tasks.style_metrics import compare_with_optimized, in_8_bits, measure
-from tasks.style_setup import by_style, choose, make_networks, style_pictures
+from tasks.style_setup import by_style, choose, make_networks, style_pictures, with_start
 from training.recorder import Recorder
 from utils.errors import UserError
 from utils.images import grid, save_image, to_uint8
 
 EXCESS_WEIGHT = 10.0  # of the mean square by which normalised values come near their bound
-STYLE_SIDE = 1.45  # by what the style pictures are larger than the crops: larger gives finer strokes, smaller no forms
 SHEET_SIDE = 256  # pixels, of a cell of the sheet: strokes are not to be judged on less
 REPORT_SIDE = 512  # pixels, of the photographs that val and test judge by
 STORED_SIDE = 576  # pixels, the longer side of a style's picture in a model file
@@ -43,8 +42,9 @@ SHIFT, NOISE = 4, 0.02  # of the photograph for the temporal loss: pixels, stand
 class StyleTask(Task):
     """Trains a network for each picture of cfg.style_image on the photographs under cfg.data_root.
 
-    A style that the file cfg.load lacks joins those that it has: only it learns, and starts from the file's first one.
-    A small picture of each style goes into the model file, so that it can be judged, and trained further, by itself.
+    A style that the file cfg.load (without it, the shipped one) lacks joins those that it has: only it learns, and
+    starts from the file's first one. A small picture of each style goes into the model file, so that it can be judged,
+    and trained further, by itself.
     """
 
     command = "stylize photo.jpg"
@@ -56,6 +56,7 @@ class StyleTask(Task):
 
     def __init__(self, cfg: StyleConfig, arguments: dict[str, Any] | None = None):
         self.photos = list_pictures(cfg.data_root or EMBEDDED)
+        cfg = with_start(cfg)
         network = choose_network(cfg.loss_network, cfg.vgg, str(ROOT / LOSS_NETWORK))
         self.loss_network, self.loss_file, self.why = network
         self.cfg = dataclasses.replace(cfg, loss_network=self.loss_network)
@@ -99,8 +100,7 @@ class StyleTask(Task):
     @cached_property
     def training_images(self) -> list[Tensor]:
         """The pictures of the styles that learn, at the size that the training sees."""
-        side = self.cfg.style_size or round(STYLE_SIDE * self.cfg.image_size)
-        return [self._style_image(name, side) for name in self.styles]
+        return [self._style_image(name, self.cfg.style_size) for name in self.styles]
 
     def _style_image(self, name: str, side: int) -> Tensor:
         """The picture of a style (1, 3, H, W), its longer side reduced to `side` pixels.

@@ -1,17 +1,28 @@
 """What the painter's task begins with: networks, pictures of styles, and options that differ from style to style."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from config import StyleConfig
 from data.photos import EMBEDDED, list_pictures
 from models.transformer_net import StyleNetworks, join_styles
+from options import PAINTER, ROOT
 from utils.errors import UserError, did_you_mean
 from utils.text import parse_named_numbers
 
 EMBEDDED_STYLES = EMBEDDED.parent / "styles"
 CHANNELS = (32, 64, 128)  # at width 1
 BOUND = 8.0  # standard deviations: of normalised values
+
+
+def with_start(cfg: StyleConfig) -> StyleConfig:
+    """cfg whose `load` is the painter that a new style joins and starts from, as cfg.pretrained says."""
+    start = cfg.pretrained
+    if start == "auto":
+        own = cfg.style_image and not {"width", "blocks"} & set(cfg.changed())
+        start = str(ROOT / PAINTER) if own else "none"
+    return cfg if cfg.load or start == "none" else dataclasses.replace(cfg, load=start)
 
 
 def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None = None) -> list[float]:
@@ -30,7 +41,8 @@ def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None
 def make_networks(cfg: StyleConfig, arguments: dict[str, Any] | None) -> tuple[StyleNetworks, list[str]]:
     """(the networks, which of the styles learn): as `arguments` say, from cfg.load, or new ones.
 
-    If cfg.style_image has pictures of styles that the file lacks, these join the others, and only they learn.
+    If cfg.style_image has pictures of styles that the file lacks, these join the others, and only they learn; else
+    those of its pictures do.
     """
     if arguments:
         return StyleNetworks(**arguments), list(arguments["styles"])
@@ -41,7 +53,7 @@ def make_networks(cfg: StyleConfig, arguments: dict[str, Any] | None) -> tuple[S
     loaded = StyleNetworks.load(cfg.load)
     _refuse_other_network(cfg, loaded)
     if not (new := [name for name in given if name not in loaded.styles]):
-        return loaded, loaded.styles
+        return loaded, given or loaded.styles
     first = loaded[loaded.styles[0]]
     added = StyleNetworks(dict.fromkeys(new, first.arguments))
     for name in new:

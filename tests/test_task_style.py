@@ -19,7 +19,7 @@ from config import StyleConfig
 from data.photos import choose_split, list_pictures
 from models.strokes import calm_places
 from models.transformer_net import StyleNetworks
-from options import parse
+from options import PAINTER, ROOT, parse
 from tasks import make_task, style
 from tests.painting import vary
 from tests.pictures import write_picture
@@ -54,7 +54,7 @@ def options(folder: Path, **more) -> dict:
     files = {"data_root": folder / "photos", "style_image": folder / "styles", "vgg": folder / "squeezenet.pth"}
     small = {"image_size": 32, "width": 0.1, "batch_size": 2, "styles_per_photo": 2, "max_epoch": 2, "warmup": 2}
     place = {"save_path": folder, "debug_file": folder / "debug", "use_visdom": False, "use_gpu": False}
-    other = {"loss_network": "squeezenet", "precision": "fp32", "lr": 0.01, "save_every": 0}
+    other = {"loss_network": "squeezenet", "precision": "fp32", "lr": 0.01, "save_every": 0, "style_size": 46}
     return {"task": "style", **files, **small, **place, **other, **more}
 
 
@@ -278,6 +278,7 @@ def test_a_model_file_brings_the_pictures_of_its_styles_along(folder, capfd, mon
     task.model.save(folder / "two.safetensors", **task.model_metadata())
     given = {"load": folder / "two.safetensors", "data_root": folder / "photos", "loss_network": "squeezenet"}
     given |= {"vgg": folder / "squeezenet.pth", "image_size": 32, "val_photos": 1, "use_gpu": False, "json": True}
+    given["styles"] = "ink,oil"  # else only those whose pictures are given
     (folder / "styles" / "ink.png").rename(folder / "ink.png")
     figures = []
     for more in ({}, {"style_image": folder / "styles"}, {"style_image": folder / "ink.png"}):
@@ -332,6 +333,19 @@ def test_a_new_style_joins_those_of_the_file(folder):
     again = StyleNetworks.load(folder / "a" / "best.safetensors")
     assert "1 styles: sea" in told and same(before, again, "ink") and same(before, again, "oil")
     assert f"judged by {chosen} (asked for)" in told and "loss_network" not in told.split("changed since")[1][:80]
+
+
+def test_a_style_alone_joins_the_shipped_painter(folder):
+    sea = write_picture(folder / "more" / "sea.png", 200)
+    shipped = StyleNetworks.load(ROOT / PAINTER)
+    given = {**options(folder, style_image=sea), "width": 0.5}
+    joined = make_task(parse(StyleConfig, given))
+    assert joined.model.styles == [*shipped.styles, "sea"] and joined.styles == ["sea"]
+    assert same(joined.model, shipped, "sea", shipped.styles[0])
+    assert make_task(parse(StyleConfig, {**given, "pretrained": "none"})).model.styles == ["sea"]
+    assert task_of(folder, style_image=sea).model.styles == ["sea"]  # of another width
+    again = write_picture(folder / "more" / f"{shipped.styles[1]}.png", 200)  # a picture of one's own of that name
+    assert make_task(parse(StyleConfig, {**given, "style_image": again})).styles == [shipped.styles[1]]
 
 
 def same(one: StyleNetworks, other: StyleNetworks, style: str, of_other: str = "") -> bool:
