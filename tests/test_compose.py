@@ -14,7 +14,7 @@ from infer.verse.decoding import Decoder, resample, sample
 from infer.verse.drawn import draw_title
 from infer.verse.lexicon import Lexicon, Pairs
 from infer.verse.poets import remarks_on
-from infer.verse.rank import ATTESTED, PARALLEL, THEME, UNSEEN, attestation, parallelism
+from infer.verse.rank import ATTESTED, PARALLEL, THEME, UNSEEN, attestation, parallelism, repetition
 from infer.verse.rhyme import RhymeTable
 from infer.verse.settings import PoemSettings, keep_verses
 from infer.verse.shape import Shape
@@ -444,6 +444,10 @@ def test_poets_of_whom_nobody_knows_are_named():
     assert remarks_on("") == remarks_on("李白") == []
     assert "there are 李白" in remarks_on("李白白")[0]
     assert remarks_on("爱因斯坦") == ["爱因斯坦 is no poet of the corpus"]
+
+
+def test_repetition_by_hand():
+    assert repetition("我歌我歌") == pytest.approx(1 / 3) and repetition("白日依山尽") == repetition("") == 0
 
 
 def test_parallelism_by_hand():

@@ -132,8 +132,7 @@ def compose_each(
     rules = _rules(settings, lexicon, plan, form)
     conditions = _conditions(vocabulary, settings, theme, form, forms)
     decoder = Decoder(model, vocabulary, plan, masks, conditions, rules, settings)
-    # free poems differ in length, and without randomness there is no choice
-    candidates = 1 if form.shape is None or settings.temperature < COLD else settings.candidates
+    candidates = 1 if settings.temperature < COLD else settings.candidates  # without randomness there is no choice
     about = (theme.title, theme.words, theme.images, settings.prompt, *settings.lines)
     draws = bool(rules) and TITLE in vocabulary.ids and not any(about)
     answers = form.name == PAIR and form.couplet in forms

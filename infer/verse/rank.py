@@ -14,13 +14,15 @@ from infer.verse.plan import Form
 from infer.verse.shape import Shape
 from models.poet import Poet
 
-THEME, PARALLEL, KEYWORD, IMAGES, ATTESTED, UNSEEN = 3.0, 3.0, 0.5, 0.5, 1.0, 2.0  # weights
+THEME, PARALLEL, KEYWORD, IMAGES = 3.0, 3.0, 0.5, 0.5  # weights
+ATTESTED, UNSEEN, CIRCLES = 1.0, 2.0, 3.0
 
 
 @torch.inference_mode()
 def rate(model: Poet, draft: Draft, form: Form, texts: Sequence[str], theme: Theme, pairs: Pairs | None) -> Tensor:
     """Ratings (R): fluency + THEME x theme + PARALLEL x parallelism in nats per character + KEYWORD for each keyword
-    in the poem + IMAGES x the share of the images of modern words that is in it + `attestation`, if there are pairs.
+    in the poem + IMAGES x the share of the images of modern words that is in it + `attestation`, if there are pairs;
+    of a poem without a form, whose characters no rule keeps from coming back, - CIRCLES x `repetition`.
 
     Fluency is minus the difference between how much the poem surprises the network and how much the network expects of
     its own poems. More likelihood is not better: the likeliest poems are the dullest (Zhang et al. 2021, Meister et al.
@@ -37,6 +39,8 @@ def rate(model: Poet, draft: Draft, form: Form, texts: Sequence[str], theme: The
         rating = rating + PARALLEL * parallelism(model, draft.ids, shape, [2, 4])
     if shape and pairs:
         rating = rating + attestation(pairs, draft.ids, shape)
+    if not shape:
+        rating = rating - CIRCLES * torch.tensor([repetition(text) for text in texts], device=rating.device)
     for words, weight in (theme.words, KEYWORD), (theme.images, IMAGES / max(1, len(theme.images))):
         found = [sum(word in text for word in words) for text in texts]
         rating = rating + weight * torch.tensor(found, device=rating.device)
@@ -56,6 +60,12 @@ def parallelism(model: Poet, ids: Tensor, shape: Shape, firsts: Sequence[int]) -
     first, second = ids[:, inside], ids[:, [p + shift for p in inside]]  # (R, places)
     cosine = torch.cosine_similarity(model.embed(first), model.embed(second), -1)
     return torch.where(first == second, -1.0, cosine).mean(1)
+
+
+def repetition(text: str) -> float:
+    """The share of the pairs of neighbours in a poem that have been there before: 我歌我歌 has one of three."""
+    pairs = [text[i : i + 2] for i in range(len(text) - 1)]
+    return (len(pairs) - len(set(pairs))) / max(1, len(pairs))
 
 
 def attestation(pairs: Pairs, ids: Tensor, shape: Shape) -> Tensor:
