@@ -265,7 +265,7 @@ class ClassifyConfig(Options):
     explain: bool = option(False, "show which pixels the answer is based on (Grad-CAM): NAME_explained.png")
     out: str = option("", "explain: folder to write to; empty: beside the pictures", writes="files")
     threshold: float = option(-1.0, "below this probability: neither; -1: as calibrated; 0: never", (), -1, 1)
-    tta: int = option(2, VIEWS, minimum=1)
+    tta: int = option(0, f"{VIEWS}; 0: 1, and 6 where that leaves a doubt")
     max_megapixels: float = MAX_MEGAPIXELS
     num_workers: int = option(0, "processes that load pictures; 0: this one")
     load: str = option(CLASSIFIER, "the classifier's file", reads=MODEL)

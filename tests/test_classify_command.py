@@ -38,7 +38,7 @@ def expected(model, path: Path) -> np.ndarray:
 def cli(capfd, *words: str | Path, code: int = 0, **given) -> tuple[list[str], list[str]]:
     """The lines that `main.py classify` prints on stdout and stderr, in this process."""
     capfd.readouterr()
-    given = {"precision": "fp32", **given}
+    given = {"precision": "fp32", "tta": 2, **given}
     argv = ["classify", *map(str, words), *(f"--{name}={value}" for name, value in given.items())]
     assert main.main(argv) == code, capfd.readouterr().err
     out, err = capfd.readouterr()
@@ -88,6 +88,16 @@ def test_more_views_and_three_classes_of_strange_names(tmp_path, capfd):
         answers.append(found["鸟"])
     assert len(set(answers)) == 4
     assert table(tmp_path / "a.csv")[0] == ["path", "label", *classes]
+
+
+def test_a_doubtful_picture_is_looked_at_six_times(tmp_path, capfd):
+    """Otherwise once; the temperature that makes one view sure or unsure is that of the file."""
+    path = write_picture(tmp_path / "a.png", 0)
+    for temperature, same in ((1e-4, 1), (100.0, 6)):
+        calibrated = {"calibration": {views: [temperature, 0.0] for views in "1246"}}
+        load = save_lenet(tmp_path / "lenet.safetensors", **calibrated)
+        found = {tta: json.loads(cli(capfd, path, "--json", load=load, tta=tta)[0][0]) for tta in (0, 1, 6)}
+        assert found[0] == found[same] and (same == 1 or found[1] != found[6])
 
 
 def test_broken_files_are_named_and_the_rest_is_done(tmp_path, model_file, capfd):

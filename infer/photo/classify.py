@@ -30,6 +30,8 @@ UNSURE, DOUBTFUL = 0.01, 0.002  # fraction of the validation pictures that may b
 SOMETHING_ELSE = 0.15  # a picture is neither if ImageNet's classes of the own kinds are less likely together, at most
 NAMED = 0.3  # probability from which on what the picture shows is called by its ImageNet class
 VIEWS = (1, 2, 4, 6)  # crops and mirror images of a picture that `crops` can make
+SURE = 0.99  # confidence from which on one view is enough, if as many are looked at as a picture needs
+CLEAR = 5  # and by what factor the probability of the own kinds must be above the gate for that, or below
 OVERLAY_SIDE = 512  # pixels, shorter side of the overlay on a larger picture
 
 
@@ -194,7 +196,7 @@ class Settings:
     """How `classify` works.
 
     Args:
-        views: see `crops`.
+        views: see `crops`; 0: one, and of a picture of which that leaves a doubt, all six.
         threshold: confidence below which a picture is neither; negative: the calibrated one of the model's file.
         max_megapixels: larger pictures are refused; 0: the limit of utils/images.py.
         explain: whether to show which pixels the answer is based on (Grad-CAM).
@@ -250,10 +252,20 @@ class Answer:
         return result | {name: text for name, text in more.items() if text}
 
 
+def is_doubtful(model: Classifier, outputs: dict[str, Tensor]) -> bool:
+    """Whether the `outputs` for one view of a picture leave open which class it is, or whether it is of any."""
+    unsure = probabilities(model, outputs["logits"]).amax().item() < SURE
+    if "imagenet" not in outputs or not (own := own_classes(model.classes)):
+        return unsure
+    share, gate = own_share(mean_chances(outputs["imagenet"]), own), calibration(model, 1)[2]
+    return share > gate / CLEAR and (unsure or share < min(gate * CLEAR, SURE))
+
+
 def _answer(model: Classifier, outputs: dict[str, Tensor], threshold: float, answer: Answer) -> tuple[Answer, int]:
     """(the answer completed, number of the likeliest class)"""
     probs = probabilities(model, outputs["logits"])  # (K)
     best = int(probs.argmax())
+    threshold = threshold if threshold >= 0 else calibration(model, len(outputs["logits"]))[1]
     label = model.classes[best] if probs[best] >= threshold else "neither"
     found = dict(zip(model.classes, probs.tolist(), strict=True))
     answer = replace(answer, label=label, probabilities=found)
@@ -297,18 +309,21 @@ def classify(
     model: Classifier, sources: Sequence[Source], settings: Settings, share: Sequence[int] | None = None
 ) -> Iterator[Answer]:
     """An answer for each picture, in order, broken ones too; of those numbers in `share`, if processes share them."""
-    threshold = settings.threshold if settings.threshold >= 0 else calibration(model, settings.views)[1]
     share = range(len(sources)) if share is None else share
-    pictures = Pictures([sources[i] for i in share], model.image_size, settings.views, settings.max_megapixels)
+    size, views, limit = model.image_size, settings.views or 1, settings.max_megapixels
+    pictures = Pictures([sources[i] for i in share], size, views, limit)
     paths = overlay_paths(sources, settings.out) if settings.explain and settings.out is not None else []
     for index, outputs, remark in predict(model, pictures, settings.precision, workers=settings.workers):
         source = pictures.sources[index]
         if outputs is None:
             yield Answer(source.name, error=remark)
             continue
-        answer, best = _answer(model, outputs, threshold, Answer(source.name, note=remark))
+        if not settings.views and is_doubtful(model, outputs):
+            again = Pictures([source], size, VIEWS[-1], limit)
+            [(_, outputs, _)] = predict(model, again, settings.precision)
+        answer, best = _answer(model, outputs, settings.threshold, Answer(source.name, note=remark))
         if settings.explain:
-            rgb = read_source(source, OVERLAY_SIDE, settings.max_megapixels).on("white")
+            rgb = read_source(source, OVERLAY_SIDE, limit).on("white")
             answer = replace(answer, overlay=explain_prediction(model, rgb, best))
         if paths:
             path = str(paths[share[index]])

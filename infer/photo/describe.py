@@ -17,7 +17,7 @@ from infer.photo.pixels import horizon, main_colors
 from models.classifier import Classifier
 from utils.errors import UserError
 
-VIEWS = 6  # the whole picture among them, see `crops`
+SIZE, VIEWS = 224, 6  # pixels at which the scenes were judged; the whole picture among the views, see `crops`
 THING, CLEAR, SCENE = 0.35, 0.5, 0.6  # probability from which on a thing, a creature, a scene is named
 POSSIBLE = 0.2  # probability from which on something may be there, so that a poem may speak of it
 MOST_THINGS, MOST_WORDS = 3, 3
@@ -127,13 +127,12 @@ def describe(model: Classifier, sources: Sequence[Source], max_megapixels: float
     """What each of the pictures shows, in order. Raises UserError for a network that knows its own classes only."""
     if not model.recognises:
         raise UserError("this classifier knows its own classes only; the shipped one describes pictures", load=None)
-    size = model.image_size
-    for index, outputs, remark in predict(model, Pictures(sources, size, VIEWS, max_megapixels)):
+    for index, outputs, remark in predict(model, Pictures(sources, SIZE, VIEWS, max_megapixels)):
         name = sources[index].name
         if outputs is None:
             yield Description(name, error=remark)
         else:
-            rgb = read_source(sources[index], size, max_megapixels).on("white")
+            rgb = read_source(sources[index], SIZE, max_megapixels).on("white")
             yield replace(describe_outputs(name, outputs, main_colors(rgb), horizon(rgb)), note=remark)
 
 
