@@ -23,7 +23,7 @@ KEEP_COLOR = option(False, "keep the photograph's colours and its overall bright
 STRENGTH = option(1.0, "0: the photograph, 1: the painting, up to 1.5: painted again", maximum=1.5)
 MAX_MEGAPIXELS = option(100.0, "larger pictures are refused before they are decoded", minimum=1e-6)
 QUALITY = option(files.QUALITY, "quality of JPEG and other lossy files, 1 to 100", minimum=1, maximum=100)
-VIEWS = "crops and mirror images of each picture that are averaged: 1, 2, 4, 6"
+VIEWS = "crops and mirror images of each picture that are averaged: 1, 2, 6"
 
 
 @dataclass(frozen=True)

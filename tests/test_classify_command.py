@@ -82,11 +82,11 @@ def test_more_views_and_three_classes_of_strange_names(tmp_path, capfd):
     load = save_lenet(tmp_path / "lenet.safetensors", classes)
     path = write_picture(tmp_path / "a.png", 0)
     answers = []
-    for tta in (1, 2, 4, 6):
+    for tta in (1, 2, 6):
         found = json.loads(cli(capfd, path, "--json", load=load, tta=tta, csv=tmp_path / "a.csv")[0][0])
         assert sum(found[name] for name in classes) == pytest.approx(1, abs=1e-5) and found["label"] in classes
         answers.append(found["鸟"])
-    assert len(set(answers)) == 4
+    assert len(set(answers)) == 3
     assert table(tmp_path / "a.csv")[0] == ["path", "label", *classes]
 
 
@@ -94,7 +94,7 @@ def test_a_doubtful_picture_is_looked_at_six_times(tmp_path, capfd):
     """Otherwise once; the temperature that makes one view sure or unsure is that of the file."""
     path = write_picture(tmp_path / "a.png", 0)
     for temperature, same in ((1e-4, 1), (100.0, 6)):
-        calibrated = {"calibration": {views: [temperature, 0.0] for views in "1246"}}
+        calibrated = {"calibration": {views: [temperature, 0.0] for views in "126"}}
         load = save_lenet(tmp_path / "lenet.safetensors", **calibrated)
         found = {tta: json.loads(cli(capfd, path, "--json", load=load, tta=tta)[0][0]) for tta in (0, 1, 6)}
         assert found[0] == found[same] and (same == 1 or found[1] != found[6])

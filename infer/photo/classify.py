@@ -27,11 +27,14 @@ from utils.errors import UserError
 from utils.hardware import choose_precision, tune_malloc
 
 UNSURE, DOUBTFUL = 0.01, 0.002  # fraction of the validation pictures that may be neither: alone, and beside a gate
+SHUT_OUT = 0.02  # fraction of the validation pictures that may show something else
+# Of ImageNet's logits: it was trained with label smoothing, at 224 pixels; at 288 it is less sure than it may be.
+TOO_MODEST = 0.7
 SOMETHING_ELSE = 0.15  # a picture is neither if ImageNet's classes of the own kinds are less likely together, at most
 NAMED = 0.3  # probability from which on what the picture shows is called by its ImageNet class
-VIEWS = (1, 2, 4, 6)  # crops and mirror images of a picture that `crops` can make
-SURE = 0.99  # confidence from which on one view is enough, if as many are looked at as a picture needs
-CLEAR = 5  # and by what factor the probability of the own kinds must be above the gate for that, or below
+VIEWS = (1, 2, 6)  # crops and mirror images of a picture that `crops` can make
+SURE = 0.8  # confidence from which on one view is enough, if as many are looked at as a picture needs
+CLEAR = 2  # and by what factor the probability of the own kinds must be above the gate for that, or below
 OVERLAY_SIDE = 512  # pixels, shorter side of the overlay on a larger picture
 
 
@@ -45,15 +48,16 @@ def open_model(path: str | Path, device: str | torch.device = "cpu") -> Classifi
 def crops(rgb: np.ndarray, size: int, views: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (V, S, S, 3): what the network looks at.
 
-    1 view: the middle, as in validation. 2: and its mirror image. 4: and those of the largest square in the middle.
-    6: and those of the whole picture, squeezed into a square.
+    1 view: the middle, as in validation. 2: and its mirror image. 6: and those of the largest squares at both ends,
+    which show all of the picture, if it is not very long.
     """
     height, width = rgb.shape[:2]
     short = min(width, height)
-    sizes = [(short / MARGIN, short / MARGIN), (short, short), (width, height)]
+    inner, left, top = short / MARGIN, width - short, height - short
+    x, y = (width - inner) / 2, (height - inner) / 2
+    boxes = [(x, y, x + inner, y + inner), (0, 0, short, short), (left, top, width, height)]
     image, found = Image.fromarray(rgb), []
-    for w, h in sizes[: max(1, views // 2)]:
-        box = ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
+    for box in boxes[: (views + 1) // 2]:
         crop = np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))  # (S, S, 3)
         found += [crop, crop[:, ::-1]]
     return np.stack(found[:views])
@@ -123,13 +127,15 @@ def classifying_precision(wanted: str, model: Classifier) -> str:
 def calibrate(logits: Tensor, labels: Tensor, unsure: float = UNSURE) -> tuple[float, float]:
     """(temperature, threshold) from the logits (N, K) and labels (N) of pictures that were not trained on.
 
-    The temperature, 0.01 to 100, makes the log loss of logits / temperature smallest (Guo et al. 2017, section 4.2),
-    with Platt's targets (1999, section 2.2): (n + 1) / (n + 2) for a class of n pictures. Confidence below the
-    threshold, which the fraction `unsure` of these pictures have, means neither.
+    The temperature, 0.01 to 100, makes the log loss of logits / temperature smallest (Guo et al. 2017, section 4.2). A
+    few pictures, all of them right, would make it 0: so the targets are, as Platt's (1999, section 2.2), a little less
+    than 1, (n + 1/2) / (n + 1) for a class of n pictures (Krichevsky & Trofimov 1981; Platt has 1 and 2, which makes a
+    good classifier too modest). Confidence below the threshold, which the fraction `unsure` of these pictures have,
+    means neither.
     """
     logits, classes = logits.double(), logits.shape[1]
     counts = torch.bincount(labels, minlength=classes)[labels, None]  # (N, 1)
-    rest = 1 / (counts + 2).double()
+    rest = 0.5 / (counts + 1).double()
     target = torch.where(F.one_hot(labels, classes).bool(), 1 - rest, rest / (classes - 1))  # (N, K)
     low, high = 1e-2, 1e2  # the inverse of the temperature is between; the loss is convex in it
     while high > low * (1 + 1e-9):
@@ -143,8 +149,8 @@ def calibrate(logits: Tensor, labels: Tensor, unsure: float = UNSURE) -> tuple[f
 def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, workers: int = 0) -> dict[str, list[float]]:
     """{number of views: [temperature, threshold, gate]} from pictures, with labels (N), that were not trained on.
 
-    The gate is the probability of the own kinds below which a picture shows something else. Of drawings, in which
-    ImageNet sees little, it is lower: such that 1 % of the pictures are shut out.
+    The gate is the probability of the own kinds below which a picture shows something else. Where it would shut out
+    more than 2 % of these pictures, as with drawings, in which ImageNet sees little, it is lower: such that 1 % are.
     """
     found = {index: outputs for index, outputs, _ in predict(model, pictures, workers=workers) if outputs}
     if not found:
@@ -155,8 +161,10 @@ def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, worke
         logits = torch.stack([outputs["logits"][:views].mean(0) for outputs in found.values()])  # (N, K)
         gate = SOMETHING_ELSE
         if own:
-            shares = [own_share(mean_chances(outputs["imagenet"][:views]), own) for outputs in found.values()]
-            gate = min(gate, torch.tensor(shares).quantile(UNSURE).item())
+            seen = [mean_chances(outputs["imagenet"][:views], TOO_MODEST) for outputs in found.values()]
+            shares = torch.tensor([own_share(chances, own) for chances in seen])  # (N)
+            if shares.quantile(SHUT_OUT) < gate:
+                gate = shares.quantile(UNSURE).item()
         result[str(views)] = [*calibrate(logits, known, DOUBTFUL if own else UNSURE), gate]
     return result
 
@@ -175,9 +183,9 @@ def probabilities(model: Classifier, logits: Tensor) -> Tensor:
     return (logits.mean(-2) / temperature).softmax(-1)
 
 
-def mean_chances(logits: Tensor) -> Tensor:
+def mean_chances(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Logits of the views (V, 1000) -> probabilities (1000)."""
-    return logits.mean(0).softmax(0)
+    return (logits.mean(0) / temperature).softmax(0)
 
 
 def own_share(seen: Tensor, own: Sequence[tuple[int, ...]]) -> float:
@@ -253,12 +261,18 @@ class Answer:
 
 
 def is_doubtful(model: Classifier, outputs: dict[str, Tensor]) -> bool:
-    """Whether the `outputs` for one view of a picture leave open which class it is, or whether it is of any."""
-    unsure = probabilities(model, outputs["logits"]).amax().item() < SURE
+    """Whether the `outputs` for one view of a picture leave open which class it is, or whether it is of any.
+
+    Also where ImageNet's classes say another one.
+    """
+    chance, best = probabilities(model, outputs["logits"]).max(0)
     if "imagenet" not in outputs or not (own := own_classes(model.classes)):
-        return unsure
-    share, gate = own_share(mean_chances(outputs["imagenet"]), own), calibration(model, 1)[2]
-    return share > gate / CLEAR and (unsure or share < min(gate * CLEAR, SURE))
+        return chance.item() < SURE
+    seen, gate = mean_chances(outputs["imagenet"], TOO_MODEST), calibration(model, 1)[2]
+    shares = [own_share(seen, [numbers]) for numbers in own]
+    if sum(shares) <= gate / CLEAR:
+        return False
+    return chance.item() < SURE or sum(shares) < CLEAR * gate or CLEAR * shares[best] < max(shares)
 
 
 def _answer(model: Classifier, outputs: dict[str, Tensor], threshold: float, answer: Answer) -> tuple[Answer, int]:
@@ -272,7 +286,7 @@ def _answer(model: Classifier, outputs: dict[str, Tensor], threshold: float, ans
     own = own_classes(model.classes) if "imagenet" in outputs else []
     if not own:
         return answer, best
-    seen = mean_chances(outputs["imagenet"])  # (1000)
+    seen = mean_chances(outputs["imagenet"], TOO_MODEST)  # (1000)
     candidates = torch.zeros_like(seen)
     if threshold and own_share(seen, own) < calibration(model, len(outputs["logits"]))[2]:
         answer, candidates = replace(answer, label="neither"), seen.clone()
