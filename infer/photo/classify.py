@@ -34,7 +34,8 @@ SOMETHING_ELSE = 0.15  # a picture is neither if ImageNet's classes of the own k
 NAMED = 0.3  # probability from which on what the picture shows is called by its ImageNet class
 VIEWS = (1, 2, 6)  # crops and mirror images of a picture that `crops` can make
 SURE = 0.8  # confidence from which on one view is enough, if as many are looked at as a picture needs
-CLEAR = 2  # and by what factor the probability of the own kinds must be above the gate for that, or below
+CLEAR = 1.3  # and by what factor the probability of the own kinds must be above the gate for that, or below
+CONTRADICTED = 2  # how many times as likely another class may be by ImageNet's
 OVERLAY_SIDE = 512  # pixels, shorter side of the overlay on a larger picture
 
 
@@ -272,7 +273,7 @@ def is_doubtful(model: Classifier, outputs: dict[str, Tensor]) -> bool:
     shares = [own_share(seen, [numbers]) for numbers in own]
     if sum(shares) <= gate / CLEAR:
         return False
-    return chance.item() < SURE or sum(shares) < CLEAR * gate or CLEAR * shares[best] < max(shares)
+    return chance.item() < SURE or sum(shares) < CLEAR * gate or CONTRADICTED * shares[best] < max(shares)
 
 
 def _answer(model: Classifier, outputs: dict[str, Tensor], threshold: float, answer: Answer) -> tuple[Answer, int]:
