@@ -74,6 +74,7 @@ class Measure:
 
     table: RhymeTable
     corpus: set[str]  # verses of the train split
+    pairs: Counter[str]  # how often two characters stand beside each other in them
     real: list[Poem]  # of the test split, of the four forms
     titled: list[Poem]  # those whose titles say something
     theme: ThemeJudge
@@ -89,13 +90,25 @@ def prepare(folder: Path) -> Measure:
     titles = [title_core(p.title) for p in train]
     counts = Counter(c for title in titles for c in set(title))
     say("the theme judge learns from titles and poems (about a minute)")
+    verses = [verse for p in train for verse in verses_of(p.lines)]
     return Measure(
         RhymeTable.read(folder / "rhyme.json"),
-        {verse for p in train for verse in verses_of(p.lines)},
+        set(verses),
+        Counter(pair for verse in verses for pair in pairs_of(verse)),
         real,
         [p for p in real if is_informative(title_core(p.title), counts)],
         ThemeJudge(titles, [body(p) for p in train]),
     )
+
+
+def pairs_of(verse: str) -> list[str]:
+    return [verse[i : i + 2] for i in range(len(verse) - 1)]
+
+
+def attested(poems: Sequence[Verse], pairs: Counter[str]) -> float:
+    """Percent of the pairs of neighbours in verses that stand five times in the train split."""
+    found = [pairs[pair] >= 5 for poem in poems for verse in verses_of(poem.lines) for pair in pairs_of(verse)]
+    return 100 * fmean(found)
 
 
 def body(poem: Verse) -> str:
@@ -169,6 +182,11 @@ def rules(written: Written, measure: Measure) -> dict[str, dict[str, float]]:
     counts = [min(map(len, pair)) for pair in zip(*groups.values(), strict=True)]
     for side in sides:
         found[side]["distinct bigrams per 1,000"] = distinct_bigrams(groups[side], counts)
+        found[side]["% of the neighbours that stand five times in the train split"] = attested(
+            sides[side], measure.pairs
+        )
+    for name, poems in (("to titles", written.titled), ("without titles", written.untitled)):
+        found["generated"][f"of these, {name}"] = attested(poems, measure.pairs)
     for side, poems in (("generated", written.titled), ("real", written.models)):
         cores = [set(title_core(p.title)) for p in written.models]
         kept = [len(core & set(body(p))) / len(core) for core, p in zip(cores, poems, strict=True)]
