@@ -94,7 +94,7 @@ def test_a_doubtful_picture_is_looked_at_six_times(tmp_path, capfd):
     """Otherwise once; the temperature that makes one view sure or unsure is that of the file."""
     path = write_picture(tmp_path / "a.png", 0)
     for temperature, same in ((1e-4, 1), (100.0, 6)):
-        calibrated = {"calibration": {views: [temperature, 0.0] for views in "126"}}
+        calibrated = {"calibration": {views: [temperature, 0.0] for views in "0126"}}
         load = save_lenet(tmp_path / "lenet.safetensors", **calibrated)
         found = {tta: json.loads(cli(capfd, path, "--json", load=load, tta=tta)[0][0]) for tta in (0, 1, 6)}
         assert found[0] == found[same] and (same == 1 or found[1] != found[6])

@@ -102,13 +102,13 @@ def test_main_colors_the_larger_part_first():
 def test_what_is_neither_and_the_breed(things, label, text):
     given = outputs(things)
     given["imagenet"] *= TOO_MODEST  # whose chances are those things'
-    answer, best = _answer(LeNet(["dog", "cat"]), given, 0.7, Answer("a.jpg"))
+    answer, best = _answer(LeNet(["dog", "cat"]), given, 2, 0.7, Answer("a.jpg"))
     assert (answer.label, best, str(answer)) == (label, 0, text)
     assert ("seen" in answer.as_dict()) == ("(g" in text or ": red" in text)
 
 
 def test_classes_that_imagenet_does_not_have_have_no_gate():
-    answer, _ = _answer(LeNet(["tulip", "rose"]), outputs({"red fox": 0.9}), 0.7, Answer("a.jpg"))
+    answer, _ = _answer(LeNet(["tulip", "rose"]), outputs({"red fox": 0.9}), 2, 0.7, Answer("a.jpg"))
     assert str(answer) == "a.jpg: tulip 98.2%"
 
 

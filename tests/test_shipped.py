@@ -210,7 +210,8 @@ def test_the_classifier_knows_itself(classifier):
     known = classifier.metadata
     assert classifier.recognises and classifier.classes == ["cat", "dog"] and known["image_size"] == 288
     assert 0.1 < known["temperature"] < 10 and 0.5 < known["threshold"] < 0.9
-    assert [len(found) for found in known["calibration"].values()] == [3] * len(VIEWS)
+    assert list(known["calibration"]) == ["0", *map(str, VIEWS)]
+    assert all(len(found) == 3 for found in known["calibration"].values())
 
 
 def test_a_cat_is_a_cat_and_what_is_no_animal_is_neither(classifier, tmp_path):

@@ -33,7 +33,8 @@ TOO_MODEST = 0.7
 SOMETHING_ELSE = 0.15  # a picture is neither if ImageNet's classes of the own kinds are less likely together, at most
 NAMED = 0.3  # probability from which on what the picture shows is called by its ImageNet class
 VIEWS = (1, 2, 6)  # crops and mirror images of a picture that `crops` can make
-SURE = 0.8  # confidence from which on one view is enough, if as many are looked at as a picture needs
+FIRST = 7 / 9  # of the size: that of a first look, if as many views are looked at as a picture needs
+SURE = 0.95  # confidence from which on a first look is enough
 CLEAR = 1.3  # and by what factor the probability of the own kinds must be above the gate for that, or below
 CONTRADICTED = 2  # how many times as likely another class may be by ImageNet's
 OVERLAY_SIDE = 512  # pixels, shorter side of the overlay on a larger picture
@@ -150,37 +151,44 @@ def calibrate(logits: Tensor, labels: Tensor, unsure: float = UNSURE) -> tuple[f
 def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, workers: int = 0) -> dict[str, list[float]]:
     """{number of views: [temperature, threshold, gate]} from pictures, with labels (N), that were not trained on.
 
-    The gate is the probability of the own kinds below which a picture shows something else. Where it would shut out
-    more than 2 % of these pictures, as with drawings, in which ImageNet sees little, it is lower: such that 1 % are.
+    0 views are the first look. The gate is the probability of the own kinds below which a picture shows something else.
+    Where it would shut out more than 2 % of these pictures, as with drawings, in which ImageNet sees little, it is
+    lower: such that 1 % are.
     """
-    found = {index: outputs for index, outputs, _ in predict(model, pictures, workers=workers) if outputs}
-    if not found:
+    first = Pictures(pictures.sources, first_size(model, pictures.size), 1)
+    looks, whole = ([o for _, o, _ in predict(model, p, workers=workers)] for p in (first, pictures))
+    readable = [index for index, outputs in enumerate(whole) if outputs]
+    if not readable:
         return {}
-    known, result = labels[list(found)], {}  # (N)
+    known, result = labels[readable], {}  # (N)
     own = own_classes(model.classes) if model.recognises else []
-    for views in (views for views in VIEWS if views <= pictures.views):
-        logits = torch.stack([outputs["logits"][:views].mean(0) for outputs in found.values()])  # (N, K)
-        gate = SOMETHING_ELSE
+    for views in (0, *(views for views in VIEWS if views <= pictures.views)):
+        seen = [{name: x[: views or 1] for name, x in (whole if views else looks)[i].items()} for i in readable]
+        logits, gate = torch.stack([outputs["logits"].mean(0) for outputs in seen]), SOMETHING_ELSE  # (N, K)
         if own:
-            seen = [mean_chances(outputs["imagenet"][:views], TOO_MODEST) for outputs in found.values()]
-            shares = torch.tensor([own_share(chances, own) for chances in seen])  # (N)
+            shares = torch.tensor([own_share(mean_chances(o["imagenet"], TOO_MODEST), own) for o in seen])  # (N)
             if shares.quantile(SHUT_OUT) < gate:
                 gate = shares.quantile(UNSURE).item()
         result[str(views)] = [*calibrate(logits, known, DOUBTFUL if own else UNSURE), gate]
     return result
 
 
+def first_size(model: Classifier, size: int) -> int:
+    """The size of a first look, for pictures of `size`: smaller, but for a network that may know this size alone."""
+    return round(FIRST * size) if model.recognises else size
+
+
 def calibration(model: Classifier, views: int) -> tuple[float, float, float]:
-    """(temperature, threshold, gate) for this number of views; of an older file, those of one view."""
+    """(temperature, threshold, gate) for so many views, 0: the first look; of an older file, those of one view."""
     metadata = model.metadata
     plain = metadata.get("temperature", 1.0), metadata.get("threshold", 0.0)
     temperature, threshold, *gate = metadata.get("calibration", {}).get(str(views), plain)
     return temperature, threshold, gate[0] if gate else SOMETHING_ELSE
 
 
-def probabilities(model: Classifier, logits: Tensor) -> Tensor:
-    """(…, V, K) logits of the views of a picture -> (…, K) calibrated probabilities."""
-    temperature = calibration(model, logits.shape[-2])[0]
+def probabilities(model: Classifier, logits: Tensor, views: int = -1) -> Tensor:
+    """(…, V, K) logits of the views of a picture -> (…, K) calibrated probabilities; `views` 0: of a first look."""
+    temperature = calibration(model, logits.shape[-2] if views < 0 else views)[0]
     return (logits.mean(-2) / temperature).softmax(-1)
 
 
@@ -205,7 +213,7 @@ class Settings:
     """How `classify` works.
 
     Args:
-        views: see `crops`; 0: one, and of a picture of which that leaves a doubt, all six.
+        views: see `crops`; 0: one of a smaller size, and of a picture of which that leaves a doubt, all six.
         threshold: confidence below which a picture is neither; negative: the calibrated one of the model's file.
         max_megapixels: larger pictures are refused; 0: the limit of utils/images.py.
         explain: whether to show which pixels the answer is based on (Grad-CAM).
@@ -262,25 +270,27 @@ class Answer:
 
 
 def is_doubtful(model: Classifier, outputs: dict[str, Tensor]) -> bool:
-    """Whether the `outputs` for one view of a picture leave open which class it is, or whether it is of any.
+    """Whether the `outputs` of a first look at a picture leave open which class it is, or whether it is of any.
 
     Also where ImageNet's classes say another one.
     """
-    chance, best = probabilities(model, outputs["logits"]).max(0)
+    chance, best = probabilities(model, outputs["logits"], 0).max(0)
     if "imagenet" not in outputs or not (own := own_classes(model.classes)):
         return chance.item() < SURE
-    seen, gate = mean_chances(outputs["imagenet"], TOO_MODEST), calibration(model, 1)[2]
+    seen, gate = mean_chances(outputs["imagenet"], TOO_MODEST), calibration(model, 0)[2]
     shares = [own_share(seen, [numbers]) for numbers in own]
     if sum(shares) <= gate / CLEAR:
         return False
     return chance.item() < SURE or sum(shares) < CLEAR * gate or CONTRADICTED * shares[best] < max(shares)
 
 
-def _answer(model: Classifier, outputs: dict[str, Tensor], threshold: float, answer: Answer) -> tuple[Answer, int]:
-    """(the answer completed, number of the likeliest class)"""
-    probs = probabilities(model, outputs["logits"])  # (K)
+def _answer(
+    model: Classifier, outputs: dict[str, Tensor], views: int, threshold: float, answer: Answer
+) -> tuple[Answer, int]:
+    """(the answer completed, number of the likeliest class) from the outputs for so many views, 0: a first look."""
+    probs = probabilities(model, outputs["logits"], views)  # (K)
     best = int(probs.argmax())
-    threshold = threshold if threshold >= 0 else calibration(model, len(outputs["logits"]))[1]
+    threshold = threshold if threshold >= 0 else calibration(model, views)[1]
     label = model.classes[best] if probs[best] >= threshold else "neither"
     found = dict(zip(model.classes, probs.tolist(), strict=True))
     answer = replace(answer, label=label, probabilities=found)
@@ -289,7 +299,7 @@ def _answer(model: Classifier, outputs: dict[str, Tensor], threshold: float, ans
         return answer, best
     seen = mean_chances(outputs["imagenet"], TOO_MODEST)  # (1000)
     candidates = torch.zeros_like(seen)
-    if threshold and own_share(seen, own) < calibration(model, len(outputs["logits"]))[2]:
+    if threshold and own_share(seen, own) < calibration(model, views)[2]:
         answer, candidates = replace(answer, label="neither"), seen.clone()
         candidates[[number for numbers in own for number in numbers]] = 0
     elif label != "neither":  # its breed, if it is sure enough
@@ -325,18 +335,22 @@ def classify(
 ) -> Iterator[Answer]:
     """An answer for each picture, in order, broken ones too; of those numbers in `share`, if processes share them."""
     share = range(len(sources)) if share is None else share
-    size, views, limit = model.image_size, settings.views or 1, settings.max_megapixels
-    pictures = Pictures([sources[i] for i in share], size, views, limit)
+    views, limit = settings.views, settings.max_megapixels
+    size = model.image_size if views else first_size(model, model.image_size)
+    pictures = Pictures([sources[i] for i in share], size, views or 1, limit)
     paths = overlay_paths(sources, settings.out) if settings.explain and settings.out is not None else []
     for index, outputs, remark in predict(model, pictures, settings.precision, workers=settings.workers):
         source = pictures.sources[index]
         if outputs is None:
             yield Answer(source.name, error=remark)
             continue
-        if not settings.views and is_doubtful(model, outputs):
-            again = Pictures([source], size, VIEWS[-1], limit)
-            [(_, outputs, _)] = predict(model, again, settings.precision)
-        answer, best = _answer(model, outputs, settings.threshold, Answer(source.name, note=remark))
+        looked_at = views
+        if not views and is_doubtful(model, outputs):
+            looked_at = VIEWS[-1]
+            [(_, outputs, _)] = predict(
+                model, Pictures([source], model.image_size, looked_at, limit), settings.precision
+            )
+        answer, best = _answer(model, outputs, looked_at, settings.threshold, Answer(source.name, note=remark))
         if settings.explain:
             rgb = read_source(source, OVERLAY_SIDE, limit).on("white")
             answer = replace(answer, overlay=explain_prediction(model, rgb, best))
