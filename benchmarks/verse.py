@@ -182,11 +182,13 @@ def rules(written: Written, measure: Measure) -> dict[str, dict[str, float]]:
     counts = [min(map(len, pair)) for pair in zip(*groups.values(), strict=True)]
     for side in sides:
         found[side]["distinct bigrams per 1,000"] = distinct_bigrams(groups[side], counts)
-        found[side]["% of the neighbours that stand five times in the train split"] = attested(
-            sides[side], measure.pairs
-        )
-    for name, poems in (("to titles", written.titled), ("without titles", written.untitled)):
-        found["generated"][f"of these, {name}"] = attested(poems, measure.pairs)
+    neighbours = "% of the neighbours in verses that stand five times in the train split, "
+    for way, made, real in (
+        ("to titles", written.titled, written.models),
+        ("no titles", written.untitled, measure.real),
+    ):
+        for side, poems in (("generated", made), ("real", real)):
+            found[side][neighbours + way] = attested(poems, measure.pairs)
     for side, poems in (("generated", written.titled), ("real", written.models)):
         cores = [set(title_core(p.title)) for p in written.models]
         kept = [len(core & set(body(p))) / len(core) for core, p in zip(cores, poems, strict=True)]
