@@ -58,6 +58,10 @@ def test_what_may_be_there_is_not_forbidden_and_colours_forbid_what_they_are_not
     assert "月" not in describe_outputs("a.jpg", outputs({}, "sea", maybe="dusk"), []).avoid
     summer = describe_outputs("a.jpg", outputs({}, "summer day", maybe="snow dusk"), [])
     assert {"雪", "月", "秋"} <= set(summer.avoid)  # what is seen forbids them
+    sand = describe_outputs("a.jpg", outputs(), ["orange"]).avoid
+    assert {"青", "翠"} <= set(sand) and "青" not in describe_outputs("a.jpg", outputs(), ["orange", "blue"]).avoid
+    assert "花" in describe_outputs("a.jpg", outputs({}, "snow"), []).avoid
+    assert "花" not in describe_outputs("a.jpg", outputs({}, "snow flower"), []).avoid
     green, yellow = (describe_outputs("a.jpg", outputs(), [name, "blue"]).avoid for name in ("green", "yellow"))
     assert "枯" in green and "绿" not in green and "枯" not in yellow and "绿" in yellow
 

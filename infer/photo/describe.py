@@ -39,6 +39,7 @@ NEEDS |= {"月": ("moon", "night", "dusk"), "春": ("spring", "flower"), "夏": 
 NEEDS |= {"冬": ("winter", "snow"), "峰壑岭": ("mountain",), "海潮": ("sea", "boat")}
 NEEDS |= {"舟船帆": ("sea", "water", "boat")}
 DRY, LUSH = "枯黄荒", "绿翠"  # nor in a green picture, and in one that is yellow or orange without green
+AZURE, BLOSSOM = "青碧苍", "花芳"  # nor in such a one without blue, and in snow without a flower
 
 COLORS = {"red": "红", "orange": "橙", "yellow": "黄", "green": "绿", "blue": "青", "purple": "紫", "pink": "粉"}
 COLORS |= {"white": "白", "black": "黑", "grey": "灰"}
@@ -154,5 +155,7 @@ def describe_outputs(path: str, outputs: dict[str, Tensor], colors: list[str], l
     possible |= {sight.kind for sight, _ in seen}  # a boat, food
     absent = GLOOM + "".join(text for text, needed in NEEDS.items() if not possible & set(needed))
     if {"green", "yellow", "orange"} & set(colors):
-        absent += DRY if "green" in colors else LUSH
+        absent += DRY if "green" in colors else LUSH if "blue" in colors else LUSH + AZURE
+    if named & {"snow", "winter"} and "flower" not in possible:
+        absent += BLOSSOM
     return Description(path, seen, colors, absent)
