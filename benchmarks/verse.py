@@ -31,6 +31,7 @@ from benchmarks.verse_judge import (  # noqa: E402
     RhymeTable,
     ThemeJudge,
     Verdict,
+    bigrams,
     choices,
     distinct_bigrams,
     is_informative,
@@ -94,21 +95,16 @@ def prepare(folder: Path) -> Measure:
     return Measure(
         RhymeTable.read(folder / "rhyme.json"),
         set(verses),
-        Counter(pair for verse in verses for pair in pairs_of(verse)),
+        Counter(bigrams(verses)),
         real,
         [p for p in real if is_informative(title_core(p.title), counts)],
         ThemeJudge(titles, [body(p) for p in train]),
     )
 
 
-def pairs_of(verse: str) -> list[str]:
-    return [verse[i : i + 2] for i in range(len(verse) - 1)]
-
-
 def attested(poems: Sequence[Verse], pairs: Counter[str]) -> float:
     """Percent of the pairs of neighbours in verses that stand five times in the train split."""
-    found = [pairs[pair] >= 5 for poem in poems for verse in verses_of(poem.lines) for pair in pairs_of(verse)]
-    return 100 * fmean(found)
+    return 100 * fmean(pairs[pair] >= 5 for poem in poems for pair in bigrams(verses_of(poem.lines)))
 
 
 def body(poem: Verse) -> str:

@@ -343,7 +343,7 @@ class DogCatTask(Task):
             if outputs is None:
                 errors.append(remark)
             else:
-                found[index] = classify.probabilities(self.model, outputs["logits"]).numpy()
+                found[index] = classify.probabilities(self.model, outputs["logits"], self.cfg.tta).numpy()
         for error in errors:
             say(f"left out: {error}")
         if not found:

@@ -155,18 +155,22 @@ def calibrate_views(model: Classifier, pictures: Pictures, labels: Tensor, worke
     Where it would shut out more than 2 % of these pictures, as with drawings, in which ImageNet sees little, it is
     lower: such that 1 % are.
     """
-    first = Pictures(pictures.sources, first_size(model, pictures.size), 1)
-    looks, whole = ([o for _, o, _ in predict(model, p, workers=workers)] for p in (first, pictures))
-    readable = [index for index, outputs in enumerate(whole) if outputs]
-    if not readable:
+    found = {index: outputs for index, outputs, _ in predict(model, pictures, workers=workers) if outputs}
+    if not found:
         return {}
-    known, result = labels[readable], {}  # (N)
+    first = whole = list(found.values())
+    if (size := first_size(model, pictures.size)) != pictures.size:
+        smaller = Pictures([pictures.sources[i] for i in found], size, 1)
+        first = [outputs for _, outputs, _ in predict(model, smaller, workers=workers)]
+    known, result = labels[list(found)], {}  # (N)
     own = own_classes(model.classes) if model.recognises else []
     for views in (0, *(views for views in VIEWS if views <= pictures.views)):
-        seen = [{name: x[: views or 1] for name, x in (whole if views else looks)[i].items()} for i in readable]
-        logits, gate = torch.stack([outputs["logits"].mean(0) for outputs in seen]), SOMETHING_ELSE  # (N, K)
+        shown, count = (whole, views) if views else (first, 1)
+        logits = torch.stack([outputs["logits"][:count].mean(0) for outputs in shown])  # (N, K)
+        gate = SOMETHING_ELSE
         if own:
-            shares = torch.tensor([own_share(mean_chances(o["imagenet"], TOO_MODEST), own) for o in seen])  # (N)
+            seen = [mean_chances(outputs["imagenet"][:count], TOO_MODEST) for outputs in shown]
+            shares = torch.tensor([own_share(chances, own) for chances in seen])  # (N)
             if shares.quantile(SHUT_OUT) < gate:
                 gate = shares.quantile(UNSURE).item()
         result[str(views)] = [*calibrate(logits, known, DOUBTFUL if own else UNSURE), gate]
@@ -186,10 +190,9 @@ def calibration(model: Classifier, views: int) -> tuple[float, float, float]:
     return temperature, threshold, gate[0] if gate else SOMETHING_ELSE
 
 
-def probabilities(model: Classifier, logits: Tensor, views: int = -1) -> Tensor:
-    """(…, V, K) logits of the views of a picture -> (…, K) calibrated probabilities; `views` 0: of a first look."""
-    temperature = calibration(model, logits.shape[-2] if views < 0 else views)[0]
-    return (logits.mean(-2) / temperature).softmax(-1)
+def probabilities(model: Classifier, logits: Tensor, views: int) -> Tensor:
+    """(…, V, K) logits of so many views of a picture, 0: of a first look -> (…, K) calibrated probabilities."""
+    return (logits.mean(-2) / calibration(model, views)[0]).softmax(-1)
 
 
 def mean_chances(logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -17,7 +17,7 @@ from infer.photo.pixels import horizon, main_colors
 from models.classifier import Classifier
 from utils.errors import UserError
 
-SIZE, VIEWS = 224, 6  # pixels at which the scenes were judged; the whole picture among the views, see `crops`
+SIZE, VIEWS = 224, 6  # pixels at which the scenes were judged; views that show all of the picture, see `crops`
 THING, CLEAR, SCENE = 0.35, 0.5, 0.6  # probability from which on a thing, a creature, a scene is named
 POSSIBLE = 0.2  # probability from which on something may be there, so that a poem may speak of it
 MOST_THINGS, MOST_WORDS = 3, 3
@@ -154,8 +154,10 @@ def describe_outputs(path: str, outputs: dict[str, Tensor], colors: list[str], l
     possible = {sight.name for sight, chance in zip(scenes(), chances, strict=True) if chance >= POSSIBLE}
     possible |= {sight.kind for sight, _ in seen}  # a boat, food
     absent = GLOOM + "".join(text for text, needed in NEEDS.items() if not possible & set(needed))
-    if {"green", "yellow", "orange"} & set(colors):
-        absent += DRY if "green" in colors else LUSH if "blue" in colors else LUSH + AZURE
+    if "green" in colors:
+        absent += DRY
+    elif {"yellow", "orange"} & set(colors):
+        absent += LUSH if "blue" in colors else LUSH + AZURE
     if named & {"snow", "winter"} and "flower" not in possible:
         absent += BLOSSOM
     return Description(path, seen, colors, absent)
