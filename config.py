@@ -125,7 +125,7 @@ class StyleConfig(DefaultConfig):
     width: float = option(0.5, "width of a network; 1: the 32, 64, 128 channels of Johnson et al.", minimum=0.1)
     blocks: int = option(4, "residual blocks", minimum=1)
     content_weight: float = option(1.0, "weight of the content loss")
-    style_weight: str = option("4", "weight of the style loss, also of single styles: 4,ink:1.5")
+    style_weight: str = option("8", "weight of the style loss, also of single styles: 8,ink:2.5")
     calm_share: str = option("0.6", "share of calm places in the style loss, also of single styles: 0.6,ink:0")
     tv_weight: float = option(1.0, "weight of the total variation loss: larger, smoother")
     temporal_weight: float = option(0.0, "weight of the difference between paintings of a shifted, noisy photograph")
@@ -225,7 +225,7 @@ class StylizeConfig(Options):
     loss_network: str = option("auto", f"optimize: {LOSS_HELP}", LOSS_NETWORKS)
     vgg: str = option("", "optimize: weights of the loss network; empty: torchvision's download", reads=WEIGHTS)
     content_weight: float = option(StyleConfig.content_weight, "optimize: weight of the content loss")
-    style_weight: float = option(4.0, "optimize: weight of the style loss")
+    style_weight: float = option(8.0, "optimize: weight of the style loss")
     tv_weight: float = option(StyleConfig.tv_weight, "optimize: weight of the total variation loss: larger, smoother")
 
 

@@ -159,7 +159,8 @@ class StyleTask(Task):
         painting = output["image"]  # (B * E, 3, H, W)
         content = self.loss.content(photo).repeat_interleave(each, 0)
         calm = torch.stack([calm_places(one)[None] for one in photos.split(1)])  # (B * E, 1, H, W)
-        losses = self.loss(painting, content, styles, calm)  # (B * E) each
+        # Validation compares the same pixels each time.
+        losses = self.loss(painting, content, styles, calm, seed=None if model.training else 0)  # (B * E) each
         style = torch.lerp(losses["style"], losses["calm"], self.calm_shares[styles])
         loss = (cfg.content_weight * losses["content"] + self.style_weights[styles] * style).mean()
         metrics = {name: value.mean() for name, value in losses.items()}

@@ -26,11 +26,11 @@ def with_start(cfg: StyleConfig) -> StyleConfig:
 
 
 def by_style(option: str, text: str, styles: list[str], wanted: list[str] | None = None) -> list[float]:
-    """A number for each of the styles (or of those wanted) from `4,ink:1.5`: one for all (0 without), others by name.
+    """A number for each of the styles (or of those wanted) from `8,ink:2.5`: one for all (0 without), others by name.
 
     Raises UserError for what is no number, or no style.
     """
-    numbers = dict(parse_named_numbers(text, option, "4,ink:1.5", plain=True))
+    numbers = dict(parse_named_numbers(text, option, "8,ink:2.5", plain=True))
     for name, number in numbers.items():
         if name and name not in styles:
             near = did_you_mean(name, styles)

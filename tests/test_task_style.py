@@ -63,12 +63,19 @@ def task_of(folder: Path, **more) -> style.StyleTask:
     return make_task(parse(StyleConfig, options(folder, **more)))
 
 
+def draw_alike(task: style.StyleTask, monkeypatch) -> None:
+    """The loss compares the same pixels, along the same directions, of all pictures, each time."""
+    forward = task.loss.forward
+    monkeypatch.setattr(task.loss, "forward", lambda *given, seed: forward(*given, seed=0))
+
+
 # ---------------------------------------------------------------------------------------------------------- a step
 
 
 @torch.no_grad()
-def test_the_figures_are_those_of_every_painting_by_itself(folder):
+def test_the_figures_are_those_of_every_painting_by_itself(folder, monkeypatch):
     task = task_of(folder, temporal_weight=3, style_weight="4,ink:1.5", calm_share="0.6,ink:0.2")
+    draw_alike(task, monkeypatch)
     vary(task.model).train()
     batch = task.collate([task.train_set[i] for i in range(3)])
     assert sorted(batch["style"][0].tolist()) == [0, 1]
@@ -84,7 +91,7 @@ def test_the_figures_are_those_of_every_painting_by_itself(folder):
             weights.append((1.5, 4.0)[number])
             shares.append((0.2, 0.6)[number])
             calm = calm_places(photo)[None, None]
-            losses = task.loss(painting, task.loss.content(photo), number[None], calm)
+            losses = task.loss(painting, task.loss.content(photo), number[None], calm, seed=None)
             down, right = painting.diff(dim=2).square().mean(), painting.diff(dim=3).square().mean()
             for name, value in {**losses, "tv": down + right}.items():
                 one_by_one[name].append(value.squeeze())
@@ -100,9 +107,10 @@ def test_the_figures_are_those_of_every_painting_by_itself(folder):
         torch.testing.assert_close(output[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_objective_is_a_mean_over_photographs(folder):
+def test_the_objective_is_a_mean_over_photographs(folder, monkeypatch):
     """So parts of a batch, weighted by their photographs, have the gradient of the whole."""
     task = task_of(folder)
+    draw_alike(task, monkeypatch)
     vary(task.model)
     samples = [task.train_set[i] for i in range(5)]
     gradients = []
@@ -225,13 +233,12 @@ def test_two_processes_are_one(folder):
     ranks = [Process(argv, folder / f"rank{rank}", LOCAL_RANK=str(rank), **world) for rank in (0, 1)]
     assert [process.wait() for process in ranks] == [0, 0], [process.out.read_text() for process in ranks]
     assert ranks[0].out.read_text().count("run: ") == 1 and "run: " not in ranks[1].out.read_text()
-    curves = [
-        [[v for k, v in r.items() if k not in ("kind", "split")] for r in log_of(folder / name) if r["kind"] == "batch"]
-        for name in ("one", "two")
-    ]
+    curves = [[r for r in log_of(folder / name) if r["kind"] == "batch"] for name in ("one", "two")]
     assert len(curves[0]) == len(curves[1]) == 6
     for one, two in zip(*curves, strict=True):
-        assert one == pytest.approx(two, rel={1: 1e-4, 2: 1e-4, 3: 1e-4, 4: 1e-3}.get(one[0], 0.05))  # rounding grows
+        exact = ("step", "content", "tv") if one["step"] == 1 else ("step",)
+        assert [one[name] for name in exact] == pytest.approx([two[name] for name in exact], rel=1e-4)
+        assert one["loss"] == pytest.approx(two["loss"], rel=0.5)  # each process draws pixels of its own to compare
 
 
 # --------------------------------------------------------------------------------------------------------- mistakes

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from utils.hardware import check_memory, check_workers, choose_precision, cores,
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-SMALL, LARGE = 48, 96  # pixels or characters: two sizes whose memory tells that of any other
+SIZES = SMALL, *_ = 48, 96, 192  # pixels or characters: three sizes whose memory tells that of any other
 STATES = 4  # numbers for each parameter: itself, its gradient, and two that Adam has
 
 
@@ -160,12 +161,11 @@ def trial_step(task: Any, precision: str, device: str, size: int = SMALL) -> Tri
 
 
 def sample_memory(task: Any, size: int, precision: str, small: int) -> float:
-    """Bytes that a sample keeps until the backward pass, a s + b s^2 of its size s; one of size SMALL keeps `small`."""
+    """Bytes that a sample of a size keeps until the backward pass: a quadratic; one of size SMALL keeps `small`."""
     if not size:  # all samples are alike
         return small
-    large = trial_step(task, precision, "cpu", LARGE).memory / LARGE
-    b = max(0.0, (large - small / SMALL) / (LARGE - SMALL))
-    return size * (large - b * LARGE + b * size)
+    kept = [small, *(trial_step(task, precision, "cpu", side).memory for side in SIZES[1:])]
+    return float(np.polyval(np.polyfit(SIZES, kept, 2), size))
 
 
 def check_batch(task: Any, batch_size: int, devices: Devices, precision: str, trial: Trial) -> None:
