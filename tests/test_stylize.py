@@ -428,7 +428,7 @@ def test_optimizing_on_the_command_line(capsys, monkeypatch, tmp_path):
     given = []
 
     def optimize(picture: torch.Tensor, loss: torch.nn.Module, style: int, **settings: object) -> torch.Tensor:
-        styles = {len(values) for name, values in loss.named_buffers() if name.startswith("covariance_")}
+        styles = {len(values) for name, values in loss.named_buffers() if name.startswith("pixels_")}
         given.append((styles, style, settings))
         return 1 - picture
 
