@@ -9,7 +9,7 @@ Shapes: B pictures, S style pictures, C channels, H x W pixels, N drawn pixels, 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from models.basemodule import check_shape
@@ -56,13 +56,13 @@ class PerceptualLoss(nn.Module):
         self.features = FeatureNetwork(network, tuple(names), path)
         with torch.no_grad():
             contents, styles = zip(*map(self._features, style_images), strict=True)
+            within = spread_out(STORED, Generator().manual_seed(0))
             squares = torch.stack([content.square().mean() for content in contents])
             self.register_buffer("content_floor", CONTENT_FLOOR * squares.mean())
             for level in styles[0]:  # 1_relu1_2, 1_relu2_2, 1_colors, 2_relu3_1 …
                 spread = torch.cat([_pixels(style[level]).float().var(1).mean(1) for style in styles])  # (S)
                 self.register_buffer(f"spread_{level}", spread.clamp(min=1e-6))
-                random = torch.Generator().manual_seed(0)
-                stored = torch.cat([draw(style[level], STORED, random) for style in styles])  # (S, STORED, C)
+                stored = torch.cat([draw(style[level], within) for style in styles])  # (S, STORED, C)
                 self.register_buffer(f"pixels_{level}", stored)
 
     def _features(self, picture: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -75,20 +75,21 @@ class PerceptualLoss(nn.Module):
         return by_factor[2][self.content_layer], style
 
     def _style_losses(
-        self, features: dict[str, Tensor], style: Tensor, places: list[Tensor | None], random: torch.Generator | None
-    ) -> list[Tensor]:
-        """The mean over the layers plus the mean over the colours, for all places or those given: (B) each."""
-        totals = [torch.zeros(len(style), device=style.device) for _ in places]
+        self, features: dict[str, Tensor], style: Tensor, places: dict[str, Tensor | None], random: Generator | None
+    ) -> dict[str, Tensor]:
+        """{name: the mean over the layers plus that over the colours (B)}, at the places of this name; None: all."""
+        losses = {name: torch.zeros(len(style), device=style.device) for name in places}
         for level, maps in features.items():
             directions = F.normalize(torch.randn(maps.shape[1], DIRECTIONS, generator=random), dim=0).to(maps.device)
-            stored = getattr(self, f"pixels_{level}")[style]  # (B, STORED, C)
-            theirs = draw(stored.mT[..., None], DRAWN, random)  # (B, N, C)
+            within = spread_out(DRAWN, random)
+            chosen = (within * STORED).long().to(style.device)
+            theirs = getattr(self, f"pixels_{level}")[style[:, None], chosen]  # (B, N, C)
             unit = getattr(self, f"spread_{level}")[style]  # (B), the mean square along a direction around the mean
             share = 1 / (len(FACTORS) if level.endswith(COLORS) else len(features) - len(FACTORS))
-            for i, where in enumerate(places):
-                distance = sliced_wasserstein(draw(maps, DRAWN, random, where), theirs, directions)
-                totals[i] = totals[i] + share * distance / unit
-        return totals
+            for name, where in places.items():
+                distance = sliced_wasserstein(draw(maps, within, where), theirs, directions)
+                losses[name] = losses[name] + share * distance / unit
+        return losses
 
     @torch.no_grad()
     def content(self, photo: Tensor) -> Tensor:
@@ -115,14 +116,14 @@ class PerceptualLoss(nn.Module):
         check_shape(style, (len(picture),), "style")
         difference = ours.float() - content.float()
         unit = content.float().square().mean((1, 2, 3)).clamp(min=self.content_floor)  # (B)
-        random = None if seed is None else torch.Generator().manual_seed(seed)
-        names, places = ["style"], [None]
+        random = None if seed is None else Generator().manual_seed(seed)
+        places: dict[str, Tensor | None] = {"style": None}
         if calm is not None:
             check_shape(calm, (len(picture), 1, *picture.shape[2:]), "calm")
-            names, places = [*names, "calm"], [*places, calm]
+            places["calm"] = calm
         with torch.autocast(picture.device.type, enabled=False):
             losses = self._style_losses(features, style, places, random)
-        return {"content": difference.square().mean((1, 2, 3)) / unit} | dict(zip(names, losses, strict=True))
+        return {"content": difference.square().mean((1, 2, 3)) / unit, **losses}
 
     @torch.no_grad()
     def covariance_distance(self, picture: Tensor, style: Tensor, factor: int = 1) -> Tensor:
@@ -143,10 +144,15 @@ def reduced(picture: Tensor, factor: int) -> Tensor:
     return F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else x
 
 
-def draw(maps: Tensor, count: int, random: torch.Generator | None = None, places: Tensor | None = None) -> Tensor:
-    """(B, C, H, W) -> (B, N, C) float32: the features of N = `count` places, one of each N-th of the picture.
+def spread_out(count: int, random: Generator | None = None) -> Tensor:
+    """(N), N = `count` numbers in 0..1 in order, one drawn in each N-th of it."""
+    return (torch.arange(count) + torch.rand(count, generator=random)) / count
 
-    With places (B, 1, H', W'), reduced to the size of the features, each is as likely as they say.
+
+def draw(maps: Tensor, within: Tensor, places: Tensor | None = None) -> Tensor:
+    """(B, C, H, W) -> (B, N, C) float32: the features of the places that lie `within` (N), in 0..1, of the picture.
+
+    With places (B, 1, H', W'), reduced to the size of the features, each takes as much of 0..1 as they say.
     """
     pixels = _pixels(maps)  # (B, H*W, C)
     if places is None:
@@ -154,7 +160,6 @@ def draw(maps: Tensor, count: int, random: torch.Generator | None = None, places
     else:
         weights = F.adaptive_avg_pool2d(places.float(), maps.shape[2:]).flatten(1)  # (B, H*W)
     upto = weights.cumsum(1)
-    within = (torch.arange(count) + torch.rand(count, generator=random)) / count  # (N) in 0..1
     index = torch.searchsorted(upto, within.to(upto.device) * upto[:, -1:], right=True)  # (B, N)
     index = index.clamp(max=upto.shape[1] - 1)
     return pixels[torch.arange(len(maps), device=index.device)[:, None], index].float()

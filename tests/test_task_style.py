@@ -17,6 +17,7 @@ from PIL import Image
 import main
 from config import StyleConfig
 from data.photos import choose_split, list_pictures
+from models.perceptual import PerceptualLoss
 from models.strokes import calm_places
 from models.transformer_net import StyleNetworks
 from options import PAINTER, ROOT, parse
@@ -24,7 +25,7 @@ from tasks import make_task, style
 from tests.painting import vary
 from tests.pictures import write_picture
 from tests.servers import free_port
-from tests.training import Process, arguments, assert_same_run, log_of, run, steps_done
+from tests.training import Process, arguments, assert_same_run, log_of, main_here, run, steps_done
 from training.state import read_state
 from utils.images import read_image, to_tensor, to_uint8
 
@@ -224,21 +225,30 @@ def test_killed_and_resumed_it_is_the_same_run(folder):
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(whole, killed, strict=True))
 
 
+def _drawing_alike(argv: list[str], out: str, environment: dict[str, str]) -> None:
+    """The program, whose loss compares the same pixels at each step: each process draws its own otherwise."""
+    forward = PerceptualLoss.forward
+    PerceptualLoss.forward = lambda *given, seed: forward(*given, seed=0)
+    main_here(argv, out, environment)
+
+
 def test_two_processes_are_one(folder):
     # Flat places of drawn pictures have so little variance that rounding shows at once.
     more = {"batch_size": 4, "max_epoch": 2, "calm_share": "0"}
-    run(folder, **options(folder, run="one", **more))
+    alone = Process(arguments(**options(folder, run="one", **more)), folder / "alone", _drawing_alike)
+    assert alone.wait() == 0, alone.out.read_text()
     argv = arguments(**options(folder, run="two", devices=2, **more))
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "NODE_RANK": "0"}
-    ranks = [Process(argv, folder / f"rank{rank}", LOCAL_RANK=str(rank), **world) for rank in (0, 1)]
+    ranks = [Process(argv, folder / f"rank{rank}", _drawing_alike, LOCAL_RANK=str(rank), **world) for rank in (0, 1)]
     assert [process.wait() for process in ranks] == [0, 0], [process.out.read_text() for process in ranks]
     assert ranks[0].out.read_text().count("run: ") == 1 and "run: " not in ranks[1].out.read_text()
-    curves = [[r for r in log_of(folder / name) if r["kind"] == "batch"] for name in ("one", "two")]
+    curves = [
+        [[v for k, v in r.items() if k not in ("kind", "split")] for r in log_of(folder / name) if r["kind"] == "batch"]
+        for name in ("one", "two")
+    ]
     assert len(curves[0]) == len(curves[1]) == 6
     for one, two in zip(*curves, strict=True):
-        exact = ("step", "content", "tv") if one["step"] == 1 else ("step",)
-        assert [one[name] for name in exact] == pytest.approx([two[name] for name in exact], rel=1e-4)
-        assert one["loss"] == pytest.approx(two["loss"], rel=0.5)  # each process draws pixels of its own to compare
+        assert one == pytest.approx(two, rel={1: 1e-4, 2: 1e-4, 3: 1e-4, 4: 1e-3}.get(one[0], 0.05))  # rounding grows
 
 
 # --------------------------------------------------------------------------------------------------------- mistakes

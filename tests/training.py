@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,8 @@ def arguments(command: str = "train", **given: Any) -> list[str]:
     return [command, *(f"--{name}={value}" for name, value in given.items() if not command or is_for(name, command))]
 
 
-def _main(argv: list[str], out: str, environment: dict[str, str]) -> None:
+def main_here(argv: list[str], out: str, environment: dict[str, str]) -> None:
+    """`python main.py ARGV`, in a process that was forked for it."""
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # as in a process started from a shell
     os.environ.update(environment)
@@ -157,9 +159,9 @@ def _main(argv: list[str], out: str, environment: dict[str, str]) -> None:
 class Process:
     """`python main.py ARGV` that is running; what it prints goes to the file (or terminal) `out`."""
 
-    def __init__(self, argv: list[str], out: Path | str, **environment: str):
+    def __init__(self, argv: list[str], out: Path | str, target: Callable[..., None] = main_here, **environment: str):
         self.out = Path(out)
-        self.process = CONTEXT.Process(target=_main, args=(argv, str(out), environment))
+        self.process = CONTEXT.Process(target=target, args=(argv, str(out), environment))
         self.process.start()
 
     def kill(self) -> None:

@@ -165,7 +165,8 @@ def sample_memory(task: Any, size: int, precision: str, small: int) -> float:
     if not size:  # all samples are alike
         return small
     kept = [small, *(trial_step(task, precision, "cpu", side).memory for side in SIZES[1:])]
-    return float(np.polyval(np.polyfit(SIZES, kept, 2), size))
+    square, *_ = fitted = np.polyfit(SIZES, kept, 2)
+    return float(np.polyval(fitted if square > 0 else np.polyfit(SIZES, kept, 1), size))
 
 
 def check_batch(task: Any, batch_size: int, devices: Devices, precision: str, trial: Trial) -> None:
