@@ -8,7 +8,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,16 +21,17 @@ from utils.errors import UserError
 LAST = torch.channels_last
 SUMMED = 1 << 16  # pixels: as many can be added up in float32
 Box = tuple[int, int, int, int]  # top, bottom, left, right; bottom and right are the first that are outside
+Pieces = list[tuple[Box, Tensor]]  # what a box consists of: where in it, and its values (N, C, h, w)
 
 
 @dataclass
 class Affine:
-    """What comes after a normalisation: scale and shift (C), and bounds of their result, if it has any."""
+    """What comes after a normalisation: scale and shift (C), and the bounds of their result, perhaps infinite."""
 
     scale: Tensor
     shift: Tensor
-    low: Tensor | None = None
-    high: Tensor | None = None
+    low: Tensor
+    high: Tensor
 
 
 @dataclass
@@ -41,37 +42,80 @@ class Norm:
     affine: Affine
 
 
-def _normalise(x: Tensor, norm: Norm, relu: bool) -> Tensor:
-    """(N, C, h, w), dense -> a new (N, C, h, w); computed in float32 in one pass, whatever the type of x."""
+def moments_of(x: Tensor, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C) of one picture (1, C, h, w); in float32, whatever the type of x."""
+    if layout is LAST:  # batch normalisation's kernel; without the zeros, moments of bf16 are rounded to bf16
+        return torch.batch_norm_update_stats(x, *torch.zeros(2, x.shape[1], device=x.device), 0.0)
+    # Where channels come first it takes seven times as long as two sums, of rows in float32, of these in float64.
+    sums, norms = x[0].sum(2).double(), torch.linalg.vector_norm(x[0], dim=2).double()  # (C, h)
+    pixels = x[0, 0].numel()
+    mean = sums.sum(1) / pixels
+    return mean.float(), (norms.square().sum(1) / pixels - mean.square()).clamp(min=0).float()
+
+
+def _rows_of(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """(C, h, w) -> the same memory, rows last: (C, h, w), or (h, w C) where channels come last."""
+    return x.permute(1, 2, 0).flatten(1) if layout is LAST else x
+
+
+def _to_row(values: Tensor, width: int, layout: torch.memory_format) -> Tensor:
+    """Of each channel (C) -> written out for a row of `_rows_of`, (C, 1, w) or (w C).
+
+    torch's kernels of three tensors use the vector units only where all of them are dense: 2 to 5 times as fast.
+    """
+    return values.repeat(width) if layout is LAST else values[:, None, None].repeat(1, 1, width)
+
+
+def _normalise(x: Tensor, norm: Norm) -> Tensor:
+    """(N, C, h, w) of 16 bits, channels last -> a new one, after ReLU; computed in float32 in one pass."""
     scale, shift = norm.affine.scale, norm.affine.shift
     pictures = [F.batch_norm(x[i : i + 1], *moments, scale, shift, eps=EPS) for i, moments in enumerate(norm.moments)]
-    return _limit_(pictures[0] if len(pictures) == 1 else torch.cat(pictures), norm.affine, relu)
+    y = pictures[0] if len(pictures) == 1 else torch.cat(pictures)
+    # Limits from 0 on compare like integers of 16 bits, whose kernel is several times as fast.
+    limits = (limit.clamp(min=0).to(y.dtype).view(torch.int16) for limit in (norm.affine.low, norm.affine.high))
+    low, high = (_to_row(limit, y.shape[3], LAST) for limit in limits)
+    for one in y.view(torch.int16):
+        rows = _rows_of(one, LAST)
+        torch.clamp(rows, low, high, out=rows)
+    return y
 
 
-def _limit_(x: Tensor, affine: Affine, relu: bool) -> Tensor:
-    """In place: the bounds of the normalisation, if it has any, and then a ReLU, if there is one."""
-    if affine.low is not None:
-        low, high = ((limit.clamp(min=0) if relu else limit).to(x.dtype) for limit in (affine.low, affine.high))
-        return torch.clamp(x, low, high, out=x)
-    if relu:  # 16 bits have the same sign as an integer, whose kernel is 5 times faster
-        (x if x.dtype == torch.float32 else x.view(torch.int16)).clamp_(min=0)
-    return x
-
-
-def _normalise_float(
-    x: Tensor, norm: Norm, relu: bool, pad: tuple[int, int, int, int], edge: str, layout: torch.memory_format
-) -> Tensor:
-    """The same in float32 with ReLU and padding, as F.pad's; the values are copied once on the way, not three times."""
-    left, right, top, bottom = pad
-    n, channels, height, width = x.shape
-    size = n, channels, top + height + bottom, left + width + right
-    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
-    inside = y[..., top : top + height, left : left + width]
-    for one, result, (mean, var) in zip(x, inside, norm.moments, strict=True):
+def _normalise_float(x: Tensor, norm: Norm, relu: bool, layout: torch.memory_format, out: Tensor) -> None:
+    """The same in float32, with ReLU or without: (N, C, h, w) into `out`, whose memory has this layout."""
+    width = x.shape[3]
+    limits = (limit.clamp(min=0) if relu else limit for limit in (norm.affine.low, norm.affine.high))
+    low, high = (_to_row(limit, width, layout) for limit in limits)
+    for one, result, (mean, var) in zip(x, out, norm.moments, strict=True):
         scale = norm.affine.scale * (var + EPS).rsqrt()
         shift = norm.affine.shift - mean * scale
-        torch.addcmul(shift[:, None, None], one, scale[:, None, None], out=result)
-    _limit_(y, norm.affine, relu)
+        scale, shift = (_to_row(values, width, layout) for values in (scale, shift))
+        rows = _rows_of(result, layout)
+        torch.addcmul(shift, _rows_of(one, layout), scale, out=rows)
+        torch.clamp(rows, low, high, out=rows)
+
+
+def _put_together(
+    pieces: Pieces, layout: torch.memory_format, pad: Sequence[int] = (0, 0, 0, 0), edge: str = "",
+    norm: Norm | None = None, relu: bool = False,
+) -> Tensor:  # fmt: skip
+    """The box (N, C, h, w) of these pieces, padded as by F.pad; with `norm` normalised on the way, in float32.
+
+    Each value is copied once, not once for each of these steps.
+    """
+    first = pieces[0][1]
+    if len(pieces) == 1 and norm is None and not any(pad):
+        return first
+    left, right, top, bottom = pad
+    height, width = (max(place[end] for place, _ in pieces) for end in (1, 3))
+    size = *first.shape[:2], top + height + bottom, left + width + right
+    y = torch.empty(size, dtype=first.dtype, device=first.device, memory_format=layout)
+    inside = y[..., top : top + height, left : left + width]
+    for (upper, lower, start, end), piece in pieces:
+        part = inside[..., upper:lower, start:end]
+        if norm is None:
+            part.copy_(piece)
+        else:
+            _normalise_float(piece, norm, relu, layout, part)
     for dim, before, after in ((2, top, bottom), (3, left, right)):
         size = y.shape[dim]
         skip = edge == "reflect"  # the outermost pixel itself is not repeated
@@ -104,11 +148,10 @@ class Layer:
         self.norm: Norm | None = None
         self.relu = True  # after the normalisation
         self.compute: Callable[[Box], Tensor] | None = None
+        self.dtype = dtype
+        self.tiles: dict[Box, Tensor] = {}  # in memory as they were written; in a file it is one
         self.map = None
-        if not kept:
-            return
-        if not in_file:
-            self.values = torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
+        if not (kept and in_file):
             return
         size = math.prod(shape) * dtype.itemsize
         with tempfile.TemporaryFile() as file:
@@ -121,7 +164,7 @@ class Layer:
                 ) from error
             self.map = mmap.mmap(file.fileno(), size)
         values = torch.frombuffer(self.map, dtype=dtype).view(n, self.height, self.width, self.channels)
-        self.values = values.permute(0, 3, 1, 2)
+        self.tiles[0, self.height, 0, self.width] = values.permute(0, 3, 1, 2)
 
     def bands(self, box: Box) -> Iterator[int]:
         """Heights of the parts of a box whose moments are found together.
@@ -136,33 +179,41 @@ class Layer:
     def write(self, box: Box, x: Tensor) -> None:
         if not self.kept:
             return
-        top, bottom, left, right = box
-        if self.map is None and x.shape == self.values.shape:
-            self.values = x.to(self.values.dtype)
+        if self.map is None:
+            self.tiles[box] = x.to(self.dtype)
             return
-        self.values[..., top:bottom, left:right] = x
+        [values] = self.tiles.values()
+        top, bottom, left, right = box
+        values[..., top:bottom, left:right] = x
         self._release()
 
     def read(self, box: Box, edge: str = "", exact: bool = False) -> Tensor:
         """(N, C, h, w) in a box, normalised; what is outside of the layer is continued as `edge` says."""
         top, bottom, left, right = box
         rows, columns = clip(top, bottom, self.height), clip(left, right, self.width)
-        if self.kept:
-            x = self.values[..., rows[0] : rows[1], columns[0] : columns[1]].to(self.device)  # from a file
-        else:
-            x = self.compute((*rows, *columns))
-        if exact or x.dtype == torch.float16:
-            x = x.float()
         pad = (columns[0] - left, right - columns[1], rows[0] - top, bottom - rows[1])
-        if self.norm is not None and x.dtype == torch.float32:
-            x = _normalise_float(x, self.norm, self.relu, pad, edge, self.layout)
+        pieces = list(self._pieces((*rows, *columns)))
+        if exact or pieces[0][1].dtype == torch.float16:
+            pieces = [(place, piece.float()) for place, piece in pieces]
+        if self.norm is None or pieces[0][1].dtype == torch.float32:
+            x = _put_together(pieces, self.layout, pad, edge, self.norm, self.relu)
         else:
-            if self.norm is not None:
-                x = _normalise(x.contiguous(memory_format=self.layout), self.norm, self.relu)
+            x = _normalise(_put_together(pieces, LAST).contiguous(memory_format=LAST), self.norm)
             if any(pad):
                 x = F.pad(x, pad, mode=edge)
         self._release()
         return x
+
+    def _pieces(self, box: Box) -> Iterator[tuple[Box, Tensor]]:
+        """What a box within the layer consists of."""
+        if not self.kept:
+            yield (0, box[1] - box[0], 0, box[3] - box[2]), self.compute(box)
+        for (top, bottom, left, right), tile in self.tiles.items():
+            first, last = max(box[0], top), min(box[1], bottom)
+            start, end = max(box[2], left), min(box[3], right)
+            if first < last and start < end:
+                piece = tile[..., first - top : last - top, start - left : end - left].to(self.device)  # from a file
+                yield (first - box[0], last - box[0], start - box[2], end - box[2]), piece
 
     def _release(self) -> None:
         """The file's pages need not stay in this process's memory: the system keeps or writes them as it likes."""
@@ -171,7 +222,7 @@ class Layer:
 
     def close(self) -> None:
         """Gives the memory back."""
-        self.values = self.compute = None
+        self.tiles, self.compute = {}, None
 
 
 # What the three rows of a kernel come to on the small picture, for the upper and the lower of two enlarged rows:
@@ -208,10 +259,8 @@ def conv(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
 
 def affine_of(norm: InstanceNorm) -> Affine:
     scale, shift = norm.weight.detach().float(), norm.bias.detach().float()
-    if not norm.bound:
-        return Affine(scale, shift)
-    reach = (norm.bound * scale.abs()).view(-1, 1, 1)
-    return Affine(scale, shift, shift.view(-1, 1, 1) - reach, shift.view(-1, 1, 1) + reach)
+    reach = norm.bound * scale.abs() if norm.bound else torch.full_like(scale, torch.inf)
+    return Affine(scale, shift, shift - reach, shift + reach)
 
 
 def around(box: Box, margin: int, stride: int = 1) -> Box:

@@ -34,6 +34,7 @@ from infer.painting.layers import (
     as_weight,
     clip,
     conv,
+    moments_of,
     upsampled,
 )
 from models.transformer_net import TransformerNet, in_blocks, unfold
@@ -234,15 +235,13 @@ class _Painting:
         pixels = [rows * (right - left) for (_, _, left, right), heights in bands for rows in heights]
         # A place for them beforehand: small blocks that stay between the large ones of each tile would cut up the heap.
         moments = torch.empty(self.n, 2, len(pixels), layer.channels, device=self.p.device)
-        unused = torch.zeros(2, layer.channels, device=self.p.device)  # without it, moments of bf16 are rounded to bf16
         number = 0
         for box, heights in bands:
             x = compute(box).contiguous(memory_format=layer.layout)
             layer.write(box, x)
             for band in x.split(heights, 2):
-                for i in range(self.n):  # the kernel that batch normalisation uses; one picture at a time
-                    mean, var = torch.batch_norm_update_stats(band[i : i + 1], *unused, 0.0)
-                    moments[i, 0, number], moments[i, 1, number] = mean, var
+                for i in range(self.n):  # one picture at a time
+                    moments[i, 0, number], moments[i, 1, number] = moments_of(band[i : i + 1], layer.layout)
                 number += 1
         layer.norm = Norm([_of_all(pixels, *tiles) for tiles in moments], affine)
         self.passes_done += 1
