@@ -20,6 +20,7 @@ from data.verse import STDIN
 from options import TRUTH, Options, find_inputs, is_for, is_missing, known_name, option_names, shipped
 from options import parse as parse_options
 from utils.errors import UserError, did_you_mean
+from utils.files import class_and_task
 from utils.text import say, short, write
 
 Option = str | bool  # as written; True where an option has no value: --json
@@ -31,13 +32,8 @@ COPIED = re.compile("[-—–−－―‐‑]*[A-Za-z][A-Za-z_-]*＝|[—–−�
 # Class of a network -> its task; the rest are classifiers. TransformerNet: older files.
 TASK_OF = {"Poet": "poet", "StyleNetworks": "style", "TransformerNet": "style"}
 FLAG = re.compile("--|-[A-Za-z]")  # what Fire takes for an option
-WITHOUT_DASHES = {  # the options that words stand for which people write without a name
-    "generate": "title",
-    "stylize": "style",
-    "visdom": "port",
-    "demo": "port",
-    "download": "to",
-}
+# The options that words stand for which people write without a name.
+WITHOUT_DASHES = {"generate": "title", "stylize": "style", "visdom": "port", "demo": "port", "download": "to"}
 
 
 class Incomplete(Exception):
@@ -149,8 +145,6 @@ def task_options(command: str, options: dict[str, Option], unexpected: tuple[str
 
 def task_of(path: str) -> str:
     """The task that a model file is of; empty for another file."""
-    from utils.files import class_and_task
-
     network, task = class_and_task(path)
     return network and (task or TASK_OF.get(network, "dogcat"))
 
@@ -372,7 +366,4 @@ def _is_chinese_utf8(word: bytes) -> bool:
 
 
 def _writes_chinese(encoding: str) -> bool:
-    try:
-        return bool("春".encode(encoding))
-    except UnicodeEncodeError:
-        return False
+    return bool("春".encode(encoding, "ignore"))

@@ -20,7 +20,9 @@ import shihua
 from cli import Option, check_paths, no_arguments, parse, print_facts, print_results, progress_bar, say, task_options
 from data.verse import given_poems
 from infer.painting.names import both_names
+from infer.verse.check_ci import join_sections
 from utils.errors import UserError, did_you_mean
+from utils.files import refuse_overwriting
 from utils.text import parse_named_numbers
 
 NETWORK_ONLY = ("style", "strength", "load", "tile", "memory_limit")  # options of stylize
@@ -86,8 +88,6 @@ def check(*args: str, **options: Option) -> None:
     if len(args) != 1 or not args[0]:
         raise UserError("check needs one poem, or file of poems: python main.py check 白日依山尽，黄河入海流。…")
     poet = shihua.Poet(cfg.load)
-    from infer.verse.check_ci import join_sections
-
     checks = [poet.check(poem, cfg.rhymes) for poem in join_sections(given_poems(args[0]))]
     if cfg.json:
         print("\n".join(json.dumps(found.as_dict(), ensure_ascii=False) for found in checks))
@@ -173,8 +173,6 @@ def average(*args: str, **options: Option) -> None:
     weights = [weight for _, weight in parse_named_numbers(cfg.shares, "shares", "0.3,0.7", plain=True)]
     if not cfg.out:
         raise UserError("average: name the file to write, as in --out=mean.safetensors")
-    from utils.files import refuse_overwriting
-
     refuse_overwriting([cfg.out], args)
     import torch
 
@@ -217,8 +215,6 @@ def summary(*args: str, **options: Option) -> None:
     """the layers of a task's network, or of the model file that --load names"""
     graph = cli.take(config.SummaryConfig, options).graph
     cfg = task_options("summary", options, args)
-    from utils.files import refuse_overwriting
-
     refuse_overwriting(filter(None, [graph]), cfg.inputs(), "graph")
     from prepare import summary
 

@@ -22,9 +22,9 @@ from training.devices import Devices, check_batch, find_devices, make_fabric, tr
 from training.loader import Loader
 from training.metrics import NOT_METRICS
 from training.optimizers import Schedule, make_optimizer
-from training.parameters import checkpoint_layers, freeze, parameter_groups
+from training.parameters import MovingAverage, checkpoint_layers, freeze, parameter_groups
 from training.recorder import Recorder, Sink
-from training.state import RunState, check_changes, lock, run_folder
+from training.state import Progress, RunState, check_changes, lock, run_folder
 from utils.errors import UserError, did_you_mean
 from utils.hardware import check_workers, pick_device
 from utils.seed import seed_everything
@@ -72,7 +72,9 @@ def prepare(cfg: DefaultConfig, saved: dict[str, Any] | None, resources: ExitSta
     task.to(fabric.device)
     if cfg.sync_bn:
         task.model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
-    state = RunState.of(task.model, task_optimizer(cfg, task), cfg.ema, fabric, saved and saved["progress"])
+    average = MovingAverage(task.model, cfg.ema) if cfg.ema else None
+    progress = Progress(**saved["progress"]) if saved else Progress()
+    state = RunState(task.model, task_optimizer(cfg, task), average, fabric.strategy.precision, progress)
     recorder = Recorder(None)
     if fabric.is_global_zero:
         recorder = Recorder(folder, listeners(cfg, folder), resume_size=saved["log_size"] if saved else 0)

@@ -22,25 +22,17 @@ from utils.errors import UserError
 
 
 class Task:
-    """Data, model and loss of one thing to learn.
+    """Data, model and loss of one thing to learn."""
 
-    Attributes:
-        model: the network that is trained; `network` is its class.
-        monitors: validation metrics that may decide which checkpoint is best, and whether "min" or "max" is good; the
-            first one does unless cfg.monitor names another.
-        size_option: the option that says how large a sample is.
-        in_parts: whether a batch may need a part of the network only.
-        command: what uses a trained model, with its file in `load`.
-        paths: options that name files of this machine; they stay out of the model file.
-    """
-
-    network: type[BaseModule]
-    model: BaseModule
+    model: BaseModule  # the network that is trained
+    network: type[BaseModule]  # its class
+    # Validation metrics that may decide which checkpoint is best, and whether "min" or "max" is good; the first one
+    # does unless cfg.monitor names another.
     monitors: dict[str, str] = {"loss": "min"}
-    size_option: str = ""
-    in_parts: bool = False
-    command: str = "test"
-    paths: tuple[str, ...] = ("data_root", "load")
+    size_option: str = ""  # the option that says how large a sample is
+    in_parts: bool = False  # whether a batch may need a part of the network only
+    command: str = "test"  # what uses a trained model, with its file in `load`
+    paths: tuple[str, ...] = ("data_root", "load")  # options that name files of this machine: not for the model file
 
     def __init__(self, cfg: DefaultConfig, arguments: dict[str, Any] | None = None):
         """`arguments`: of a network whose weights come later (a resumed run); None: as cfg says."""
@@ -49,8 +41,6 @@ class Task:
             self.model = self.network(**arguments)
         else:
             self.model = self.network.load(cfg.load) if cfg.load else self.make_model()
-
-    # ------------------------------------------------------------------------------------------- what must be written
 
     def make_model(self) -> BaseModule:
         """A new network, as cfg says."""
@@ -70,8 +60,6 @@ class Task:
         tensors (B, …) about each sample, is collected in validation, for `compute_metrics`.
         """
         raise NotImplementedError
-
-    # ------------------------------------------------------------------------------------------------ the data
 
     @cached_property
     def train_set(self) -> Dataset:
@@ -115,8 +103,6 @@ class Task:
         every = -(-len(samples) // self.cfg.batch_size) if self.cfg.fast_dev_run else 1
         return samples[::every]
 
-    # ------------------------------------------------------------------------------------------------ the results
-
     def compute_metrics(self, samples: dict[str, Tensor]) -> dict[str, float]:
         """Metrics that are no means over batches, from the "samples" of a whole validation (of all processes)."""
         return {}
@@ -152,8 +138,6 @@ class Task:
 
     def finish(self, path: Path, batches: int | None = None) -> None:
         """Completes the file of the best model once a training is over; looks at so many batches at most."""
-
-    # ------------------------------------------------------------------------------------------------ the network
 
     def __str__(self) -> str:
         """A line about data and model, for the start of a run."""

@@ -6,6 +6,7 @@ Precision and memory are found out by one tiny step of the task's own network (a
 import math
 import os
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,15 +120,9 @@ def try_step(task: Any, wanted: str, devices: Devices) -> tuple[str, str, Trial]
     Raises UserError if the precision `wanted` is not "auto" and the network cannot be computed in it here.
     """
     task.to(devices.own)
-    trials = {}
-
-    def attempt(precision: str) -> None:
-        trials[precision] = trial_step(task, precision, devices.own)
-
+    attempt = cache(lambda precision: trial_step(task, precision, devices.own))
     precision, why = choose_precision(wanted, devices.kind == "cuda", attempt)
-    if precision not in trials:
-        attempt(precision)
-    return precision, why, trials[precision]
+    return precision, why, attempt(precision)
 
 
 def trial_step(task: Any, precision: str, device: str, size: int = SMALL) -> Trial:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,42 +39,36 @@ def first_bad_tensor(
     `forward` repeats the step's forward pass and gives its "objective". With `backward` the gradients are looked at,
     too. What is not bad this time (an earlier batch of the step was) is named by the parameter whose gradient is.
     """
-    for name, tensor in named_tensors(batch, "batch"):
+    parameters = [(f"parameter {name}", p) for name, p in model.named_parameters()]
+    for name, tensor in named_tensors(batch, "batch") + parameters:
         if _is_bad(tensor):
             return name
-    for name, tensor in model.named_parameters():
-        if _is_bad(tensor.detach()):
-            return f"parameter {name}"
     before = [f"gradient of {name}" for name, p in model.named_parameters() if p.grad is not None and _is_bad(p.grad)]
-    probe = _Probe(model)
-    try:
+    with ExitStack() as hooks:
+        probe = _Probe(model, hooks)
         result = forward()
         for name, tensor in named_tensors(result, "output"):
             probe.look(name, tensor)
         if backward and not probe.bad:
             result["objective"].backward()
-    finally:
-        probe.remove()
     return next(iter([*probe.bad, *before]), "the loss (not reproduced by a second forward pass)")
 
 
 class _Probe:
     """Looks at each layer's output, and at each gradient, as it is computed; `bad`: the name of the first bad one."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, hooks: ExitStack):
         self.bad: list[str] = []
         self.giver = "the loss"  # the layer whose output's gradient was looked at last, and was good
-        self.hooks = [
-            module.register_forward_hook(partial(self._look_at_layer, name))
-            for name, module in model.named_modules()
-            if name
-        ]
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_hook(partial(self._look_at_layer, name)))
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                self.hooks.append(parameter.register_hook(partial(self.look, f"gradient of {name}")))
+                hooks.enter_context(parameter.register_hook(partial(self.look, f"gradient of {name}")))
 
     def look(self, name: str, tensor: Tensor) -> None:
-        if not self.bad and _is_bad(tensor.detach()):
+        if not self.bad and _is_bad(tensor):
             self.bad.append(name)
 
     def _look_at_layer(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -86,10 +81,6 @@ class _Probe:
     def _look_at_gradient(self, layer: str, gradient: Tensor) -> None:
         self.look(f"the gradient that {self.giver} gives {layer}", gradient)
         self.giver = layer
-
-    def remove(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
 
 
 def describe(tensor: Tensor) -> dict[str, Any]:

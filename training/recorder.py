@@ -55,7 +55,7 @@ class Recorder:
     @property
     def size(self) -> int:
         """Bytes of the log so far; 0 where nothing is recorded."""
-        return os.fstat(self._file.fileno()).st_size if self._file is not None else 0
+        return os.fstat(self._file.fileno()).st_size if self.folder is not None else 0
 
     def config(self, config: Mapping[str, Any], **facts: str) -> None:
         """The hyper-parameters, which the final record repeats, and facts about the task (`monitor`, `command`)."""
@@ -76,14 +76,11 @@ class Recorder:
 
     def image(self, step: int, epoch: int, name: str, path: str | Path, caption: str = "") -> None:
         """A picture that the caller has saved at `path`, which the log has relative to the run's folder."""
-        if self.folder is not None:
-            path = os.path.relpath(path, self.folder)
-            self._record("image", step=step, epoch=epoch, name=name, path=path, caption=caption)
+        path = os.path.relpath(path, self.folder)
+        self._record("image", step=step, epoch=epoch, name=name, path=path, caption=caption)
 
     def histogram(self, step: int, epoch: int, name: str, values: Any) -> None:
         """The distribution of an array of any shape in 64 equal bins (65 edges), and how many values are not finite."""
-        if self.folder is None:
-            return
         counts, edges, nonfinite = histogram(values)
         self._record("histogram", step=step, epoch=epoch, name=name, counts=counts, edges=edges, nonfinite=nonfinite)
 
@@ -106,9 +103,8 @@ class Recorder:
 
     def close(self) -> None:
         """Closes the log and the sinks. Nothing is recorded afterwards."""
-        if self._file is not None:
+        if self.folder is not None:
             self._file.close()
-            self._file = None
         self.folder = None
         for sink in self._sinks:
             self._guarded(sink, sink.close)

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from training.recorder import LOG_NAME
 from utils.errors import UserError, reason_of
 from utils.files import atomic_save, refuse_overwriting, remove_temporaries
 
 if TYPE_CHECKING:  # torch is imported when it is needed: mistakes are reported at once
-    from lightning_fabric import Fabric
     from torch import nn
     from torch.optim import Optimizer
 
@@ -136,16 +135,6 @@ class RunState:
     average: "MovingAverage | None"
     precision: Any
     progress: Progress
-
-    @classmethod
-    def of(
-        cls, model: "nn.Module", optimizer: "Optimizer", decay: float, fabric: "Fabric", progress: dict[str, Any] | None
-    ) -> Self:
-        """The state at the start, where `progress` says; `decay`: of the moving average, 0: there is none."""
-        from training.parameters import MovingAverage
-
-        average = MovingAverage(model, decay) if decay else None
-        return cls(model, optimizer, average, fabric.strategy.precision, Progress(**(progress or {})))
 
     def save(self, path: Path, config: dict[str, Any], log_size: int) -> None:
         """Writes plain numbers, strings and tensors, so that reading them runs no code."""
