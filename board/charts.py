@@ -9,7 +9,8 @@ from PIL import Image
 
 from board import windows
 from board.windows import LARGE, SMALL, Gradients, Histograms, Lines, Message, Texts, spaced
-from utils.images import open_image
+from utils.files import is_inside
+from utils.images import read_image
 
 ORDER = ("text", "image", "matrix", "curve", "lines", "gradients", "run", "histograms")  # of the windows on the page
 TIMES = {"data_time": "data", "model_time": "model"}  # metrics that share a window
@@ -57,11 +58,11 @@ class Board:
     def _show(self, record: dict[str, Any]) -> None:
         kind = record["kind"]
         if kind == "batch":
-            for name, value in _metrics(record):
+            for name, value in metrics_of(record):
                 self._per_batch.add(name)
                 self._plot(name, record["step"], value, "train")
         elif kind == "epoch":
-            for name, value in _metrics(record):
+            for name, value in metrics_of(record):
                 if record["split"] != "train" or name not in self._per_batch:
                     self._plot(name, record["step"], value, record["split"])
         elif kind in ("config", "final"):
@@ -111,15 +112,14 @@ class Board:
         self.changed.add(key)
 
 
-def _metrics(record: dict[str, Any]) -> list[tuple[str, float]]:
+def metrics_of(record: dict[str, Any]) -> list[tuple[str, float]]:
+    """What a record of a batch or an epoch has measured."""
     known = {"kind", "step", "epoch", "time", "split"}
     return [(name, float(value)) for name, value in record.items() if name not in known and value is not None]
 
 
 def recorded_image(folder: Path, path: str) -> Image.Image:
     """A picture that the log of the run in `folder` names. Raises ValueError or OSError if it cannot be shown."""
-    file_path = (folder / path).resolve()
-    if not file_path.is_relative_to(folder.resolve()):  # a log of unknown origin must not show other files
+    if not is_inside(folder / path, folder):  # a log of unknown origin must not show other files
         raise ValueError(f"{path} is outside the run's folder")
-    with open(file_path, "rb") as file, open_image(file, file_path.name) as image:
-        return image.convert("RGB")
+    return Image.fromarray(read_image(folder / path).rgb)

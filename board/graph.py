@@ -1,5 +1,6 @@
 """The graph of a network as a picture (SVG): its layers in the order of computation, and where inputs come from."""
 
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -33,23 +34,17 @@ def layer_graph(model: nn.Module, inputs: dict[str, Any]) -> tuple[list[tuple[st
                 todo += [following for following, _ in node.next_functions if following is not None]
         return found or {-1}
 
-    def hook(name: str):
-        def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            results = [tensor for _, tensor in named_tensors(output, "")]
-            number = len(layers)
-            shape = " × ".join(map(str, results[0].shape)) if results else ""
-            layers.append((name, type(module).__name__, shape))
-            for source in sources([t for _, t in named_tensors([args, kwargs], "")]):
-                edges.add((source, number))
-            for result in results:
-                if result.grad_fn is not None:
-                    made_by[result.grad_fn] = number
-            kept.append(output)
-
-        return note
+    def note(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        results = [tensor for _, tensor in named_tensors(output, "")]
+        number = len(layers)
+        shape = " × ".join(map(str, results[0].shape)) if results else ""
+        layers.append((name, type(module).__name__, shape))
+        edges.update((source, number) for source in sources([t for _, t in named_tensors([args, kwargs], "")]))
+        made_by.update((result.grad_fn, number) for result in results if result.grad_fn is not None)
+        kept.append(output)
 
     hooks = [
-        module.register_forward_hook(hook(name), with_kwargs=True)
+        module.register_forward_hook(partial(note, name), with_kwargs=True)
         for name, module in model.named_modules()
         if name and not list(module.children())
     ]

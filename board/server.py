@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -29,6 +28,7 @@ OURS = (HOST, "localhost", "::1")
 DATA_FOLDER = Path(__file__).resolve().parent.parent / "tmp" / "visdom"
 SEND_EVERY = 2.0  # seconds between two looks at what has changed
 CONNECT_EVERY = 4.0  # seconds between two tries
+CHUNK = 1 << 20  # bytes of the log at a time
 
 
 class LiveBoard:
@@ -36,8 +36,9 @@ class LiveBoard:
 
     def __init__(self, folder: Path, env: str = "", port: int = 8097):
         self._env, self._port = env_name(env or folder.name), port
-        self._log = _LogReader(folder)
-        self._board = Board(folder)
+        self._folder, self._board = folder, Board(folder)
+        self._file: Any = None  # the log, as far as it was read
+        self._rest = b""
         self._client: Any = None
         self._closing = threading.Event()
         self._complete = False
@@ -89,44 +90,24 @@ class LiveBoard:
         self._complete = closing
 
     def _read_log(self) -> None:
-        for records in self._log.new():
-            if records is None:  # the log was replaced: the run is resumed at an earlier step
-                self._board = Board(self._log.folder)
-                continue
-            for record in records:
-                self._board.handle(record)
-
-
-class _LogReader:
-    """What was added to a run's log since the last look."""
-
-    chunk = 1 << 20
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._file: Any = None
-        self._rest = b""
-
-    def new(self) -> Iterator[list[dict[str, Any]] | None]:
-        """Yields lists of records, None before those of a new file that has taken the place of the old one."""
+        """Puts on the board what was added to the log since the last look."""
         try:
-            now = (self.folder / LOG_NAME).stat()
-            if self._file is not None and not os.path.samestat(os.fstat(self._file.fileno()), now):
-                self._file.close()
-                self._file = None
-                yield None
-            if self._file is None:
-                self._file, self._rest = open(self.folder / LOG_NAME, "rb", buffering=0), b""
-            while content := self._file.read(self.chunk):
+            now = (self._folder / LOG_NAME).stat()
+            if self._file is None or not os.path.samestat(os.fstat(self._file.fileno()), now):
+                # not read yet, or replaced: the run is resumed at an earlier step
+                self._file, self._rest = open(self._folder / LOG_NAME, "rb", buffering=0), b""
+                self._board = Board(self._folder)
+            while content := self._file.read(CHUNK):
                 *lines, self._rest = (self._rest + content).split(b"\n")
-                yield parse_lines(b"\n".join(lines))
+                for record in parse_lines(b"\n".join(lines)):
+                    self._board.handle(record)
         except OSError:
             return  # not there yet, or removed: what was read stays on the board
 
 
-def replay(folder: str | Path, port: int = 8097, timeout: float = 60.0) -> None:
+def replay(folder: str | Path, port: int = 8097) -> None:
     """Shows what a run has recorded until now. Raises UserError if there is no log or no server."""
-    if not _follow(Path(folder), port).close(timeout):
+    if not _follow(Path(folder), port).close(timeout=60):
         raise UserError("no visdom server there: start one with python main.py visdom", port=port)
 
 
@@ -139,7 +120,10 @@ def show(run: str | Path | None = None, port: int = 8097) -> None:
     folder = Path(run).resolve() if run is not None else None
     records = read_log(folder) if folder is not None else []
     if not visdom_answers(port):
-        serve(port, folder)
+        if missing_files(static_folder()):
+            say("getting the files of visdom's page, once")
+            fetch_frontend()
+        asyncio.run(_serve(port, folder))
         return
     say(f"visdom runs already, it is used: {_address(port, folder)}")
     if folder is None:
@@ -155,15 +139,8 @@ def show(run: str | Path | None = None, port: int = 8097) -> None:
         follower.close()
 
 
-def serve(port: int = 8097, folder: Path | None = None) -> None:
-    """Runs visdom's server on 127.0.0.1 until Ctrl-C or SIGTERM, and shows the run in `folder`."""
-    if missing_files(static_folder()):
-        say("getting the files of visdom's page, once")
-        fetch_frontend()
-    asyncio.run(_serve(port, folder))
-
-
 async def _serve(port: int, folder: Path | None) -> None:
+    """Runs visdom's server on 127.0.0.1 until Ctrl-C or SIGTERM, and shows the run in `folder`."""
     from visdom.server import app as visdom_app
 
     # visdom asks for tornado's debug mode, which would restart this program whenever a source file changes

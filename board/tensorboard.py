@@ -4,16 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from board.charts import metrics_of, recorded_image
 from board.windows import LEGENDS
 from infer.photo.charts import chart_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-NO_METRICS = ("step", "epoch", "time", "kind", "split")  # what else is in a record
 
 
 class TensorBoard:
@@ -27,16 +25,14 @@ class TensorBoard:
         """Writes one record."""
         step, name, write = record.get("step", 0), record.get("name", ""), self.writer
         match record["kind"]:
-            case "batch" | "epoch" as kind:
-                split = record.get("split", "batch") if kind == "epoch" else "batch"
-                for metric, value in record.items():
-                    if metric not in NO_METRICS:
-                        write.add_scalar(f"{metric}/{split}", float(value), step)
+            case "batch" | "epoch":
+                for metric, value in metrics_of(record):
+                    write.add_scalar(f"{metric}/{record.get('split', 'batch')}", value, step)
             case "text":
                 write.add_text(name, record["text"].replace("\n", "  \n"), step)
             case "image":
-                with Image.open(self.folder / record["path"]) as picture:
-                    write.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+                picture = recorded_image(self.folder, record["path"])
+                write.add_image(name, np.asarray(picture), step, dataformats="HWC")
                 if caption := record.get("caption"):
                     write.add_text(name, caption.replace("\n", "  \n"), step)
             case "histogram":

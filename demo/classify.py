@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.parts import Photos, Problems, start_job, to_url, wanted
+from demo.parts import Photos, Problems, to_url, wanted
 from demo.words import WORDS, both, empty, in_both, text
 from utils.photo import Photo
 
@@ -24,8 +24,8 @@ class ClassifyTab:
                 self.problems.line()
             with gr.Column(scale=5, min_width=300, elem_id="classify-result"):
                 answer = gr.HTML(empty("answer_here"))
-        work = self.problems.report(self.classify, [answer])
-        start_job([start.click], "start-classify", "classify-result", [photo], work, show_progress_on=answer)
+        ids = "start-classify", "classify-result"
+        self.problems.start_job([start.click], *ids, self.classify, [photo], [answer], show_progress_on=answer)
 
     def classify(self, photo: Photo | None) -> tuple[str]:
         answer = self.service.classify(wanted(photo))

@@ -13,7 +13,7 @@ import gradio as gr
 
 from config import GenerateConfig
 from data.verse import CI, FORMS, PAIR
-from demo.parts import CHOOSE, QUIET, Problems, report, start_job
+from demo.parts import CHOOSE, QUIET, Problems, report
 from demo.poems import card, heading_of, in_traditional, past, poem_of, read_poem, scroll, verses_of
 from demo.service import CANDIDATES, Service
 from demo.words import both, empty, text
@@ -67,14 +67,14 @@ class ComposeTab:
         memory, asked = [self.poems, self.past, script], list(fields.values())
         triggers = [write.click, fields["title"].submit, fields["keywords"].submit, fields["acrostic"].submit]
         lines = gr.Textbox("", visible=False)  # of a link to a poem whose verses were kept, with / between them
-        work, rework = self.problems.report(self.write, shown), self.problems.report(self.rewrite, shown)
-        sent = [*memory, lines, *asked]
-        written = start_job(triggers, "start-compose", "cards", sent, work, show_progress_on=cards)
+        start, sent = self.problems.start_job, [*memory, lines, *asked]
+        progress = {"show_progress_on": cards}
+        written = start(triggers, "start-compose", "cards", self.write, sent, shown, **progress)
         written.then(None, None, lines, js="() => ''", **QUIET)
-        start_job([again.click], "start-again", "cards", [*memory, lock], rework, show_progress_on=cards)
+        start([again.click], "start-again", "cards", self.rewrite, [*memory, lock], shown, **progress)
         cards.click(report(self.choose), memory, shown, **QUIET)
         before.click(report(self.recall), memory, shown, **QUIET)
-        script.change(report(self.show_again), memory, shown, **QUIET)
+        script.change(report(self.restore), memory, shown, **QUIET)
         gr.on([field.change for field in asked], None, asked, kept, js="(...values) => [values]", **QUIET)
         self._open(kept, [*asked, lines], memory, shown)
 
@@ -102,11 +102,9 @@ class ComposeTab:
         gr.HTML(f'<p class="key">{both("examples")}</p>')
         with gr.Row(elem_classes="examples"):
             for example in EXAMPLES:
-                name = " ".join(example.values())
-                values = json.dumps(fields_of(example))
-                gr.Button(name, size="sm", min_width=80).click(
-                    None, None, list(fields.values()), js=f"() => {values}", **QUIET
-                )
+                button = gr.Button(" ".join(example.values()), size="sm", min_width=80)
+                fill = f"() => {json.dumps(fields_of(example))}"
+                button.click(None, None, list(fields.values()), js=fill, **QUIET)
 
     def _switches(self) -> gr.Checkbox:
         """What is shown of the poems; the one for traditional characters is answered by the server."""
@@ -143,22 +141,12 @@ class ComposeTab:
         asked["seed"] = -1 if asked["seed"] is None else asked["seed"]
         if asked["form"] == CI and not asked["tune"]:
             raise UserError("choose a tune", tune=None)
-        verses = lines.split("/") if lines else []
-        kept = [str(i) for i, verse in enumerate(verses) if verse]
-        return self._show_new(asked, self._written(asked, verses), kept, past_poems, script)
-
-    def _written(self, asked: dict, kept: Sequence[str] = ()) -> list[Any]:
-        """The poems that are asked for, to the chosen tune if they are 词."""
-        pair = asked["form"] == PAIR
-        settings = {name: value for name, value in asked.items() if name not in ("tune", "acrostic", "prompt")}
-        settings |= {"prompt": asked["prompt"]} if pair else {"acrostic": asked["acrostic"]}  # the other is not there
-        settings["form"] = asked["tune"] if asked["form"] == CI else asked["form"]
-        return self.service.write(kept=kept, **settings)
+        return self._write(asked, lines.split("/") if lines else (), past_poems, script)
 
     def rewrite(self, state: Any, past_poems: Any, script: bool, kept: list[str]) -> tuple:
         """Writes anew what is not among the `kept` numbers of verses."""
         state = read_state(state)
-        poem = chosen_of(state)
+        poem = state["poems"][state["chosen"]]
         tuned = poem["form"] in tune_names()
         if kept and not (poem["form"] in FORMS or tuned):
             raise UserError("verses can be kept in 绝句, 律诗 and 词 only", lock=None)
@@ -168,17 +156,22 @@ class ComposeTab:
         asked = {**state["asked"], "seed": -1}
         if kept and not tuned:
             asked["form"] = poem["form"]
-        return self._show_new(asked, self._written(asked, lines if kept else ()), kept, past_poems, script)
+        return self._write(asked, lines if kept else (), past_poems, script)
 
-    def _show_new(self, asked: dict, written: list[Any], kept: Sequence[str], past_poems: Any, script: bool) -> tuple:
-        poems = list(map(poem_of, written))
+    def _write(self, asked: dict, verses: Sequence[str], past_poems: Any, script: bool) -> tuple:
+        """Shows new poems, to the chosen tune if they are 词; `verses` stay, but for those that are ""."""
+        unseen = ("tune", "acrostic" if asked["form"] == PAIR else "prompt")
+        settings = {name: value for name, value in asked.items() if name not in unseen}
+        settings["form"] = asked["tune"] if asked["form"] == CI else asked["form"]
+        poems = list(map(poem_of, self.service.write(kept=verses, **settings)))
         chosen = next((i for i, poem in enumerate(poems) if poem["seed"] == asked["seed"]), 0)
-        return self.show({"asked": asked, "poems": poems, "chosen": chosen, "kept": list(kept)}, past_poems, script)
+        kept = [str(i) for i, verse in enumerate(verses) if verse]
+        return self.show({"asked": asked, "poems": poems, "chosen": chosen, "kept": kept}, past_poems, script)
 
     def choose(self, state: Any, past_poems: Any, script: bool, event: gr.EventData) -> tuple:
         with sent():
-            state = {**read_state(state), "chosen": event.index}
-        return self.show(state, past_poems, script)
+            state = {**state, "chosen": event.index}
+        return self.show(read_state(state), past_poems, script)
 
     def recall(self, state: Any, past_poems: Any, script: bool, event: gr.EventData) -> tuple:
         """Shows a poem again that was written before."""
@@ -186,18 +179,15 @@ class ComposeTab:
             state = read_past(past_poems)[event.index]
         return self.show(state, past_poems, script)
 
-    def show_again(self, state: Any, past_poems: Any, script: bool) -> tuple:
-        return self.show(read_state(state), past_poems, script)
-
     def restore(self, state: Any, past_poems: Any, script: bool) -> tuple:
-        """The poems of the last visit, as far as there are any."""
+        """The poems on show, or of the last visit, as far as there are any."""
         with suppress(UserError):
             return self.show(read_state(state), past_poems, script)
         return (gr.skip(),) * 6 + (past([state["poems"][0] for state in read_past(past_poems)]),)
 
     def show(self, state: dict, past_poems: Any, script: bool) -> tuple:
         """What the outputs of the tab show: all poems as cards, the chosen one large, its verses to be locked."""
-        chosen = chosen_of(state)
+        chosen = state["poems"][state["chosen"]]
         graded = state["asked"]["form"] != "free"
         poems = [in_traditional(poem) if script else poem for poem in state["poems"]]
         large = poems[state["chosen"]]
@@ -222,7 +212,8 @@ class ComposeTab:
 
     def carry(self, state: Any) -> tuple:
         """The chosen poem, onto a postcard."""
-        poem = chosen_of(read_state(state))
+        state = read_state(state)
+        poem = state["poems"][state["chosen"]]
         return gr.update(selected="postcard"), "\n".join(poem["lines"]), heading_of(poem)
 
 
@@ -250,6 +241,7 @@ def read_state(state: Any) -> dict:
     with sent():
         asked = {name: state["asked"][name] for name in ASKED}
         poems = list(map(read_poem, state["poems"][:CANDIDATES]))
+        poems[state["chosen"]]  # which is there, or it raises
         return {"asked": asked, "poems": poems, "chosen": state["chosen"], "kept": list(map(str, state["kept"]))}
 
 
@@ -259,11 +251,4 @@ def read_past(states: Any) -> list[dict]:
     for state in states[:REMEMBERED] if isinstance(states, list) else []:
         with suppress(UserError):
             found.append(read_state(state))
-            chosen_of(found[-1])
     return found
-
-
-def chosen_of(state: dict) -> dict:
-    """The poem that has been chosen. Raises UserError if there is none."""
-    with sent():
-        return state["poems"][state["chosen"]]

@@ -25,11 +25,13 @@ CALLS = (
     "info queue/ call/ run/ upload file= cancel reset heartbeat/ startup-events app_id theme.css openapi.json".split()
 )
 PREFIXES = ("/assets/", "/static/", "/svelte/", *(API + call for call in CALLS))  # Gradio has more than a page needs
-# The browser itself then refuses whatever would leave this server.
-POLICY = (
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
-    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
-)
+# With these the browser itself refuses whatever would leave this server.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 UNCLAIMED = 600.0  # seconds after which a file is deleted that no request has taken; it may wait in the queue so long
 INPUTS, OUTPUTS = "in", "out"
 
@@ -54,10 +56,7 @@ class Guard:
 
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
-                more = MutableHeaders(scope=message)
-                more["Content-Security-Policy"] = POLICY
-                more["X-Content-Type-Options"] = "nosniff"
-                more["Referrer-Policy"] = "no-referrer"
+                MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
         file = unquote(path.removeprefix(f"{API}file=")) if scope["method"] == "GET" else ""

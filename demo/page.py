@@ -1,7 +1,5 @@
 """The page in the browser: five tabs, one file each, and the calls for programs. It computes nothing itself."""
 
-from typing import Any
-
 import gradio as gr
 
 from demo.api import add_api
@@ -55,15 +53,12 @@ def build_page(service: Service, uploads: Uploads) -> gr.Blocks:
             tab.select(report(thumbnails), None, styles_css, **QUIET)
         carried = [tabs, postcard.poem, postcard.title]
         compose.to_postcard.click(report(compose.carry), compose.poems, carried, **QUIET)
-        carried = [tabs, *postcard.brush.fields]
-        made = paint.to_postcard.click(carry_painting, paint.brush.fields, carried, **QUIET)
+        carried = [tabs, *postcard.brush]  # how it was painted; the photograph is there already
+        made = paint.to_postcard.click(
+            lambda *asked: (gr.update(selected="postcard"), *asked), paint.brush, carried, **QUIET
+        )
         made.then(None, None, None, js="() => press('start-postcard')", **QUIET)
         photos.share()
         blocks.unload(jobs.leave)
     blocks.queue(max_size=WAITING, default_concurrency_limit=4)
     return blocks
-
-
-def carry_painting(*answers: Any) -> tuple:
-    """How it was painted, onto a postcard; the photograph is there already."""
-    return gr.update(selected="postcard"), *answers

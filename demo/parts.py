@@ -77,8 +77,13 @@ class Problems:
         self.line(name)
         return field
 
-    def report(self, call: Callable, outputs: Sequence[Any]) -> dict[str, Any]:
-        """Arguments of an event: `call`, which gives `outputs`; a mistake leaves them as they are."""
+    def start_job(
+        self, triggers: list, button: str, result: str, call: Callable, inputs: list, outputs: list, **options: Any
+    ) -> gr.events.Dependency:
+        """Binds `call` to its triggers; a mistake leaves the outputs as they are.
+
+        Until it is done its button is busy and starts no other.
+        """
 
         @functools.wraps(call)
         def reporting(*args: Any, **kwargs: Any) -> list:
@@ -89,7 +94,10 @@ class Problems:
             except Cancelled:
                 return [*(gr.skip() for _ in outputs), *self.show(both("stopped"))]
 
-        return {"fn": reporting, "outputs": [*outputs, *self.lines.values()]}
+        begin = f"(...sent) => {{ begin('{button}', '{result}'); return sent; }}"  # what the button sends goes on
+        event = gr.on(triggers, reporting, inputs, [*outputs, *self.lines.values()], js=begin, **options, **JOB)
+        event.then(None, None, None, js=end(button, result), **QUIET)
+        return event
 
     def show(self, sentence: str = "", about: str = "") -> list:
         """What the lines show: the sentence in the one it is about, and nothing else."""
@@ -147,21 +155,11 @@ class Jobs:
             start = gr.Button(text(f"start_{tab}"), variant="primary", min_width=140, elem_id=f"start-{tab}")
             stop = gr.Button(text("stop"), min_width=110, scale=0, elem_classes="stop")
         problems.line()
-        button, result, work = f"start-{tab}", f"{tab}-result", problems.report(call, outputs)
-        event = start_job([start.click], button, result, inputs, work, **options)
+        button, result = f"start-{tab}", f"{tab}-result"
+        event = problems.start_job([start.click], button, result, call, inputs, outputs, **options)
         lines = list(problems.lines.values())
         stopped = stop.click(self.stopper(tab, problems), None, lines, cancels=[event], queue=False, **PRIVATE)
         stopped.then(None, None, None, js=end(button, result), **QUIET)
-
-
-def start_job(
-    triggers: list, button: str, result: str, inputs: list, work: dict[str, Any], **options: Any
-) -> gr.events.Dependency:
-    """Binds `work` (see `Problems.report`) to its triggers; until it is done its button is busy and starts no other."""
-    begin = f"(...sent) => {{ begin('{button}', '{result}'); return sent; }}"  # what the button sends goes on
-    event = gr.on(triggers, inputs=inputs, js=begin, **work, **options, **JOB)
-    event.then(None, None, None, js=end(button, result), **QUIET)
-    return event
 
 
 def end(button: str, result: str) -> str:
@@ -180,11 +178,6 @@ def encode(pixels: np.ndarray, kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, quality=QUALITY, resolution=150)
     return buffer.getvalue()
-
-
-def shown(pixels: np.ndarray, name: str) -> ImageData:
-    """A picture for the page, with the name that it has when it is saved there or comes back."""
-    return ImageData(url=to_url(pixels), orig_name=name)
 
 
 def made(picture: str, rgb: np.ndarray, *names: str) -> str:
@@ -240,7 +233,7 @@ class Photos:
         sources = ["upload", "webcam", "clipboard"]
         photo = gr.Image(label=text("photo"), sources=sources, type="filepath", height=300, buttons=[])
         photo.preprocess = report(lambda payload: received(payload, self.uploads))  # a Photo, without files
-        photo.postprocess = lambda data: data  # what `shown` gives
+        photo.postprocess = lambda data: data  # what `receive` gives
         problems.line("photo")
         taken = [photo, problems.lines["photo"]]
         given = photo.input(report(self.receive), photo, taken, **{**QUIET, "queue": True})  # messages need the queue
@@ -265,8 +258,8 @@ class Photos:
             return None, gr.update(visible=False)
         note = gr.update(value=f"<span>{translate(picture.note)}</span>", visible=bool(picture.note))
         pixels = picture.rgb if picture.alpha is None else np.dstack((picture.rgb, picture.alpha))
-        return shown(pixels, photo.name), note
+        return ImageData(url=to_url(pixels), orig_name=photo.name), note  # the name comes back with the picture
 
-    def sample(self) -> tuple[ImageData, Any]:
+    def sample(self) -> tuple[ImageData | None, Any]:
         path = random.choice(sample_photos())
-        return shown(self.service.decode(Photo(path.name, path.read_bytes())).rgb, path.name), gr.update(visible=False)
+        return self.receive(Photo(path.name, path.read_bytes()))

@@ -104,12 +104,8 @@ def scroll(poem: dict, asked: dict) -> str:
 
 
 def _upright(text: str) -> str:
-    """Chinese text for a column; Latin words in it lie horizontally."""
-    parts, end = [], 0
-    for found in LATIN.finditer(text):
-        parts += [html.escape(text[end : found.start()]), f'<span class="latin">{html.escape(found[0])}</span>']
-        end = found.end()
-    return "".join(parts) + html.escape(text[end:])
+    """Chinese text for a column; Latin words in it lie horizontally (and so do escaped signs: they are ASCII, too)."""
+    return LATIN.sub(r'<span class="latin">\g<0></span>', html.escape(text))
 
 
 def past(poems: list[dict]) -> str:

@@ -43,7 +43,6 @@ COLORS = {  # by day and by night
     "block_label_background_fill": ("#fbf8f1", "#2b2622"),
     "block_label_text_color": ("#5c544a", "#ddd2bd"),
     "block_title_text_color": ("#5c544a", "#ddd2bd"),
-    "block_info_text_color": ("#6b6257", "#c3b7a3"),
     "body_text_color": ("#2b2622", "#f5f0e4"),
     "body_text_color_subdued": ("#6b6257", "#c3b7a3"),
     "input_background_fill": ("#fffdf8", "#1d1a17"),
@@ -53,7 +52,6 @@ COLORS = {  # by day and by night
     "button_primary_background_fill_hover": ("#8b2822", "#c04238"),
     "button_primary_text_color": ("#fffdf8", "#fffdf8"),
     "button_secondary_background_fill": ("#ece4d4", "#453f38"),
-    "button_secondary_background_fill_hover": ("#ddd2bd", "#5c544a"),
     "button_secondary_text_color": ("#2b2622", "#f5f0e4"),
 }
 
@@ -96,15 +94,12 @@ def application(cfg: DemoConfig, root: Path) -> Guard:
         app,
         build_page(Service(cfg), uploads),
         path="/",
-        server_name=cfg.host,
-        server_port=cfg.port,
         max_file_size=max_bytes,
         show_error=False,
         run_history=False,
         footer_links=[],
         enable_monitoring=False,
         ssr_mode=False,
-        pwa=False,
         mcp_server=False,
         theme=theme(),
         i18n=I18N,
@@ -126,10 +121,10 @@ def _add_uploads(app: FastAPI, uploads: Uploads, max_bytes: int) -> None:
     """Takes uploads in Gradio's place, which would keep equal files of two visitors as one that neither may delete."""
 
     @app.post("/gradio_api/upload")
-    async def upload(request: Request, upload_id: str | None = None) -> Response:
+    async def upload(request: Request) -> Response:
         try:
             folder = uploads.new_folder(INPUTS)
-            files, _, _ = await upload_fn(request, str(folder), max_bytes, upload_id)
+            files, _, _ = await upload_fn(request, str(folder), max_bytes, None)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 503)
         except MultiPartException as error:

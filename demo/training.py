@@ -3,6 +3,7 @@
 import html
 import shlex
 from functools import lru_cache
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class TrainingTab:
             name = shown["rows"][event.index][0]
         except (AttributeError, LookupError, TypeError):  # a request that the page has not sent
             name = ""
-        return self.look(name if isinstance(name, str) else "", shown)
+        return self.look(name, shown)
 
     def look(self, name: str, shown: dict | None) -> list:
         """What has changed since `shown`, for the outputs of `build`; without such a run, the newest one."""
@@ -112,7 +113,9 @@ def stamp(folder: Path) -> str:
 def row(run: dict[str, Any]) -> list[str]:
     """A run in the list; the state as HTML, epochs as the console counts them."""
     epochs = f"{run['epoch']}/{run['config'].get('max_epoch', '?')}" if run["epoch"] else ""
-    return [run["run"], both(run["state"]), epochs, best(run), str(run["task"])]
+    best = run["best"].get(run["monitor"])  # the metric that decides which weights are kept
+    metric = "" if best is None else f"{spaced(run['monitor'])} {short(float(best), 4)}"
+    return [run["run"], both(run["state"]), epochs, metric, str(run["task"])]
 
 
 def runs_html(rows: list[list[str]], chosen: str) -> str:
@@ -125,12 +128,6 @@ def runs_html(rows: list[list[str]], chosen: str) -> str:
         cells = "".join(f"<td>{cell}</td>" for cell in (button, state, *map(html.escape, rest)))
         lines.append(f'<tr data-index="{i}">{cells}</tr>')
     return f'<div class="runs"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def best(run: dict[str, Any]) -> str:
-    """The metric that decides which weights are kept, at its best."""
-    value = run["best"].get(run["monitor"])
-    return "" if value is None else f"{spaced(run['monitor'])} {short(float(value), 4)}"
 
 
 def about_html(run: dict[str, Any]) -> str:
@@ -196,16 +193,10 @@ def read_samples(folder: Path, version: str) -> list[dict[str, Any]]:
 
 def samples_html(folder: Path, records: list[dict[str, Any]], run: dict[str, Any]) -> str:
     """Poems, pictures and tables of the newest epochs."""
-    epochs: dict[int, list[str]] = {}
-    for record in records:
-        if len(epochs) == EPOCHS and record["epoch"] not in epochs:
-            break
-        epochs.setdefault(record["epoch"], []).append(sample_html(folder, record))
-    total = run["config"].get("max_epoch", "?")
-    sections = [
-        f'<h4>{epoch_html(f"{epoch + 1}/{total}")}</h4><div class="panels">{"".join(parts)}</div>'
-        for epoch, parts in epochs.items()
-    ]
+    total, sections = run["config"].get("max_epoch", "?"), []
+    for epoch, group in islice(groupby(records, lambda record: record["epoch"]), EPOCHS):
+        panels = "".join(sample_html(folder, record) for record in group)
+        sections.append(f'<h4>{epoch_html(f"{epoch + 1}/{total}")}</h4><div class="panels">{panels}</div>')
     return "".join(sections) or ("" if run["state"] == "broken" else f'<p class="key">{both("no_samples")}</p>')
 
 

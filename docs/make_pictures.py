@@ -37,8 +37,8 @@ CARDS = (("camera", "sesshu_autumn", "秋郊", "七绝"), ("coffee", "starry_nig
 PICTURES = Path(__file__).parent / "pictures"
 
 
-def photo_of(name: str, side: int = SIDE) -> Image.Image:
-    return ImageOps.fit(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"), (side, side))
+def photo_of(name: str) -> Image.Image:
+    return ImageOps.fit(Image.fromarray(getattr(skimage.data, name)()).convert("RGB"), (SIDE, SIDE))
 
 
 def shown(image: Image.Image, side: int = SHOWN) -> np.ndarray:
@@ -46,14 +46,11 @@ def shown(image: Image.Image, side: int = SHOWN) -> np.ndarray:
     return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS))
 
 
-def save_row(name: str, images: list[Image.Image], quality: int, gap: int = 12) -> None:
+def save_row(name: str, images: list[Image.Image], quality: int) -> None:
     """Pictures of one height, side by side."""
-    sheet = Image.new("RGB", (sum(image.width + gap for image in images) - gap, images[0].height), "white")
-    left = 0
-    for image in images:
-        sheet.paste(image, (left, 0))
-        left += image.width + gap
-    save_image(PICTURES / name, np.asarray(sheet), quality=quality)
+    white = np.full((images[0].height, 12, 3), 255, np.uint8)
+    parts = [part for image in images for part in (white, np.asarray(image))]
+    save_image(PICTURES / name, np.hstack(parts[1:]), quality=quality)
 
 
 def styles() -> None:

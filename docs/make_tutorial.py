@@ -6,7 +6,6 @@ of lines, and stays; elsewhere `…` stands for what is not known yet. tests/tes
 on a small scale. It takes two whole trainings of the poet, and a few short ones.
 """
 
-import fcntl
 import os
 import pty
 import re
@@ -16,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -121,14 +119,13 @@ def run(command: str, folder: Path, typed: Iterator[tuple[re.Pattern[str], str]]
 
     Returns what is to be read there at the end, and the exit code.
     """
-    master, slave = pty.openpty()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     plain = {"TERM": "dumb", "NO_COLOR": "1", "PYTHON_COLORS": "0", "TQDM_DISABLE": "1", "PATH": path}
-    process = subprocess.Popen(
-        ["bash", "-c", command], cwd=folder, env={**os.environ, **plain}, stdin=slave, stdout=slave, stderr=slave,
-        start_new_session=True, preexec_fn=_take_terminal,
-    )  # fmt: skip
-    os.close(slave)
+    process, master = pty.fork()
+    if not process:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl+C ends it, even if a background job has started it all
+        os.chdir(folder)
+        os.execvpe("bash", ["bash", "-c", command], {**os.environ, **plain})
     printed, seen, raw, waiting = "", 0, b"", next(typed, None)
     while chunk := _read(master):
         raw += chunk
@@ -137,15 +134,9 @@ def run(command: str, folder: Path, typed: Iterator[tuple[re.Pattern[str], str]]
             seen = found.end()
             os.write(master, waiting[1].encode())
             waiting = next(typed, None)
-    code = process.wait()
+    _, status = os.waitpid(process, 0)
     os.close(master)
-    return printed, code
-
-
-def _take_terminal() -> None:
-    """In the new process: the terminal is its own, and Ctrl+C ends it, even if a background job has started it all."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return printed, os.waitstatus_to_exitcode(status)
 
 
 def _read(master: int) -> bytes:

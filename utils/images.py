@@ -203,16 +203,12 @@ def grid(
     left = max((round(font.getlength(label)) + 3 * gap for label in row_labels), default=0)
     top = sum(font.getmetrics()) + gap if column_labels else 0
     columns = max(map(len, rows))
-    shape = (top + len(rows) * (height + gap) - gap, left + columns * (width + gap) - gap, 3)
-    sheet = np.full(shape, 255, np.uint8)
+    size = left + columns * (width + gap) - gap, top + len(rows) * (height + gap) - gap
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
-            y, x = top + i * (height + gap), left + j * (width + gap)
-            sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    if not (row_labels or column_labels):
-        return sheet
-    image = Image.fromarray(sheet)
-    draw = ImageDraw.Draw(image)
+            image.paste(Image.fromarray(picture), (left + j * (width + gap), top + i * (height + gap)))
     for i, label in enumerate(row_labels):
         draw.text((left - 2 * gap, top + i * (height + gap) + height / 2), label, "black", font, anchor="rm")
     for j, label in enumerate(column_labels):
@@ -277,11 +273,9 @@ def _reduced(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
     """The picture at `size` (width, height), by Lanczos; transparent pixels do not bleed into the others."""
-    if picture.alpha is None:
-        return Picture(np.array(Image.fromarray(picture.rgb).resize(size, Image.Resampling.LANCZOS)))
-    image = Image.fromarray(np.dstack((picture.rgb, picture.alpha)))  # Pillow weighs RGBA by its alpha
-    rgba = np.array(image.resize(size, Image.Resampling.LANCZOS))  # (H, W, 4)
-    return Picture(rgba[..., :3].copy(), rgba[..., 3].copy())
+    pixels = picture.rgb if picture.alpha is None else np.dstack((picture.rgb, picture.alpha))
+    pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))  # Pillow weighs RGBA by its alpha
+    return Picture(pixels) if picture.alpha is None else Picture(pixels[..., :3].copy(), pixels[..., 3].copy())
 
 
 def _decoded(image: Image.Image, orientation: int) -> Picture:
