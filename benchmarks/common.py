@@ -5,10 +5,11 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -41,33 +42,27 @@ def exit_code(work: Callable[[], None]) -> int:
     return 0
 
 
-def machine(precision: str, why: str) -> str:
-    """What the results were measured on."""
-    features = ", ".join(cpu_features()) or "unknown"
-    threads = torch.get_num_threads()
-    return f"CPU features: {features}; {threads} threads; torch {torch.__version__}; auto picks {precision} ({why})"
-
-
-def precisions() -> list[str]:
-    """fp32, and bf16 where it is faster; prints the machine."""
+def precisions(end: str = "\n") -> list[str]:
+    """fp32, and bf16 where it is faster; prints what the results are measured on."""
     precision, why = choose_precision("auto", gpu=False)
-    print(machine(precision, why), flush=True)
+    features, threads = ", ".join(cpu_features()) or "unknown", torch.get_num_threads()
+    print(f"CPU features: {features}; {threads} threads; torch {torch.__version__}; ", end="")
+    print(f"auto picks {precision} ({why})", end=end, flush=True)
     return list(dict.fromkeys(("fp32", precision)))
 
 
-def serve(parent: Connection, make: Callable[..., Callable[[Any], Any]], *args: Any) -> None:
-    """Sends its memory, then (answer, peak memory) to each question by `make(*args)`, until nobody asks any more."""
+def start(make: Callable[..., Callable[[Any], Any]], *args: Any) -> float:
+    """Makes what will answer in this process; returns the memory until then."""
+    global answer
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends this process too, silently
-    try:
-        answer = make(*args)
-        (PROCESS / "clear_refs").write_text("5")  # the peak starts from what is in use now
-        parent.send(peak_memory())
-        while True:
-            parent.send((answer(parent.recv()), peak_memory()))
-    except UserError as error:
-        parent.send(error)
-    except EOFError:
-        pass
+    answer = make(*args)
+    (PROCESS / "clear_refs").write_text("5")  # the peak starts from what is in use now
+    return peak_memory()
+
+
+def reply(question: Any) -> tuple[Any, float]:
+    """(the answer, peak memory)."""
+    return answer(question), peak_memory()
 
 
 def peak_memory(process: Path = PROCESS) -> float:
@@ -76,7 +71,7 @@ def peak_memory(process: Path = PROCESS) -> float:
 
 
 class Worker:
-    """Runs `serve` in a fresh process.
+    """Answers by `make(*args)` in a fresh process.
 
     Attributes:
         name: cells of a table.
@@ -85,30 +80,17 @@ class Worker:
     """
 
     def __init__(self, name: str, make: Callable[..., Callable[[Any], Any]], *args: Any):
-        context = multiprocessing.get_context("spawn")
         self.name, self.found, self.before, self.peak = name, [], 0.0, 0.0
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=serve, args=(child, make, *args), daemon=True)
-        self.process.start()
-        child.close()
-
-    def receive(self) -> Any:
-        try:
-            answer = self.connection.recv()
-        except EOFError:
-            raise UserError(f"the process of {self.name} has ended; its message is above") from None
-        if isinstance(answer, UserError):
-            raise answer
-        return answer
+        self.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.started = self.process.submit(start, make, *args)
 
     def ask(self, question: Any) -> Any:
-        self.connection.send(question)
-        answer, self.peak = self.receive()
+        try:
+            self.before = self.started.result()
+            answer, self.peak = self.process.submit(reply, question).result()
+        except BrokenProcessPool:
+            raise UserError(f"the process of {self.name} has ended; its message is above") from None
         return answer
-
-    def end(self) -> None:
-        self.connection.close()
-        self.process.join()
 
     def row(self, first: "Worker", unit: Callable[[float], float]) -> str:
         """What was found, in a unit made of seconds, and its ratio to that of the first one; memory likewise."""
@@ -119,48 +101,40 @@ class Worker:
         return f"| {self.name} | {middle} ({low} to {high}) | {speed:.2f} | {added:,.0f} | {memory:.2f} |"
 
 
-def take_turns(workers: Sequence[Worker], rounds: int, question: Callable[[int], Any]) -> Iterator[tuple[Worker, Any]]:
-    """Asks each worker question(round) once a round and yields (worker, its result).
+def compare(title: str, unit: str, ways: dict[str, tuple], rounds: int, question: Callable[[int], Any]) -> None:
+    """Lets the ways {cells of the table: (make, *args), see Worker} take turns, and prints their speed.
 
-    Their answers are (seconds for one piece, the result). Round 0 sets the libraries up: its times do not count.
+    Each answers question(round) by (seconds for one piece of work, the result). The unit is "ms", of a piece, or of
+    pieces a second. Results, arrays or tensors, are compared with the first way's in the same round; None is not.
     """
-    for worker in workers:
-        worker.before = worker.receive()
+    say(title)
+    workers = [Worker(name, *way) for name, way in ways.items()]
+    target, differences = None, {worker.name: [] for worker in workers}
     for number in range(rounds + 1):
         for worker in workers:
             say(f"  round {number}/{rounds}: {worker.name}")
             seconds, result = worker.ask(question(number))
-            worker.found += [seconds] if number else []
-            yield worker, result
+            worker.found += [seconds] if number else []  # round 0 sets the libraries up
+            if result is not None:
+                result = torch.as_tensor(result, dtype=torch.float32)
+                target = result if worker is workers[0] else target
+                difference = (result - target).abs()
+                differences[worker.name].append((difference.max().item(), difference.mean().item()))
     for worker in workers:
-        worker.end()
-
-
-def compare(title: str, unit: str, ways: dict[str, tuple], rounds: int, question: Callable[[int], Any]) -> None:
-    """Lets the ways {cells of the table: (make, *args), see `serve`} take turns, and prints what they do in a second.
-
-    Results that are tensors are compared with those of the first way.
-    """
-    say(title)
-    workers = [Worker(name, *way) for name, way in ways.items()]
-    target, differences = None, {}
-    for worker, result in take_turns(workers, rounds, question):
-        if result is not None:
-            target = result if worker is workers[0] else target
-            differences[worker.name] = (result - target).abs()
-    more = (" largest | mean difference |", " --- | --- |") if differences else ("", "")
+        worker.process.shutdown()
+    more = (" largest | mean difference |", " --- | --- |") if target is not None else ("", "")
     print(f"\n| {title} | precision | {unit} (min to max) | speed | MB added | memory |{more[0]}")
     print(f"| --- | --- | --- | --- | --- | --- |{more[1]}")
     for worker in workers:
-        cells = worker.row(workers[0], lambda seconds: 1 / seconds)
-        if differences:
-            difference = differences[worker.name]
-            cells += f" {difference.max():.3f} | {difference.mean():.4f} |"
-        print(cells, flush=True)
+        cells = worker.row(workers[0], lambda seconds: 1000 * seconds if unit == "ms" else 1 / seconds)
+        if found := differences[worker.name]:
+            largest, means = zip(*found, strict=True)
+            cells += f" {max(largest):.3g} | {mean(means):.4f} |"
+        print(cells if found or not more[0] else f"{cells} | |", flush=True)
 
 
 def timed(work: Callable[[Any], tuple[int, Any]]) -> Callable[[Any], tuple[float, Any]]:
-    """An answer for `serve` out of work: question -> (pieces, result)."""
+    """An answer for Worker out of work: question -> (pieces, result)."""
 
     def answer(question: Any) -> tuple[float, Any]:
         start = time.perf_counter()

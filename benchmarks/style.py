@@ -9,14 +9,12 @@ Prints tables on stdout as they are done. Shapes: B photographs in a batch, S st
 """
 
 import argparse
-import itertools
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,10 +24,10 @@ import numpy as np  # noqa: E402  the path first
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from benchmarks.common import Worker, exit_code, machine, say, take_turns  # noqa: E402
+from benchmarks.common import Worker, compare, exit_code, for_seconds, our_training, precisions, say, timed  # noqa: E402
 from benchmarks.reference_style import ReferenceNet  # noqa: E402
 from config import StylizeConfig, task_config  # noqa: E402
 from data.photos import choose_split, list_pictures  # noqa: E402
@@ -40,7 +38,6 @@ from models.onnx import export_painter  # noqa: E402
 from models.transformer_net import InstanceNorm, StyleNetworks, TransformerNet  # noqa: E402
 from tasks import make_task  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.hardware import choose_precision, tune_malloc  # noqa: E402
 from utils.images import read_image, save_image, to_tensor  # noqa: E402
 
 PHOTOGRAPHS = ("coffee", "chelsea", "astronaut", "rocket")  # of scikit-image: noise is no photograph
@@ -87,15 +84,6 @@ def first_network(file: Path) -> TransformerNet:
     return model[model.styles[0]]
 
 
-def plain_network(model: TransformerNet) -> ReferenceNet:
-    """The plain network that paints what ours paints; it takes and gives 0..255."""
-    rescaled = {"conv1.conv2d.weight": 1 / 255, "deconv3.conv2d.weight": 255, "deconv3.conv2d.bias": 255}
-    tensors = {k: v * rescaled.get(k, 1) for k, v in model.state_dict().items()}
-    plain = ReferenceNet(tuple(model.arguments["channels"]), model.arguments["blocks"])
-    plain.load_state_dict(tensors)
-    return plain
-
-
 def painter(file: Path, precision: str, tile: int = -1) -> Painter:
     """Of the first style of a network of ours, with stylize's own memory_limit."""
     return Painter(first_network(file), precision, StylizeConfig.memory_limit, tile)
@@ -105,8 +93,11 @@ def painter(file: Path, precision: str, tile: int = -1) -> Painter:
 
 
 def in_torch(file: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The plain network: (1, 3, H, W) float32 of 0..1 -> a painting of that kind."""
-    plain = plain_network(first_network(file))
+    """The plain network, which takes and gives 0..255: (1, 3, H, W) float32 of 0..1 -> a painting of that kind."""
+    model = first_network(file)
+    rescaled = {"conv1.conv2d.weight": 1 / 255, "deconv3.conv2d.weight": 255, "deconv3.conv2d.bias": 255}
+    plain = ReferenceNet(tuple(model.arguments["channels"]), model.arguments["blocks"])
+    plain.load_state_dict({k: v * rescaled.get(k, 1) for k, v in model.state_dict().items()})
 
     @torch.no_grad()
     def run(x: np.ndarray) -> np.ndarray:
@@ -144,8 +135,8 @@ def as_onnx(file: Path) -> Path:
 RUNTIMES = {"torch": in_torch, "onnxruntime": in_onnxruntime, "openvino": in_openvino}
 
 
-def timed_painting(file: Path, engine: str, tile: int) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-    """What paints (H, W, 3) uint8 with a network in a file: (seconds, painting).
+def painting(file: Path, engine: str, tile: int, compared: bool = True) -> Callable[[Any], Any]:
+    """Paints (H, W, 3) uint8 with a network in a file; `compared`: whether the painting is to be looked at.
 
     `engine` is the precision of our own, or one of RUNTIMES.
     """
@@ -159,35 +150,18 @@ def timed_painting(file: Path, engine: str, tile: int) -> Callable[[np.ndarray],
     else:
         paint = painter(file, engine, tile).paint
 
-    def answer(photo: np.ndarray) -> tuple[float, np.ndarray]:
-        start = time.perf_counter()
-        painting = paint(photo[None])
-        return time.perf_counter() - start, painting[0]
+    def work(photo: np.ndarray) -> tuple[int, np.ndarray | None]:
+        result = paint(photo[None])[0]
+        return 1, result if compared else None
 
-    return answer
+    return timed(work)
 
 
-def measure_painting(cases: dict[str, tuple[Path, str, int]], side: int, rounds: int) -> None:
-    """A table of {cells: arguments of timed_painting}, compared with the first one."""
-    say(f"painting {side} x {side} pixels")
+def measure_painting(cases: dict[str, tuple], side: int, rounds: int) -> None:
+    """A table of {cells: arguments of `painting`}, compared with the first one."""
     photos = [photograph(number, side, side) for number in range(len(PHOTOGRAPHS))]
-    workers = [Worker(name, timed_painting, *case) for name, case in cases.items()]
-    largest, means = {name: 0 for name in cases}, {name: [] for name in cases}
-    for worker, painting in take_turns(workers, rounds, lambda number: photos[number % len(photos)]):
-        if worker is workers[0]:
-            target = painting.astype(np.int16)
-        difference = np.abs(painting - target)
-        largest[worker.name] = max(largest[worker.name], int(difference.max()))
-        means[worker.name].append(float(difference.mean()))
-    print(
-        f"\n| {side} x {side} | precision | ms (min to max) | speed | MB added | memory | largest | mean difference |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for worker in workers:
-        same = cases[worker.name][0] == cases[workers[0].name][0]  # another network paints something else
-        differences = f"{largest[worker.name]} | {mean(means[worker.name]):.3f}" if same else "|"
-        print(worker.row(workers[0], lambda seconds: 1000 * seconds), f"{differences} |", flush=True)
-    say(f"  MB before the first picture: {', '.join(f'{worker.before:,.0f}' for worker in workers)}")
+    ways = {name: (painting, *case) for name, case in cases.items()}
+    compare(f"{side} x {side}", "ms", ways, rounds, lambda number: photos[number % len(photos)])
 
 
 # --------------------------------------------------------------------------------------------------- 2. a large picture
@@ -215,9 +189,8 @@ def measure_large(file: Path, precision: str, folder: Path) -> None:
     say(f"painting {width} x {height} pixels")
     save_image(folder / "large.jpg", photograph(0, height, width))
     worker = Worker("the large picture", timed_stylize, file, precision)
-    worker.before = worker.receive()
     seconds, painting = worker.ask(folder / "large.jpg")
-    worker.end()
+    worker.process.shutdown()
     print("\n| picture | precision | seconds | of them painting | s/megapixel | peak MB | before the picture |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     print(f"| {width} x {height} | {precision} | {seconds:.1f} | {painting:.1f} ", end="")
@@ -282,57 +255,20 @@ def plain_training(photos: Path, style: Path, vgg: Path) -> Iterator[int]:
             yield len(rows)
 
 
-def our_training(options: dict[str, Any], precision: str) -> Iterator[int]:
-    """Takes one training step as trainer.py does; yields the paintings of the batch."""
-    cfg = task_config({"task": "style", **options})
-    task = make_task(cfg)
-    optimizer = torch.optim.AdamW(
-        task.model.parameters(), lr=cfg.lr, betas=(0.9, 0.99), weight_decay=cfg.weight_decay, fused=True
-    )
-    task.model.train()
-    tune_malloc(keep_all=True)
-    for epoch in itertools.count():
-        for indices in task.train_batches(epoch):
-            batch = task.collate([task.train_set[i] for i in indices])
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                output = task.step(task.model, batch)
-            output["objective"].backward()
-            nn.utils.clip_grad_norm_(task.model.parameters(), cfg.grad_clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            yield batch["style"].numel()
-
-
-def timed_training(recipe: str, precision: str, photos: Path, folder: Path) -> Callable[[float], tuple[float, None]]:
-    """What trains for so many seconds, a step at least; `folder`: of make_material."""
+def training(recipe: str, precision: str, photos: Path, folder: Path) -> Callable[[Any], Any]:
+    """Trains for so many seconds, a step at least; `folder`: of make_material."""
     styles, vgg = folder / "styles", folder / "vgg16.safetensors"
     one = styles / f"{PHOTOGRAPHS[0]}.png"
-    options = {"data_root": photos, "style_image": styles, "vgg": vgg, "image_size": CROP}
-    if recipe == "same network":
-        same = {"width": 1, "blocks": 5}
-        options |= {"style_image": one, "batch_size": BATCH, **same}
-    training = plain_training(photos, one, vgg) if recipe == "plain" else our_training(options, precision)
-
-    def answer(seconds: float) -> tuple[float, None]:
-        start, paintings = time.perf_counter(), next(training)
-        while time.perf_counter() - start < seconds:
-            paintings += next(training)
-        return (time.perf_counter() - start) / paintings, None
-
-    return answer
-
-
-def measure_training(precisions: Sequence[str], rounds: int, seconds: float, photos: Path, folder: Path) -> None:
-    """A table of the recipes, each round of so many seconds."""
-    say("training")
-    cases = [("plain", "fp32"), *((recipe, p) for recipe in ("same network", "defaults") for p in precisions)]
-    workers = [Worker(" | ".join(case), timed_training, *case, photos, folder) for case in cases]
-    for _ in take_turns(workers, rounds, lambda number: seconds if number else 0):
-        pass
-    print("\n| training | precision | paintings/s (min to max) | speed | MB added | memory |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for worker in workers:
-        print(worker.row(workers[0], lambda seconds: 1 / seconds), flush=True)
+    if recipe == "plain":
+        steps = plain_training(photos, one, vgg)
+    else:
+        options = {"data_root": photos, "style_image": styles, "vgg": vgg, "image_size": CROP, "precision": precision}
+        if recipe == "same network":
+            options |= {"style_image": one, "batch_size": BATCH, "width": 1, "blocks": 5}
+        task = make_task(task_config({"task": "style", **options}))
+        each = min(task.cfg.styles_per_photo, len(task.styles))  # paintings of a photograph
+        steps = (each * int(output["count"]) for output in our_training(task))
+    return timed(lambda seconds: for_seconds(steps, seconds))
 
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
@@ -347,14 +283,13 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     make_material(folder)
     photos = Path(args.photos or folder / "photos")
     list_pictures(photos, "photos")  # a mistake should be told now
-    precision, why = choose_precision("auto", gpu=False)
-    precisions, rounds = ("fp32", precision) if precision != "fp32" else ("fp32",), 5
+    kinds, rounds = precisions(end="; "), 5
     if args.quick:
-        precisions, rounds = (precision,), 1
-    print(f"{machine(precision, why)}; ", end="")
+        kinds, rounds = kinds[-1:], 1
     print(f"same: {args.weights or 'random numbers'}; shipped: {networks['shipped'].parameter_count():,} parameters")
     cases = {"plain | fp32": (files["same"], "torch", -1)}
-    cases |= {f"{name} | {p}": (file, p, -1) for name, file in files.items() for p in precisions}
+    # The shipped network paints something else.
+    cases |= {f"{name} | {p}": (file, p, -1, name == "same") for name, file in files.items() for p in kinds}
     for side in [256] if args.quick else args.sizes:
         measure_painting(cases, side, rounds)
     engines = {"shipped, ours | fp32": (files["shipped"], "fp32", -1)}
@@ -362,11 +297,14 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     for side in [256] if args.quick else [512, 1024, 2048]:
         measure_painting(engines, side, rounds)
     if not args.quick:
-        measure_large(files["shipped"], precision, folder)
+        measure_large(files["shipped"], kinds[-1], folder)
     side = 256 if args.quick else 1024
     tiled = {f"shipped, --tile={tile} | fp32": (files["shipped"], "fp32", tile) for tile in (0, side // 4, side // 2)}
     measure_painting(tiled, side, rounds)
-    measure_training(precisions, rounds, 0 if args.quick else 10, photos, folder)
+    recipes = [("plain", "fp32"), *((recipe, p) for recipe in ("same network", "defaults") for p in kinds)]
+    ways = {" | ".join(recipe): (training, *recipe, photos, folder) for recipe in recipes}
+    seconds = 0 if args.quick else 10
+    compare("training", "paintings/s", ways, rounds, lambda number: seconds if number else 0)
 
 
 def main() -> int:

@@ -240,14 +240,9 @@ class DogCatTask(Task):
             if lines := metrics.class_curves(curve, label.numpy(), probs.numpy(), classes, most):
                 recorder.curve(step, epoch, name, lines, axes)
         count = min(4 * self.cfg.samples, len(known) // 2)
-        if count and recorder.folder is not None:
-            losses = F.cross_entropy(logits, label, reduction="none")
-            self._show_losses(recorder, step, epoch, losses, self.validated["index"][known], count)
-
-    def _show_losses(
-        self, recorder: Recorder, step: int, epoch: int, losses: Tensor, index: Tensor, count: int
-    ) -> None:
-        """The largest and the smallest of the losses (N) of the validation pictures `index` (N)."""
+        if not count or recorder.folder is None:
+            return
+        losses, index = F.cross_entropy(logits, label, reduction="none"), self.validated["index"][known]  # (N)
         order = losses.argsort(descending=True)
         rows, lines = [], []
         for name, part in (("worst", order[:count]), ("best", order.flip(0)[:count])):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from config import StyleConfig
 from data.photos import EMBEDDED, PhotoDataset, choose_split, collate, list_pictures
+from data.views import as_input
 from infer.painting.colors import grade
 from infer.painting.files import read_style
 from models.basemodule import BaseModule, read_metadata
@@ -66,6 +67,7 @@ class StyleTask(Task):
             patterns = [*cfg.freeze.split(","), *(f"networks.{number}.*" for number in others)]
             frozen = ",".join(filter(None, dict.fromkeys(patterns)))
             self.cfg = dataclasses.replace(self.cfg, styles=",".join(self.styles), freeze=frozen)
+        self.numbers = torch.tensor([self.model.styles.index(name) for name in self.styles])  # of their networks
         self.style_weights = torch.tensor(by_style("style_weight", cfg.style_weight, self.model.styles, self.styles))
         self.calm_shares = torch.tensor(by_style("calm_share", cfg.calm_share, self.model.styles, self.styles))
         if not ((self.calm_shares >= 0) & (self.calm_shares <= 1)).all():
@@ -84,7 +86,7 @@ class StyleTask(Task):
         Raises UserError if there is neither of one of them.
         """
         cfg = self.cfg
-        stored = read_metadata(cfg.load).get("style_pictures", {}) if cfg.load and Path(cfg.load).exists() else {}
+        stored = read_metadata(cfg.load).get("style_pictures", {})
         found = {name: base64.b85decode(text) for name, text in stored.items()}
         if cfg.style_image or not found:
             found |= style_pictures(cfg.style_image)
@@ -152,9 +154,9 @@ class StyleTask(Task):
         the strokes and the likeness (models/strokes.py).
         """
         cfg, each = self.cfg, batch["style"].shape[1]
-        photo = (batch["image"].float() / 255).contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
+        photo = as_input(batch["image"])  # (B, 3, H, W)
         photos, styles = photo.repeat_interleave(each, 0), batch["style"].flatten()  # (B * E, 3, H, W), (B * E)
-        numbers = self._numbers.to(photo.device)[styles]
+        numbers = self.numbers.to(photo.device)[styles]
         output = model(photos, numbers)
         painting = output["image"]  # (B * E, 3, H, W)
         content = self.loss.content(photo).repeat_interleave(each, 0)
@@ -178,11 +180,6 @@ class StyleTask(Task):
             objective = objective + 0 * sum(p.sum() for p in self.model.parameters() if p.requires_grad)
         metrics = {name: value.detach() for name, value in metrics.items()}
         return {"objective": objective, "count": torch.tensor(len(photo)), **metrics}
-
-    @property
-    def _numbers(self) -> Tensor:
-        """The number of the network of each style that learns."""
-        return torch.tensor([self.model.styles.index(name) for name in self.styles])
 
     def _seen(self, paintings: Tensor, photos: Tensor, calm: Tensor, styles: Tensor) -> dict[str, Tensor]:
         """Means of strokes and likeness over paintings (B, 3, H, W) of photographs in these styles (B).
@@ -232,15 +229,12 @@ class StyleTask(Task):
 
     @torch.no_grad()
     def evaluate(self, split: str) -> dict[str, Any]:
-        """Figures of each style, and their means over the styles, on cfg.val_photos photographs of a split.
+        """Metrics of each style, and their means over the styles, on cfg.val_photos photographs of a split.
 
         They are means over the photographs, in float32, of paintings of 8 bits as users get them; the photographs are
-        squares of 512 pixels, or of --image_size. What they mean is in docs/painter.md: STYLE_strokes_FINE_COARSE (1 as
-        strong as in the style's picture), STYLE_likeness, STYLE_content, STYLE_covariance (of the painting, of its half
-        and of its quarter), STYLE_largest normalised value, STYLE_flicker in grey levels and STYLE_flicker_to_strokes,
-        STYLE_same_texture as the other styles. With cfg.lpips, STYLE_lpips is the distance between painting and
-        photograph; with cfg.optimize_steps, STYLE_loss is that of the training, STYLE_optimized the loss of the picture
-        that `optimize` makes of the photograph, and STYLE_ratio one by the other.
+        squares of 512 pixels, or of --image_size. What they mean is in docs/painter.md. With cfg.lpips, STYLE_lpips is
+        the distance between painting and photograph; with cfg.optimize_steps, STYLE_loss is that of the training,
+        STYLE_optimized that of the picture that `optimize` makes of the photograph, and STYLE_ratio one by the other.
         """
         cfg, styles = self.cfg, self.styles
         side = cfg.image_size if "image_size" in cfg.changed() else REPORT_SIDE

@@ -36,10 +36,7 @@ class Frame:
 class Animation:
     """The frames of an open picture, composed as they are shown, and what there is to know of them.
 
-    Args:
-        image: the picture.
-        path: its name, for messages.
-        max_side: a longer side is reduced to so many pixels; 0: never.
+    `path` is its name, for messages; a side longer than `max_side` pixels is reduced to that, 0: never.
     """
 
     time_base = Fraction(1, 1000)  # seconds
@@ -54,7 +51,7 @@ class Animation:
         else:
             self.plays = loop or 0  # 0: for ever
         self.hidden = int(bool(image.info.get("default_image")))  # a first picture that is for old programs only
-        self.frames, self.broken = 0, False
+        self.frames, self.damaged = 0, False
 
     @property
     def expected_frames(self) -> int:
@@ -77,20 +74,12 @@ class Animation:
             except Exception as error:
                 if not self.frames:
                     raise UserError(f"{self.path} is broken: not one of its frames could be read") from error
-                self.broken = True
+                self.damaged = True
                 return
             self.frames += 1
             duration = duration if duration > TOO_SHORT else DEFAULT
             yield Frame(picture.rgb, pts, duration, picture.alpha)
             pts += duration
-
-    def note(self) -> str:
-        """What is missing, in one line; empty if nothing is."""
-        return damaged(self.path, self.frames) if self.broken else ""
-
-
-def damaged(path: str | Path, frames: int) -> str:
-    return f"{path} is damaged or cut short: painted are the {frames} frames that could be read"
 
 
 @contextmanager

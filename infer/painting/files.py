@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,7 +66,7 @@ def _read(source: str | Path | BinaryIO, max_megapixels: float = 0, max_side: in
 # ----------------------------------------------------------------------------------------------- what goes where
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
     """A file to paint, and where the painting goes."""
 
@@ -202,16 +202,15 @@ def _apart(wanted: Sequence[Job]) -> list[Job]:
 
 
 @dataclass
-class Result:
+class Result(Job):
     """What became of a job: `error` is empty if the painting was written; `note` says what is not as it should be."""
 
-    path: Path
-    out: Path
     error: str = ""
     note: str = ""
     width: int = 0
     height: int = 0
     seconds: float = 0.0
+    picture: Picture | None = field(default=None, repr=False)  # that waits to be painted
 
     def __str__(self) -> str:
         return self.error or str(self.out)
@@ -244,21 +243,22 @@ def paint_files(
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
     with tqdm(total=len(jobs), bar_format=form, leave=False, disable=None) as bar:
         for group in _groups(jobs, lambda path: read_image(path, max_megapixels, max_side), batch):
-            bar.set_description_str(group[0].job.path.name, refresh=False)
+            bar.set_description_str(group[0].path.name, refresh=False)
             show = partial(_show, bar, bar.n, len(group))
             start = time.perf_counter()
             try:
-                if group[0].job.kind != "picture":
+                if group[0].kind != "picture":
                     _paint_video(group[0], brush, max_side, max_megapixels, batch, quality, show)
                 elif group[0].picture:
                     _paint_pictures(group, brush, quality, show)
             except UserError as error:
-                for work in group:
-                    work.result.error = str(error)
+                for result in group:
+                    result.error = str(error)
             show(1.0)
-            for work in group:
-                work.result.seconds += (time.perf_counter() - start) / len(group)
-                yield work.result
+            for result in group:
+                result.seconds += (time.perf_counter() - start) / len(group)
+                result.picture = None
+                yield result
 
 
 def read_mask(path: str, max_megapixels: float) -> np.ndarray:
@@ -270,56 +270,49 @@ def read_mask(path: str, max_megapixels: float) -> np.ndarray:
     return ((grey.astype(np.uint16) * picture.alpha + 127) // 255).astype(np.uint8)
 
 
-@dataclass
-class _Work:
-    job: Job
-    result: Result
-    picture: Picture | None = None  # None: something that moves, or a picture that cannot be read
-
-
-def _groups(jobs: Sequence[Job], read: Callable[[Path], Picture], batch: int) -> Iterator[list[_Work]]:
-    """The jobs in their order: pictures of equal size together, everything else alone."""
-    group: list[_Work] = []
+def _groups(jobs: Sequence[Job], read: Callable[[Path], Picture], batch: int) -> Iterator[list[Result]]:
+    """The jobs in their order: pictures of equal size together; alone what moves, or cannot be read."""
+    group: list[Result] = []
     for job in jobs:
-        work = _Work(job, Result(job.path, job.out))
+        result = Result(job.path, job.out, job.kind)
         if job.kind == "picture":
             start = time.perf_counter()
             try:
-                work.picture = read(job.path)
+                result.picture = read(job.path)
             except UserError as error:
-                work.result.error = str(error)
-            work.result.seconds = time.perf_counter() - start
-        if group and not (work.picture and _fits(work.picture, group, batch)):
+                result.error = str(error)
+            result.seconds = time.perf_counter() - start
+        if group and not (result.picture and _fits(result.picture, group, batch)):
             yield group
             group = []
-        group.append(work)
-        if not work.picture:
+        group.append(result)
+        if not result.picture:
             yield group
             group = []
     if group:
         yield group
 
 
-def _fits(picture: Picture, group: list[_Work], batch: int) -> bool:
+def _fits(picture: Picture, group: list[Result], batch: int) -> bool:
     shape = group[0].picture.rgb.shape
     together = (len(group) + 1) * shape[0] * shape[1]
     return picture.rgb.shape == shape and len(group) < batch and together <= BATCH_PIXELS
 
 
-def _paint_pictures(group: list[_Work], brush: Callable, quality: int, show: Callable[[float], None]) -> None:
-    pictures = [work.picture for work in group]
-    rgb = np.stack([p.rgb for p in pictures]) if len(pictures) > 1 else pictures[0].rgb[None]  # no copy of a large one
-    for work, painting in zip(group, brush(rgb, progress=show), strict=True):
+def _paint_pictures(group: list[Result], brush: Callable, quality: int, show: Callable[[float], None]) -> None:
+    pictures = [result.picture.rgb for result in group]
+    rgb = np.stack(pictures) if len(pictures) > 1 else pictures[0][None]  # no copy of a large one
+    for result, painting in zip(group, brush(rgb, progress=show), strict=True):
         try:
-            save_image(work.job.out, painting, work.picture.alpha, quality)
+            save_image(result.out, painting, result.picture.alpha, quality)
         except UserError as error:
-            work.result.error = str(error)
-        work.result.height, work.result.width = painting.shape[:2]
-        work.result.note = work.picture.note
+            result.error = str(error)
+        result.height, result.width = painting.shape[:2]
+        result.note = result.picture.note
 
 
 def _paint_video(
-    work: _Work,
+    result: Result,
     brush: Callable,
     max_side: int,
     max_megapixels: float,
@@ -330,10 +323,10 @@ def _paint_video(
     def count(done: int, total: int) -> None:
         show(min(1.0, done / total) if total else 0.0, f"frame {done}/{total or '?'}")
 
-    opened = open_animation if work.job.kind == "animation" else open_reader
-    with opened(work.job.path, max_megapixels, max_side) as reader:
-        written = paint_video(reader, work.job.out, brush, batch, count, quality)
-    work.result.width, work.result.height, work.result.note = written.width, written.height, written.note
+    opened = open_animation if result.kind == "animation" else open_reader
+    with opened(result.path, max_megapixels, max_side) as reader:
+        written = paint_video(reader, result.out, brush, batch, count, quality)
+    result.width, result.height, result.note = written.width, written.height, written.note
 
 
 def _show(bar: tqdm, done: float, size: int, share: float, text: str = "") -> None:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from infer.painting.colors import Progress, ignore, part_of
 from infer.painting.files import read_style
 from infer.painting.styles import style_label
-from models.loss_networks import SMALLEST, choose_network
-from models.perceptual import PerceptualLoss, total_variation
+from models.loss_networks import choose_network
+from models.perceptual import PerceptualLoss, reduced, total_variation
 from utils.errors import UserError
 from utils.hardware import choose_precision, tune_malloc
 from utils.images import to_tensor, to_uint8
@@ -39,18 +38,14 @@ def optimize(
 
     Args:
         loss: on the device of the photograph.
-        steps: evaluations of the loss and its gradient.
         weights: of content, style and total variation, as in training.
         precision: "fp32" or "bf16" of the loss network.
-        progress: is told, after each evaluation, the share of the work that is done.
 
     By Adam, from the photograph instead of from noise: the paper's L-BFGS wants the same loss at each step, and this
     one compares other pixels each time (docs/decisions.md).
     """
     height, width = photo.shape[2:]
-    # The loss networks cannot see less than SMALLEST pixels: what is smaller is continued at its edges.
-    pad = (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height))
-    photo = F.pad(photo.float(), pad, mode="replicate")
+    photo = reduced(photo.float(), 1)
     number = torch.tensor([style], device=photo.device)
     autocast = partial(torch.autocast, photo.device.type, torch.bfloat16, enabled=precision == "bf16")
     with autocast():
@@ -77,8 +72,7 @@ class OptimizingPainter:
     """Paints by optimization (Gatys et al. 2016).
 
     Args:
-        style_image: the picture of the style.
-        style_size: its longer side is reduced to so many pixels.
+        style_size: the longer side of the style's picture is reduced to so many pixels.
         network: "auto", or the loss network; its weights are in `network_file`, or in `classifier`'s.
         precision: "auto", "fp32" or "bf16".
         settings: steps and weights, see `infer.painting.optimize.optimize`.

@@ -60,13 +60,9 @@ class StylePainter:
         if not 0 <= strength <= STRONGEST:
             raise UserError(f"must lie between 0, the photograph, and {STRONGEST}", strength=strength)
         self.weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
-        self.strength, self.stroke = strength, stroke
+        self.strength, self.stroke, self.label = strength, stroke, style_label(self.weights)
         self.precision, self.why = painting_precision(precision, model[next(iter(weights))])
         self.painters = [Painter(model[name], self.precision, memory_limit, tile) for name in weights]
-
-    @property
-    def label(self) -> str:
-        return style_label(self.weights)
 
     def __str__(self) -> str:
         styles = " + ".join(f"{name} {weight:.0%}" for name, weight in self.weights.items())

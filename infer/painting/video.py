@@ -35,7 +35,6 @@ FORMATS = {  # by suffix: FFmpeg's names of the container and of the encoder
     ".png": ("apng", "apng"),
     ".apng": ("apng", "apng"),
 }
-ANIMATIONS = frozenset(suffix for suffix, (_, encoder) in FORMATS.items() if encoder in ("gif", "libwebp_anim", "apng"))
 QUALITY = {
     "libx264": {"crf": "18", "preset": "fast"},
     "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
@@ -44,6 +43,7 @@ QUALITY = {
 # Of animations: how FFmpeg wants their pixels, and the units of time that they can hold, in seconds.
 PIXELS = {"gif": "pal8", "libwebp_anim": "bgra", "apng": "rgba"}
 TIME_BASES = {"gif": Fraction(1, 100), "libwebp_anim": Fraction(1, 1000), "apng": Fraction(1, 1000)}
+ANIMATIONS = frozenset(suffix for suffix, (_, encoder) in FORMATS.items() if encoder in TIME_BASES)
 MOST_PLAYS = 65_535  # times that an animation can say it is shown
 SHORTEST = Fraction(1, 50)  # seconds that a frame of an animation is shown: browsers slow down what is faster
 SOUND = {"libx264": "aac", "libvpx-vp9": "libopus"}  # for sound that the container cannot hold as it is
@@ -113,12 +113,15 @@ def paint_video(
             set_last_duration(temporary, round(1000 * writer.last_duration))
 
     atomic_save(out, write)
-    notes = [reader.note()]
+    notes = []
+    if reader.damaged:
+        lost = f"{reader.path} is damaged or cut short"
+        notes.append(f"{lost}: painted are the {reader.frames} frames that could be read")
     if encoder in TIME_BASES and reader.sounds:
         notes.append(f"{out} has no sound: it cannot hold any")
     if writer.left_out:
         notes.append(f"{out} shows 50 frames a second at most: {writer.left_out} of {reader.frames} are left out")
-    return Written(*writer.size, reader.frames, "; ".join(filter(None, notes)))
+    return Written(*writer.size, reader.frames, "; ".join(notes))
 
 
 def _container_options(container: str, plays: int) -> dict[str, str]:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideData
 
-from infer.painting.animation import Frame, damaged
+from infer.painting.animation import Frame
 from utils.errors import UserError
 
 CUT_SHORT = 0.5  # seconds that may be missing at the end without a word: durations in headers are rounded
@@ -112,6 +112,11 @@ class Reader:
         self.start = Fraction(max(0, source.start_time or 0), av.time_base)  # seconds; some recorders begin anywhere
         self.frames, self.broken, self.end = 0, False, 0.0
         self.plays, self.time_base, self.uneven = 0, video.time_base, video.average_rate != video.base_rate
+        self.rate = video.average_rate or video.guessed_rate or Fraction(25)  # frames in a second, on average
+        self.pixel_shape = video.sample_aspect_ratio  # width to height of a pixel as it is stored, if that is known
+        known = [float(s.duration * s.time_base) for s in (video, *self.sounds) if s.duration]
+        self.duration = max(known, default=(source.duration or 0) / av.time_base)  # seconds, as the file says, or 0
+        self.expected_frames = video.frames or round(self.duration * self.rate)
 
     def __iter__(self) -> Iterator[Frame | av.Packet]:
         """Frames, and packets of the sound streams."""
@@ -162,30 +167,9 @@ class Reader:
         return _upright(rgb, np.frombuffer(bytes(matrix), np.int32)) if matrix is not None else rgb
 
     @property
-    def pixel_shape(self) -> Fraction | None:
-        """Width to height of a pixel as it is stored, if that is known."""
-        return self.video.sample_aspect_ratio
-
-    @property
-    def rate(self) -> Fraction:
-        """Frames in a second, on average."""
-        return self.video.average_rate or self.video.guessed_rate or Fraction(25)
-
-    @property
-    def duration(self) -> float:
-        """Seconds, as the file says; 0 if it does not."""
-        known = [float(s.duration * s.time_base) for s in (self.video, *self.sounds) if s.duration]
-        return max(known, default=(self.source.duration or 0) / av.time_base)
-
-    @property
-    def expected_frames(self) -> int:
-        return self.video.frames or round(self.duration * self.rate)
-
-    def note(self) -> str:
-        """What is missing, in one line; empty if nothing is."""
-        if not self.broken and self.end > self.duration - CUT_SHORT:
-            return ""
-        return damaged(self.path, self.frames)
+    def damaged(self) -> bool:
+        """Whether something could not be read, or is missing at the end."""
+        return self.broken or self.end <= self.duration - CUT_SHORT
 
 
 def _upright(rgb: np.ndarray, matrix: np.ndarray) -> np.ndarray:

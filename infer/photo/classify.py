@@ -95,9 +95,7 @@ def predict(
     The outputs are {"logits": (V, K)}, and of a network that knows more also {"imagenet": (V, 1000), "scenes": …}.
     """
     tune_malloc()
-    loader = DataLoader(
-        pictures, batch_size=max(1, batch // pictures.views), num_workers=workers, collate_fn=list, shuffle=False
-    )
+    loader = DataLoader(pictures, max(1, batch // pictures.views), num_workers=workers, collate_fn=list)
     for samples in batches_of(loader):
         good = [sample for sample in samples if "views" in sample]
         found: dict[int, dict[str, Tensor]] = {sample["index"]: {} for sample in good}
@@ -114,8 +112,7 @@ def predict(
 def outputs_of(model: Classifier, image: Tensor, precision: str = "fp32") -> dict[str, Tensor]:
     """{"logits": (B, K), …} float32 of uint8 pictures (B, 3, S, S), and what the network recognises besides."""
     with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        maps = model.pool(model.feature_maps(as_input(image)))
-        outputs = {"logits": model.classify(maps)} | (model.recognise(maps) if model.recognises else {})
+        outputs = model(as_input(image), recognise=model.recognises)
         return {name: logits.float() for name, logits in outputs.items()}
 
 
@@ -295,22 +292,19 @@ def _answer(
     best = int(probs.argmax())
     threshold = threshold if threshold >= 0 else calibration(model, views)[1]
     label = model.classes[best] if probs[best] >= threshold else "neither"
-    found = dict(zip(model.classes, probs.tolist(), strict=True))
-    answer = replace(answer, label=label, probabilities=found)
-    own = own_classes(model.classes) if "imagenet" in outputs else []
-    if not own:
-        return answer, best
-    seen = mean_chances(outputs["imagenet"], TOO_MODEST)  # (1000)
-    candidates = torch.zeros_like(seen)
-    if threshold and own_share(seen, own) < calibration(model, views)[2]:
-        answer, candidates = replace(answer, label="neither"), seen.clone()
-        candidates[[number for numbers in own for number in numbers]] = 0
-    elif label != "neither":  # its breed, if it is sure enough
-        candidates[list(own[best])] = seen[list(own[best])]
-    chance, number = candidates.max(0)
-    if chance >= NAMED:
-        answer = replace(answer, seen=imagenet_classes()[int(number)], seen_probability=chance.item())
-    return answer, best
+    found: dict[str, Any] = {"probabilities": dict(zip(model.classes, probs.tolist(), strict=True))}
+    if "imagenet" in outputs and (own := own_classes(model.classes)):
+        seen = mean_chances(outputs["imagenet"], TOO_MODEST)  # (1000)
+        candidates = torch.zeros_like(seen)
+        if threshold and own_share(seen, own) < calibration(model, views)[2]:
+            label, candidates = "neither", seen.clone()
+            candidates[[number for numbers in own for number in numbers]] = 0
+        elif label != "neither":  # its breed, if it is sure enough
+            candidates[list(own[best])] = seen[list(own[best])]
+        chance, number = candidates.max(0)
+        if chance >= NAMED:
+            found |= {"seen": imagenet_classes()[int(number)], "seen_probability": chance.item()}
+    return replace(answer, label=label, **found), best
 
 
 def find_pictures(paths: Sequence[str]) -> list[Source]:

@@ -20,7 +20,7 @@ from data.views import MARGIN
 from models.classifier import Classifier
 from utils.errors import UserError
 from utils.files import atomic_save
-from utils.images import open_image
+from utils.images import open_image, to_tensor
 
 OPACITY = 0.65  # of the colour where the heat is 1; the picture must still be seen
 LONGEST = 4  # times the crop's side: longer pictures are squeezed to it before the network looks at them
@@ -57,8 +57,8 @@ def explain_prediction(model: Classifier, rgb: np.ndarray, target: int) -> np.nd
     side = model.image_size * MARGIN
     scale = side / min(width, height)
     small = Image.fromarray(rgb).resize(tuple(round(min(x * scale, LONGEST * side)) for x in (width, height)))
-    image = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None].float() / 255  # (1, 3, H', W')
-    heat = grad_cam(model, image.to(model.device), torch.tensor([target]))[0].cpu().numpy()  # (H', W')
+    image = to_tensor(np.array(small)).to(model.device)  # (1, 3, H', W')
+    heat = grad_cam(model, image, torch.tensor([target]))[0].cpu().numpy()  # (H', W')
     return overlay(rgb, np.array(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)))
 
 
