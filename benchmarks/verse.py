@@ -7,6 +7,7 @@ and to search for copies. The judge (verse_judge.py) shares no code with what wr
 """
 
 import argparse
+import itertools
 import json
 import math
 import subprocess
@@ -139,19 +140,14 @@ def write(model: Poet, measure: Measure, n: int) -> Written:
             raise UserError(f"--n={n}: only {len(having)} {form} of the test split have a title to write to")
         drawn.append([having[i] for i in random.choice(len(having), each, replace=False)])
     models = [p for row in zip(*drawn, strict=True) for p in row]  # the first ones are of all the forms
-    with tqdm(total=len(models) + 3 * each * len(FORMS), desc="writing", unit="poem", leave=False, disable=None) as bar:
-        titled = []
-        for seed, real in enumerate(models):
-            titled += compose(model, PoemSettings(form=real.form, title=real.title), seed=seed)
-            bar.update()
-        ways = []
-        for options in ({}, {"candidates": 1}, {"candidates": 1, "regular": False}):
-            ways.append([])
-            for number, form in enumerate(FORMS):
-                for poem in compose_each(model, PoemSettings(form=form, **options), each, 10_000 * (number + 1)):
-                    ways[-1].append(poem)
-                    bar.update()
-    return Written(titled, models, *ways)
+    jobs = [(PoemSettings(form=real.form, title=real.title), 1, seed) for seed, real in enumerate(models)]
+    for options in ({}, {"candidates": 1}, {"candidates": 1, "regular": False}):
+        jobs += [(PoemSettings(form=f, **options), each, 10_000 * number) for number, f in enumerate(FORMS, 1)]
+    poems = itertools.chain.from_iterable(compose_each(model, *job) for job in jobs)
+    total = 4 * len(models)
+    written = list(tqdm(poems, "writing", total, unit="poem", leave=False, disable=None))
+    titled, *untitled = (written[start : start + len(models)] for start in range(0, total, len(models)))
+    return Written(titled, models, *untitled)
 
 
 # --------------------------------------------------------------------------------------------------------- the figures

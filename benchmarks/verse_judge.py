@@ -50,11 +50,6 @@ def verses_of(lines: Iterable[str]) -> list[str]:
     return [verse for verse in re.split("[，。？！；、\n]", "\n".join(lines)) if verse]
 
 
-def has_form(verses: Sequence[str], form: str) -> bool:
-    count, width = FORMS[form]
-    return len(verses) == count and all(len(verse) == width for verse in verses)
-
-
 def rhymes(verses: Sequence[str], table: RhymeTable, level: bool = True, first: bool = False) -> bool:
     """Whether the even verses share a rhyme group, by any reading of their last characters.
 
@@ -145,8 +140,8 @@ class Verdict:
 
 def judge(lines: Iterable[str], form: str, table: RhymeTable, corpus: Collection[str]) -> Verdict:
     """Judges printed lines as a poem of `form` (one of FORMS); `corpus` are the verses that must not come again."""
-    verses = verses_of(lines)
-    if not has_form(verses, form):
+    verses, (count, width) = verses_of(lines), FORMS[form]
+    if [len(verse) for verse in verses] != [width] * count:
         return Verdict(form=False)
     text = "".join(verses)
     ends = [verse[-1] for verse in verses[1::2]]
@@ -189,12 +184,10 @@ def distinct_bigrams(groups: Sequence[Sequence[Sequence[str]]], counts: Sequence
 SERIAL = re.compile(
     r"[（(].*?[)）]|\s[一二三四五六七八九十〇百]+$|\s|其[一二三四五六七八九十〇百]+|[一二三四五六七八九十〇百]+[首章绝咏韵]|并序|并引|五言|七言|绝句|律诗"
 )
-EMPTY = {
-    "无题", "偶题", "偶成", "偶作", "偶书", "失题", "诗", "句", "偈", "颂",
-    "偈颂", "杂诗", "杂咏", "口号", "口占", "即事", "漫兴", "漫成", "漫书", "杂兴",
-    "书怀", "遣怀", "遣兴", "感怀", "感兴", "有感", "咏怀", "述怀", "古意", "古风",
-    "戏作",
-}  # fmt: skip
+EMPTY = (
+    "无题 偶题 偶成 偶作 偶书 失题 诗 句 偈 颂 偈颂 杂诗 杂咏 口号 口占 即事 "
+    "漫兴 漫成 漫书 杂兴 书怀 遣怀 遣兴 感怀 感兴 有感 咏怀 述怀 古意 古风 戏作"
+).split()
 
 
 def title_core(title: str) -> str:

@@ -26,11 +26,10 @@ import numpy as np  # noqa: E402  the path first
 from benchmarks.common import exit_code, say  # noqa: E402
 from data.poem_files import read_poems  # noqa: E402
 from data.splits import choose_split  # noqa: E402
+from data.tables import FOLDER  # noqa: E402
 from data.verse import FORMS, HAN, Poem, verses  # noqa: E402
 from infer.verse.pairs import PAIRS, format_pairs  # noqa: E402
-from infer.verse.poets import POETS  # noqa: E402
 from infer.verse.prosody import patterns, template  # noqa: E402
-from infer.verse.readings import READINGS  # noqa: E402
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 
@@ -163,10 +162,11 @@ def build(folder: Path) -> None:
     tones = entries(*count_tones(poems, chars), RARE, 1)
     groups = entries(*count_rhymes(poems, chars), RARE_RHYME, FEWEST)
     head = "# See infer/verse/readings.py; written by benchmarks/verse_tables.py."
-    write(READINGS, "\n".join([head, *tones, *groups, *BY_HAND, ""]).encode())
+    write(FOLDER / "verse_readings.txt", "\n".join([head, *tones, *groups, *BY_HAND, ""]).encode())
     write(PAIRS, lzma.compress(format_pairs(count_pairs(poems)).encode(), preset=9 | lzma.PRESET_EXTREME))
     poets = Counter(p.author for p in poems)
-    write(POETS, "\n".join([*sorted(p for p, n in poets.items() if n >= POEMS and 1 < len(p) < 5), ""]).encode())
+    listed = sorted(p for p, n in poets.items() if n >= POEMS and 1 < len(p) < 5)
+    write(FOLDER / "verse_poets.txt", "\n".join([*listed, ""]).encode())
 
 
 def write(path: Path, content: bytes) -> None:

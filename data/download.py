@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from tqdm import tqdm
@@ -86,18 +87,10 @@ def download(name: str, to: str = "") -> Path:
 
 
 class _Limit:
-    """Takes the place of pooch's progress bar: stops a server that sends more than the file has."""
+    """Takes the place of pooch's progress bar in a try: stops a server that sends more than the file has."""
 
     def __init__(self, file: File):
         self.file, self.count = file, 0
-
-    @property
-    def total(self) -> int:
-        return self.file.size
-
-    @total.setter
-    def total(self, announced: int) -> None:  # by pooch, when a try begins
-        self.count = 0
 
     def update(self, count: int) -> None:
         self.count += count
@@ -107,8 +100,7 @@ class _Limit:
     def reset(self) -> None:
         self.count = 0
 
-    def close(self) -> None:
-        pass
+    close = reset
 
 
 def _fetch(file: File, folder: Path, without: str) -> None:
@@ -118,7 +110,10 @@ def _fetch(file: File, folder: Path, without: str) -> None:
     pooch.get_logger().setLevel("WARNING")
     registry, urls = {file.name: f"sha256:{file.sha256}"}, {file.name: file.url}
     library = pooch.create(folder, base_url="", registry=registry, urls=urls, retry_if_failed=RETRIES)
-    downloader = pooch.HTTPDownloader(progressbar=_Limit(file), chunk_size=CHUNK, timeout=TIMEOUT)
+
+    def downloader(*place: Any) -> None:
+        pooch.HTTPDownloader(progressbar=_Limit(file), chunk_size=CHUNK, timeout=TIMEOUT)(*place)
+
     try:
         path = library.fetch(file.name, downloader=downloader)
         os.chmod(path, 0o644)  # pooch's temporary file was for its owner alone

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -166,8 +166,8 @@ class PhotoDataset(Dataset):
             x, y, flip = random.uniform(0, width - side), random.uniform(0, height - side), random.random() < 0.5
         box = (x, y, min(x + side, width), min(y + side, height))  # rounding must not lead out of the picture
         image = Image.fromarray(rgb).resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3)
-        pixels = np.array(image)[:, ::-1] if flip else np.array(image)
-        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)  # (size, size, 3) -> (3, size, size)
+        image = ImageOps.mirror(image) if flip else image
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (size, size, 3) -> (3, size, size)
 
     def _styles(self, random: np.random.Generator | None) -> Tensor:
         if random is None:

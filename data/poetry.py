@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from data.loading import chunks
@@ -92,7 +93,7 @@ class PoetryDataset(Dataset):
             ids += [*condition, *body]
             counted += [False] * (len(condition) + 1) + [True] * (len(body) - 1)
             poem += [place] * (len(condition) + len(body))
-        return {"ids": np.array(ids), "counted": np.array(counted), "poem": np.array(poem)}
+        return {"ids": np.array(ids, np.int64), "counted": np.array(counted), "poem": np.array(poem)}
 
     def batches(self, batch_size: int, epoch: int, shuffle: bool = True) -> list[list[int]]:
         """The epoch's batches of indices; without shuffle sequences of equal length together, for evaluation."""
@@ -169,14 +170,10 @@ def _cut(text: str, sequence_length: int) -> list[tuple[int, int]]:
 
 def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
     """Sequences -> {"ids": (B, T), "targets": (B, T), the next token or IGNORE, "poem": (B, T)}, padded."""
-    length = max(len(s["ids"]) for s in samples) - 1
-    ids = torch.zeros(len(samples), length, dtype=torch.long)
-    targets = torch.full((len(samples), length), IGNORE, dtype=torch.long)
-    poem = torch.full((len(samples), length), -1)
-    for row, sample in enumerate(samples):
-        sequence, counted = torch.from_numpy(sample["ids"]).long(), torch.from_numpy(sample["counted"])
-        n = len(sequence) - 1
-        ids[row, :n] = sequence[:-1]
-        targets[row, :n] = sequence[1:].where(counted[1:], IGNORE)
-        poem[row, :n] = torch.from_numpy(sample["poem"][:-1])
-    return {"ids": ids, "targets": targets, "poem": poem}
+    ids, counted, poem = ([torch.from_numpy(s[name]) for s in samples] for name in ("ids", "counted", "poem"))
+    targets = [i[1:].where(c[1:], IGNORE) for i, c in zip(ids, counted, strict=True)]
+    return {
+        "ids": pad_sequence([i[:-1] for i in ids], batch_first=True),
+        "targets": pad_sequence(targets, batch_first=True, padding_value=IGNORE),
+        "poem": pad_sequence([p[:-1] for p in poem], batch_first=True, padding_value=-1),
+    }

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-FOLDER = Path(__file__).parent
+from data.tables import table_lines
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ def classes_of(kind: str) -> tuple[int, ...]:
 
 def _read(file: str) -> tuple[Sight, ...]:
     sights = []
-    for line in (FOLDER / file).read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            name, kind, chinese, words, avoid = (*line.split("\t"), "", "")[:5]
-            sights.append(Sight(name, kind, chinese, tuple(words.split()), avoid))
+    for line in table_lines(file):
+        name, kind, chinese, words, avoid = (*line.split("\t"), "", "")[:5]
+        sights.append(Sight(name, kind, chinese, tuple(words.split()), avoid))
     return tuple(sights)

@@ -24,21 +24,19 @@ class Augmentation:
     Args:
         jitter: strength of the changes of brightness, contrast and saturation; 0: none.
         shuffle_blocks: cut half of the views into so many regions a side, and shuffle these; 0: none.
-        min_area: fraction of the picture that a crop shows at least.
         views: number of different views of a picture, which then come again; 0: new ones in each epoch.
     """
 
     seed: int = 0
     jitter: float = 0.2
     shuffle_blocks: int = 0
-    min_area: float = MIN_AREA
     views: int = 0
 
     def view(self, rgb: np.ndarray, size: int, epoch: int, index: int) -> Tensor:
         """(H, W, 3) -> (3, size, size) uint8."""
         epoch = epoch % self.views if self.views else epoch
         random = np.random.default_rng((self.seed, epoch, index))
-        left, top, right, bottom = random_box(rgb.shape[1], rgb.shape[0], random, self.min_area)
+        left, top, right, bottom = random_box(rgb.shape[1], rgb.shape[0], random)
         view = _resized(_planes(rgb[top:bottom, left:right]), size, size)
         if random.random() < 0.5:
             view = view.flip(-1)

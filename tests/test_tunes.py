@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data.rhyme import restrict
+from data.tables import table_lines
 from data.verse import FORMS, split_verses
 from data.vocabulary import Vocabulary
 from infer.verse.check import check, check_pair
@@ -21,7 +22,7 @@ from infer.verse.rhyme import RhymeTable, read_divisions
 from infer.verse.settings import PoemSettings
 from infer.verse.shape import MARK, Shape
 from infer.verse.spelling import spell_today
-from infer.verse.tunes import TUNES, find_tune, tune_names
+from infer.verse.tunes import find_tune, tune_names
 from models.basemodule import read_metadata
 from models.poet import Poet
 from utils.errors import UserError
@@ -87,7 +88,7 @@ def test_the_tunes_have_their_lengths_and_names():
 
 def rules_of(name: str) -> list[list[tuple[str, str]]]:
     """The verses of the first form of that tune in the file: (what it wants, mark) of each character, by hand."""
-    line = next(li for li in TUNES.read_text().splitlines() if re.split("[ \t]", li)[0] == name)
+    line = next(li for li in table_lines("ci_tunes.txt") if re.split("[ \t]", li)[0] == name)
     verses = re.findall(r"([平仄中@~]+)(\(?[A-Da-d]?\)?)[，。、]", line.split("\t")[1])
     return [[*((c, "") for c in tones[:-1]), (tones[-1], letter)] for tones, letter in verses]
 

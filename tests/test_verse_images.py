@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from data.rhyme import restrict
+from data.tables import table_lines
 from data.vocabulary import Vocabulary
 from infer.verse.check import check
 from infer.verse.compose import compose
-from infer.verse.images import TABLE, find_theme, images_of, split_modern
+from infer.verse.images import find_theme, images_of, split_modern
 from infer.verse.rhyme import RhymeTable
 from infer.verse.settings import PoemSettings, split_words
 from models.poet import Poet
@@ -29,7 +30,7 @@ def poet() -> Poet:
 
 def test_the_table_is_well_formed(poet):
     known = set(poet.vocab)
-    lines = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    lines = table_lines("verse_images.txt")
     assert len(lines) >= 1500
     rows = [(words.split(","), images.split(" ")) for words, images in (line.split(": ") for line in lines)]
     counts = Counter(word for words, _ in rows for word in words)

@@ -139,13 +139,6 @@ def _stamp(card: np.ndarray, mask: Image.Image, left: int, top: int, color: Colo
     card[y0:y1, x0:x1] = np.asarray(Image.composite(flat, part, mask.crop((x0 - left, y0 - top, x1 - left, y1 - top))))
 
 
-# Left, top, width, height of the characters' cells, for each number of them.
-CELLS = {
-    1: [(0, 0, 1, 1)],
-    2: [(0, 0, 1, 0.5), (0, 0.5, 1, 0.5)],
-    3: [(0.5, 0, 0.5, 1), (0, 0, 0.5, 0.5), (0, 0.5, 0.5, 0.5)],
-    4: [(0.5, 0, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5), (0, 0, 0.5, 0.5), (0, 0.5, 0.5, 0.5)],
-}
 FINE = 4  # a seal is drawn so many times as large
 
 
@@ -162,10 +155,13 @@ def _draw_seal(card: np.ndarray, box: Box, face: Face, text: str) -> None:
     stone = ImageChops.multiply(stone.filter(ImageFilter.GaussianBlur(FINE / 3)), worn)
     letters = Image.new("L", (width, height))
     edge, gap = 0.11 * width, 0.04 * width
-    for character, cell in zip(text, CELLS[len(text)], strict=True):
-        x, y, w, h = (part * (side - 2 * edge) for part, side in zip(cell, (width, height) * 2, strict=True))
-        cut = _cut_character(face, character, max(1, round(w - gap)), max(1, round(h - gap)))
-        letters.paste(cut, (round(edge + x + gap / 2), round(edge + y + gap / 2)))
+    columns = [text[-2:], text[:-2]] if len(text) > 2 else [text]  # from the left: the last two are read last
+    w = (width - 2 * edge) / len(columns)
+    for column, characters in enumerate(columns):
+        h = (height - 2 * edge) / len(characters)
+        for row, character in enumerate(characters):
+            cut = _cut_character(face, character, max(1, round(w - gap)), max(1, round(h - gap)))
+            letters.paste(cut, (round(edge + column * w + gap / 2), round(edge + row * h + gap / 2)))
     for mask, color in ((stone, RED), (letters, WHITE)):
         _stamp(card, mask.resize(size, Image.Resampling.BOX), box[0], box[1], color)
 

@@ -7,12 +7,13 @@ Candidates are written side by side (decoding.py), to a plan of what may stand w
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from data.verse import CI, FORMS, MARKS, PAIR, form_of, to_lines, traditional, verses
+from data.verse import CI, FORMS, MARKS, PAIR, PAUSES, STOPS, form_of, to_lines, traditional, verses
 from data.vocabulary import AUTHOR, KEYWORD, TITLE, Vocabulary
 from infer.verse.check import check_pair, check_verses
 from infer.verse.check_ci import check_tune
@@ -21,7 +22,6 @@ from infer.verse.decoding import COLD, Decoder
 from infer.verse.drawn import draw_title
 from infer.verse.images import Theme, find_theme
 from infer.verse.lexicon import Lexicon
-from infer.verse.pinyin import read_aloud
 from infer.verse.plan import KINDS, Form, characters_of, choose_form, make_plan, split_acrostic
 from infer.verse.poets import remarks_on
 from infer.verse.prosody import Pattern, pair_patterns, patterns
@@ -73,8 +73,11 @@ class Composition:
 
     @property
     def pinyin(self) -> list[str]:
-        """How each line is read today: chuáng qián míng yuè guāng, …"""
-        return list(map(read_aloud, self.lines))
+        """How each line is read today, by pypinyin: chuáng qián míng yuè guāng, yí shì dì shàng shuāng."""
+        from pypinyin import pinyin  # its dictionaries take a moment to load
+
+        read = (" ".join(syllable for [syllable] in pinyin(line)) for line in self.lines)
+        return [re.sub(rf" ?([{STOPS}])", ".", re.sub(f" ?([{PAUSES}])", ",", line)) for line in read]
 
     def in_traditional(self) -> "Composition":
         """The poem in traditional characters."""

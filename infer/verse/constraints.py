@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.verse import PAIR
 from infer.verse.check import tone_faults
-from infer.verse.lexicon import CLASSES, FITS, Lexicon, find, starting
+from infer.verse.lexicon import CLASSES, Lexicon, find, starting
 from infer.verse.plan import Form
 from infer.verse.prosody import Pattern
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE
@@ -55,7 +55,7 @@ class Rules:
         self.patterns = list(patterns)
         # What each place wants: an index of CLASSES, (K, T); and whether it rhymes, (K, T).
         self.wants = torch.tensor(
-            [[CLASSES.index(c) for c in self.shape.spread("".join(p.verses), EITHER)] for p in self.patterns]
+            [[CLASSES.index(c) for verse in p.verses for c in verse + EITHER] for p in self.patterns]  # EITHER: a mark
         )
         self.letter = self._letters()
         self.letters = max(1, *(number + 1 for number in self.letter))
@@ -63,13 +63,12 @@ class Rules:
         self.rhymes = torch.tensor(
             [[may and (p.rhymes[v] != "" or i in self.sources) for i, v, may in places] for p in self.patterns]
         )
-        self.rhyming = lexicon.rhyming(form.tune is None)  # a pair needs none: what is there already
+        self.rhyming = lexicon.ci_rhymes if form.tune else lexicon.level_rhymes
         self.names, self.classes = self.rhyming.names, lexicon.classes  # (3, V)
         self.groups, self.compounds = self.rhyming.groups, lexicon.compounds  # (2, G, V)
         self.possible = self._possible_groups(rhyme)  # (L, G)
         self._fit(bool(rhyme))
         self.wants, self.rhymes, self.possible = (t.to(device) for t in (self.wants, self.rhymes, self.possible))
-        self.fits = FITS.to(device)
         ids = torch.tensor([vocabulary.ids[c] for c in self.given.values() if c in vocabulary.ids], dtype=torch.long)
         self.used = ids.bincount(minlength=self.size).to(device, torch.uint8)  # (V) how often in what is given
 
@@ -230,10 +229,9 @@ class Progress:
     def _as_compounds(self, number: Tensor, place: int) -> tuple[Tensor, Tensor]:
         """For compounds (C) that end at `place`: (patterns that their tones fit (C, K), groups that they rhyme in)."""
         rules = self.rules
-        first, second = rules.compounds.first[number], rules.compounds.second[number]  # (C)
-        wants = rules.wants[:, place - 1], rules.wants[:, place]  # (K), (K)
-        fits = rules.fits[first][:, wants[0]] & rules.fits[second][:, wants[1]]
-        return fits, rules.rhyming.compounds[rules.tone(place), number]
+        first, second = rules.compounds.first[:, number], rules.compounds.second[:, number]  # (3, C)
+        fits = first[rules.wants[:, place - 1]] & second[rules.wants[:, place]]  # (K, C)
+        return fits.T, rules.rhyming.compounds[rules.tone(place), number]
 
     def _followed(self, last: Tensor) -> Tensor:
         """(R, V) what has followed the character `last` (R, 1) in this poem."""

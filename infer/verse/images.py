@@ -9,11 +9,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
+from data.tables import table_lines
 from data.vocabulary import Vocabulary
 
-TABLE = Path(__file__).parents[2] / "data" / "verse_images.txt"
 MOST = 4  # images of all words together, but two of each at least: of more, poems hold fewer (docs/poet.md)
 # No part of a theme. 给事 is an office, 十一首 a number.
 FILLERS = re.compile(
@@ -30,10 +29,9 @@ PARTICLES = re.compile(
 def read_table() -> dict[str, tuple[str, ...]]:
     """The images of each word; English is in lower case."""
     table = {}
-    for line in TABLE.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            words, images = line.split(":")
-            table |= dict.fromkeys(words.split(","), tuple(images.split()))
+    for line in table_lines("verse_images.txt"):
+        words, images = line.split(":")
+        table |= dict.fromkeys(words.split(","), tuple(images.split()))
     return table
 
 

@@ -4,7 +4,8 @@ Shapes: V tokens of the vocabulary, G rhyme groups, M compounds, P pairs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,16 +20,14 @@ from models.poet import Poet
 from utils.errors import UserError
 
 CLASSES = (EITHER, LEVEL, OBLIQUE)
-# (tones that a character may have: 0 unknown, 1 level, 2 oblique, 3 both; class) -> whether it fits
-FITS = torch.tensor([[True, True, True], [True, True, False], [True, False, True], [True, True, True]])
 
 
 @dataclass(frozen=True)
 class Compounds:
     """Compounds of two in which a character has not the readings that it has alone.
 
-    `keys` (M), sorted: first id x V + second id, at last V x V. `first`, `second` (M): their tones in it, as FITS
-    counts them (of a first character that has all its readings both). `words`: the compounds themselves.
+    `keys` (M), sorted: first id x V + second id, at last V x V. `first`, `second` (3, M): whether their tones in it fit
+    each of CLASSES (of a first character that has all its readings any). `words`: the compounds themselves.
     """
 
     keys: Tensor
@@ -62,12 +61,12 @@ class Pairs:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, device: torch.device) -> "Pairs":
-        codes, common = read_pairs()
+        first, second, common = read_pairs()
         ids = np.full(0x40000, -1, np.int64)
         for character, i in vocabulary.ids.items():
             if len(character) == 1 and ord(character) < len(ids):
                 ids[ord(character)] = i
-        first, second = ids[codes >> 32], ids[codes & 0xFFFFFFFF]
+        first, second = ids[first], ids[second]
         known = (first >= 0) & (second >= 0)
         keys = first[known] * len(vocabulary) + second[known]
         order = np.argsort(keys)
@@ -122,19 +121,18 @@ class Lexicon:
 
     vocabulary: Vocabulary
     masks: dict[str, Tensor]
-    pairs: "Pairs"
+    pairs: Pairs
     table: RhymeTable | None
     classes: Tensor | None = None
     leads: Tensor | None = None
     compounds: Compounds | None = None
-    made: dict[bool, Rhyming] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, model: Poet) -> "Lexicon":
         """That of a model, made once for its vocabulary, metadata and device."""
         source = (model.vocab, model.metadata, model.device)
         known = _made.get(model)
-        if known is None or any(a is not b and a != b for a, b in zip(known[0], source, strict=True)):
+        if known is None or known[0] != source:
             known = _made[model] = (source, cls._make(model))
         return known[1]
 
@@ -146,9 +144,8 @@ class Lexicon:
             return cls(vocabulary, masks, pairs, None)
         characters = vocabulary.characters
         tones = [table.tones(c) if len(c) == 1 else "" for c in characters]
-        letters = [c.isalnum() and c != " " for c in characters]
-        classes = [letters, [LEVEL in t for t in tones], [OBLIQUE in t for t in tones]]
-        classes = torch.tensor(classes, device=model.device)
+        classes = [map(str.isalnum, characters), (LEVEL in t for t in tones), (OBLIQUE in t for t in tones)]
+        classes = torch.tensor([list(fits) for fits in classes], device=model.device)
         compounds = _compounds(vocabulary, table, model.device)
         return cls(vocabulary, masks, pairs, table, classes, pairs.leads(classes), compounds)
 
@@ -163,20 +160,22 @@ class Lexicon:
             raise UserError("leaves no characters to write with", avoid=None)
         return masks
 
-    def rhyming(self, regulated: bool) -> Rhyming:
-        """The rhymes of regulated verse, or those of 词; made when they are needed first."""
-        if regulated not in self.made:
-            self.made[regulated] = self._make_rhyming(regulated)
-        return self.made[regulated]
+    @cached_property
+    def level_rhymes(self) -> Rhyming:
+        """The rhymes of regulated verse."""
+        return self._rhyming(self.table.level, self.table.groups, LEVEL)
 
-    def _make_rhyming(self, regulated: bool) -> Rhyming:
-        table = self.table
-        names, groups_of = (table.level, table.groups) if regulated else (list(read_divisions()), table.divisions)
+    @cached_property
+    def ci_rhymes(self) -> Rhyming:
+        """The rhymes of 词."""
+        return self._rhyming(list(read_divisions()), self.table.divisions, LEVEL + OBLIQUE)
+
+    def _rhyming(self, names: list[str], groups_of: Callable[[str, int, str], list[str]], tones: str) -> Rhyming:
         numbers = {name: i for i, name in enumerate(names)}
         characters, words = self.vocabulary.characters, self.compounds.words
         groups = np.zeros((2, len(names), len(characters)), bool)
         compounds = np.zeros((2, len(words), len(names)), bool)
-        for t, tone in enumerate((LEVEL,) if regulated else (LEVEL, OBLIQUE)):
+        for t, tone in enumerate(tones):
             for i, c in enumerate(characters):
                 if len(c) == 1:
                     groups[t, [numbers[g] for g in groups_of(c, 0, tone)], i] = True
@@ -192,16 +191,14 @@ _made: "WeakKeyDictionary[Poet, tuple[tuple, Lexicon]]" = WeakKeyDictionary()
 
 def _compounds(vocabulary: Vocabulary, table: RhymeTable, device: torch.device) -> Compounds:
     ids, size = vocabulary.ids, len(vocabulary)
-    found = {size * size: (3, 3, "")}  # the last one is none, so that there always is one
+    any_tone = LEVEL + OBLIQUE
+    found = {size * size: (any_tone, any_tone, "")}  # the last one is none, so that there always is one
     for word in {*table.readings[0].compounds, *table.readings[1].compounds}:
         if word[0] in ids and word[1] in ids and table.tones(word[0]) and table.tones(word[1]):
             restricted = word[0] in table.readings[0].compounds.get(word, {})
-            first, second = (_bits(table.tones(word, i)) for i in (0, 1))
-            found[ids[word[0]] * size + ids[word[1]]] = (first if restricted else 3, second, word)
+            first = table.tones(word, 0) if restricted else any_tone
+            found[ids[word[0]] * size + ids[word[1]]] = first, table.tones(word, 1), word
     keys = sorted(found)
     first, second, words = zip(*(found[key] for key in keys), strict=True)
-    return Compounds(*(torch.tensor(numbers, device=device) for numbers in (keys, first, second)), words)
-
-
-def _bits(tones: str) -> int:
-    return (LEVEL in tones) + 2 * (OBLIQUE in tones)
+    fits = ([[c == EITHER or c in tones for tones in own] for c in CLASSES] for own in (first, second))
+    return Compounds(*(torch.tensor(values, device=device) for values in (keys, *fits)), words)

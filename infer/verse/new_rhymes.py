@@ -1,14 +1,13 @@
 """中华新韵 (2005): tones and rhymes of verse as it is read today. No torch here."""
 
-import re
 from functools import lru_cache
 
 from infer.verse.rhyme import LEVEL, OBLIQUE
 
 # The fourteen groups, by finals as pypinyin spells them (ü is v; -i after z, c, s, zh, ch, sh, r is 支, else 齐).
 FINALS = {
-    "一麻": "a ia ua", "二波": "o e uo", "三皆": "ie ve ue", "四开": "ai uai", "五微": "ei uei ui", "六豪": "ao iao",
-    "七尤": "ou iou iu", "八寒": "an ian uan van", "九文": "en in uen un vn", "十唐": "ang iang uang",
+    "一麻": "a ia ua", "二波": "o e uo", "三皆": "ie ve", "四开": "ai uai", "五微": "ei uei", "六豪": "ao iao",
+    "七尤": "ou iou", "八寒": "an ian uan van", "九文": "en in uen vn", "十唐": "ang iang uang",
     "十一庚": "eng ing ueng ong iong", "十二齐": "er v", "十四姑": "u",
 }  # fmt: skip
 GROUP_OF = {final: group for group, finals in FINALS.items() for final in finals.split()}
@@ -47,13 +46,9 @@ def _read(verse: str) -> list[str]:
 
 def _group(syllable: str) -> str:
     """zhi1 -> 十三支, chuang2 -> 十唐; nothing for 嗯 and the like."""
-    found = re.fullmatch("([zcs]h?|[bpmfdtnlgkhjqxryw]?)([a-zü]+)[1-5]", syllable)
-    initial, final = found.groups() if found else ("", "")
-    final = final.replace("ü", "v")
+    from pypinyin.contrib.tone_convert import to_finals
+
+    final = to_finals(syllable.rstrip("12345"), v_to_u=False) if syllable else ""
     if final == "i":
-        return "十三支" if initial in "z c s zh ch sh r".split() else "十二齐"
-    if initial in ("j", "q", "x", "y") and final[0] == "u":
-        final = f"v{final[1:]}"  # ju, yuan; ün and üan are in the groups of un and uan
-    if initial == "y" and final in ("e", "an"):
-        final = f"i{final}"
+        return "十三支" if syllable[0] in "zcsr" else "十二齐"
     return GROUP_OF.get(final, "")

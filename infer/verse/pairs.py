@@ -7,11 +7,12 @@ file was counted in the train splits (benchmarks/verse_tables.py).
 import lzma
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
-PAIRS = Path(__file__).parents[2] / "data" / "verse_pairs.txt.xz"
+from data.tables import FOLDER
+
+PAIRS = FOLDER / "verse_pairs.txt.xz"
 SEEN, COMMON = 2, 5
 
 
@@ -25,17 +26,15 @@ def format_pairs(counts: Iterable[tuple[str, int]]) -> str:
 
 
 @cache
-def read_pairs() -> tuple[np.ndarray, np.ndarray]:
-    """(pairs, whether each occurs COMMON times), the pairs as code points first << 32 | second, sorted; (P), (P)."""
-    codes = np.frombuffer(lzma.decompress(PAIRS.read_bytes()).decode().encode("utf-32-le"), np.uint32)
-    ends = np.flatnonzero(codes == ord("\n"))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    line = np.searchsorted(ends, np.arange(len(codes)))
-    tabs = np.flatnonzero(codes == ord("\t"))
-    followers = np.ones(len(codes), bool)
-    followers[starts] = followers[ends] = followers[tabs] = False
-    common = np.arange(len(codes)) < tabs[line]
-    keys = codes[starts][line].astype(np.int64) << 32 | codes
-    keys, common = keys[followers], common[followers]
-    order = np.argsort(keys)
-    return keys[order], common[order]
+def read_pairs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(first, second, whether the pair occurs COMMON times) of each pair, characters as code points; (P) each."""
+    text = lzma.decompress(PAIRS.read_bytes()).decode()
+    lines = [(line[0], *line[1:].split("\t")) for line in text.splitlines()]
+    counts = np.array([(len(common), len(seen)) for _, common, seen in lines])  # (lines, 2)
+    first = _codes("".join(first for first, _, _ in lines)).repeat(counts.sum(1))
+    second = _codes("".join(common + seen for _, common, seen in lines))
+    return first, second, np.tile([True, False], len(lines)).repeat(counts.flat)
+
+
+def _codes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le"), np.uint32)

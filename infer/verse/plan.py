@@ -39,11 +39,10 @@ class Form:
     @property
     def sections(self) -> list[int]:
         """How many lines each section of a 词 has; nothing for other forms."""
-        marks = iter(self.shape.marks if self.tune else ())
-        return [
-            sum(mark == STOPS[0] for mark in itertools.islice(marks, count))
-            for count in (self.tune.sections if self.tune else ())
-        ]
+        if not self.tune:
+            return []
+        marks = iter(self.shape.marks)
+        return [sum(mark == STOPS[0] for mark in itertools.islice(marks, count)) for count in self.tune.sections]
 
     @property
     def copies(self) -> dict[int, int]:
@@ -153,12 +152,12 @@ def characters_of(text: str) -> list[str]:
 
 def token_masks(vocabulary: Vocabulary, device: torch.device) -> dict[str, Tensor]:
     """For each of KINDS that some token is, a (V,) mask of the tokens that are NOT."""
-    plain = [c not in SPECIALS for c in vocabulary.characters]
-    letters = [ok and c.isalnum() for ok, c in zip(plain, vocabulary.characters, strict=True)]
+    characters = vocabulary.characters
+    letters = [c.isalnum() for c in characters]  # <bos> is not
     kinds = {
-        CHARACTER: letters if any(letters) else plain,
-        PAUSE: [c == "，" for c in vocabulary.characters],  # a 、 stands inside of verses
-        STOP: [c in STOPS for c in vocabulary.characters],
-        ANY: [ok or c == EOS for ok, c in zip(plain, vocabulary.characters, strict=True)],
+        CHARACTER: letters if any(letters) else [c not in SPECIALS for c in characters],
+        PAUSE: [c == "，" for c in characters],  # a 、 stands inside of verses
+        STOP: [c in STOPS for c in characters],
+        ANY: [c not in SPECIALS or c == EOS for c in characters],
     }
     return {kind: ~torch.tensor(allowed, device=device) for kind, allowed in kinds.items() if any(allowed)}

@@ -2,14 +2,13 @@
 
 from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
 
-POETS = Path(__file__).parents[2] / "data" / "verse_poets.txt"
+from data.tables import table_lines
 
 
 @cache
 def read_poets() -> frozenset[str]:
-    return frozenset(POETS.read_text(encoding="utf-8").split())
+    return frozenset(table_lines("verse_poets.txt"))
 
 
 def remarks_on(author: str) -> list[str]:

@@ -9,9 +9,8 @@ data/verse_readings.txt was counted in regular verse (benchmarks/verse_tables.py
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-READINGS = Path(__file__).parents[2] / "data" / "verse_readings.txt"
+from data.tables import table_lines
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,7 @@ NONE = Readings({}, {})
 def read_readings() -> tuple[Readings, Readings]:
     """(of tones, of rhyme groups) as data/verse_readings.txt has them."""
     tones, groups = Readings({}, {}), Readings({}, {})
-    for line in READINGS.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            continue
+    for line in table_lines("verse_readings.txt"):
         character, alone, *sections = line.replace(" | ", "\n").replace(" ", "\n", 1).split("\n")
         into = tones if set(alone) <= set("平仄/") else groups
         into.alone[character] = frozenset(alone.split("/"))

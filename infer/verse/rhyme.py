@@ -3,21 +3,18 @@
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
+from data.tables import table_lines
 from infer.verse.readings import NONE, Readings, read_readings
 from utils.errors import UserError
 
 LEVEL, OBLIQUE, EITHER, UNKNOWN = "平", "仄", "中", "？"
 
 
-CI_RHYMES = Path(__file__).parents[2] / "data" / "ci_rhymes.txt"
-
-
 @cache
 def read_divisions() -> dict[str, dict[str, str]]:
     """The 部 of 词林正韵: of each its 平水韵 groups, and of a group that is divided its characters there, else ""."""
-    lines = [line.split(" ") for line in CI_RHYMES.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    lines = [line.split(" ") for line in table_lines("ci_rhymes.txt")]
     return {name: dict(part.partition(":")[::2] for part in groups) for name, *groups in lines}
 
 

@@ -1,6 +1,5 @@
 """The shape of a poem: how many characters each verse has, and which mark follows. No torch here."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,8 +47,3 @@ class Shape:
     def is_last(self, place: int) -> bool:
         """Whether a verse's last character stands there."""
         return self.columns[place] == self.widths[self.verses[place]] - 1
-
-    def spread(self, values: Iterable[str], mark: str) -> list[str]:
-        """One value for each character -> one for each place, `mark` at the marks."""
-        found = iter(values)
-        return [mark if column == MARK else next(found) for column in self.columns]

@@ -8,15 +8,14 @@ import itertools
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 
+from data.tables import table_lines
 from data.verse import simplify
 from infer.verse.prosody import Pattern
 from infer.verse.rhyme import EITHER
 from infer.verse.shape import Shape
 from utils.errors import UserError
 
-TUNES = Path(__file__).parents[2] / "data" / "ci_tunes.txt"
 SAME, TURNED = "@~"  # what the verse before ends with, and that turned round
 VERSE = re.compile(rf"([平仄中{SAME}{TURNED}]+)(\([A-Da-d]\)|[A-Da-d]?)([，。、])")
 
@@ -37,14 +36,6 @@ class Tune:
     sections: tuple[int, ...]
 
     @cached_property
-    def wants(self) -> str:
-        """What each character wants, all verses together; of repeated ones what the first wants."""
-        places = [EITHER if c in SAME + TURNED else c for c in "".join(self.tones)]
-        for place, first in self.copies.items():
-            places[place] = places[first]
-        return "".join(places)
-
-    @cached_property
     def copies(self) -> dict[int, int]:
         """The characters, by number, that repeat others: those."""
         found, start = {}, 0
@@ -58,9 +49,12 @@ class Tune:
 
     @cached_property
     def pattern(self) -> Pattern:
-        """What its verses want; rhymes that are free are left out."""
-        wants, ends = self.wants, itertools.accumulate(self.shape.widths)
-        verses = tuple(wants[end - width : end] for end, width in zip(ends, self.shape.widths, strict=True))
+        """What its verses want, of repeated characters what the first wants; rhymes that are free are left out."""
+        wants = [EITHER if c in SAME + TURNED else c for c in "".join(self.tones)]
+        for place, first in self.copies.items():
+            wants[place] = wants[first]
+        characters = iter(wants)
+        verses = tuple("".join(itertools.islice(characters, width)) for width in self.shape.widths)
         return Pattern(self.name, verses, tuple("" if "(" in letter else letter for letter in self.rhymes))
 
     @property
@@ -79,9 +73,7 @@ class Tune:
 def read_tunes() -> tuple[Tune, ...]:
     """All forms of all tunes, the commonest tune first, and of a tune its commonest form."""
     found: dict[str, list[Tune]] = {}
-    for line in TUNES.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#"):
-            continue
+    for line in table_lines("ci_tunes.txt"):
         names, text = line.split("\t")
         sections = [VERSE.findall(section) for section in text.split("/")]
         tones, rhymes, marks = zip(*(verse for section in sections for verse in section), strict=True)
