@@ -22,6 +22,8 @@ from utils.images import IMAGE_SUFFIXES, Picture, open_image, read_image
 
 EMBEDDED = Path(__file__).parent.parent / "dataset" / "sample" / "photos"
 NEAREST = 0.38  # of the photograph's shorter side: the smallest crop
+DUSK, FOG = 1 / 3, 1 / 6  # of the crops
+LEAST_LEFT = 0.1  # of the contrast, at a side of such a crop
 HELD_OUT = 20  # one of so many photographs is for validation, another one for the test
 
 
@@ -152,11 +154,14 @@ class PhotoDataset(Dataset):
                 reason = reason or error
                 continue
             random = None if self.seed is None else np.random.default_rng((self.seed, self.epoch, index))
-            return {"image": self._crop(rgb, random), "style": self._styles(random), "broken": broken}
+            crop, styles = self._crop(rgb, random), self._styles(random)
+            pixels = crop if random is None else in_other_light(crop, random)
+            image = torch.from_numpy(pixels).permute(2, 0, 1)  # (size, size, 3) -> (3, size, size)
+            return {"image": image, "style": styles, "broken": broken}
         raise UserError(f"none of the {len(self)} photographs can be read; the first: {reason}")
 
-    def _crop(self, rgb: np.ndarray, random: np.random.Generator | None) -> Tensor:
-        """(H, W, 3) -> (3, size, size): a square of the picture, mirrored or not; its middle if random is None."""
+    def _crop(self, rgb: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
+        """(H, W, 3) -> (size, size, 3): a square of the picture, mirrored or not; its middle if random is None."""
         height, width = rgb.shape[:2]
         short = min(width, height)
         if random is None:
@@ -166,13 +171,30 @@ class PhotoDataset(Dataset):
             x, y, flip = random.uniform(0, width - side), random.uniform(0, height - side), random.random() < 0.5
         box = (x, y, min(x + side, width), min(y + side, height))  # rounding must not lead out of the picture
         image = Image.fromarray(rgb).resize((self.size, self.size), Image.Resampling.BICUBIC, box=box, reducing_gap=3)
-        image = ImageOps.mirror(image) if flip else image
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (size, size, 3) -> (3, size, size)
+        return np.array(ImageOps.mirror(image) if flip else image)
 
     def _styles(self, random: np.random.Generator | None) -> Tensor:
         if random is None:
             return torch.arange(self.styles)
         return torch.from_numpy(random.permutation(self.styles)[: self.each])
+
+
+def in_other_light(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A square (S, S, 3) uint8 as it is, or in a dusk or a fog that changes evenly from one side to the opposite one.
+
+    Photographs have few large, smooth places that are dark or pale; a painter that has seen none paints spots there.
+    """
+    kind, angle = random.random(), random.uniform(0, 2 * math.pi)
+    near, far = random.uniform(LEAST_LEFT, 1, 2)
+    if kind >= DUSK + FOG:
+        return pixels
+    y, x = np.ogrid[-1 : 1 : len(pixels) * 1j, -1 : 1 : len(pixels) * 1j]
+    along = (x * math.cos(angle) + y * math.sin(angle)) / (
+        abs(math.cos(angle)) + abs(math.sin(angle))
+    )  # (S, S), -1 to 1
+    left = near + (far - near) * (along + 1) / 2  # of the contrast
+    veil = 0.0 if kind < DUSK else 255.0
+    return np.rint(veil + (pixels - veil) * left[..., None]).astype(np.uint8)
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data.photos import PhotoDataset, Source, choose_split, collate, list_pictures, read_source
+from data.photos import PhotoDataset, Source, choose_split, collate, in_other_light, list_pictures, read_source
 from tests.pictures import noise, pack, png, ramp
 from utils.errors import UserError
 
@@ -178,7 +178,34 @@ def test_batches_are_a_permutation_of_the_epoch(tmp_path):
     assert photos.batches(5, 0, limit=2) == batches[:2] and photos.batches(5, 0, limit=99) == batches
 
 
-def test_crops_lie_in_the_picture_in_all_sizes_and_both_ways_round(tmp_path):
+@pytest.fixture
+def by_day(monkeypatch):
+    monkeypatch.setattr("data.photos.in_other_light", lambda pixels, random: pixels)
+
+
+def test_some_crops_are_seen_in_a_dusk_or_a_fog():
+    """Of a grey square: the contrast that is left, of black or of white, is a plane."""
+    grey = np.full((40, 40, 3), 100, np.uint8)
+    y, x = np.mgrid[0:40, 0:40]
+    plane = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3).astype(float)
+    kinds, least, directions = {"day": 0, "dusk": 0, "fog": 0}, [], []
+    for seed in range(400):
+        seen = in_other_light(grey, np.random.default_rng(seed))
+        assert seen.dtype == np.uint8 and (seen == seen[..., :1]).all()  # no colour
+        veil = 0 if seen.mean() < 100 else 255
+        left = (seen[..., 0].astype(float) - veil) / (100 - veil)  # of the contrast
+        fitted, *_ = np.linalg.lstsq(plane, left.ravel(), rcond=None)
+        assert np.abs(plane @ fitted - left.ravel()).max() * abs(100 - veil) < 1  # rounded
+        kind = "day" if (seen == 100).all() else "fog" if veil else "dusk"
+        kinds[kind] += 1
+        least.append(left.min())
+        directions += [tuple(np.sign(fitted[:2]))] if kind != "day" else []
+    assert 170 < kinds["day"] < 230 and 100 < kinds["dusk"] < 165 and 45 < kinds["fog"] < 90
+    assert 0.09 < min(least) < 0.13
+    assert set(directions) == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+
+
+def test_crops_lie_in_the_picture_in_all_sizes_and_both_ways_round(tmp_path, by_day):
     Image.fromarray(ramp(300, 200)).save(tmp_path / "ramp.png")
     photos = dataset(tmp_path, size=64, seed=2)
     sides, mirrored, left, top = [], 0, [], []
@@ -232,7 +259,7 @@ def test_collate(tmp_path):
 # ------------------------------------------------------------------------------------------------ odd pictures
 
 
-def test_tiny_photographs_are_enlarged(tmp_path):
+def test_tiny_photographs_are_enlarged(tmp_path, by_day):
     colour = (10, 200, 90)
     for size in ((1, 1), (1, 60), (60, 1), (2, 3), (15, 16)):
         Image.new("RGB", size, colour).save(tmp_path / "tiny.png")
