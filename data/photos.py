@@ -189,9 +189,8 @@ def in_other_light(pixels: np.ndarray, random: np.random.Generator) -> np.ndarra
     if kind >= DUSK + FOG:
         return pixels
     y, x = np.ogrid[-1 : 1 : len(pixels) * 1j, -1 : 1 : len(pixels) * 1j]
-    along = (x * math.cos(angle) + y * math.sin(angle)) / (
-        abs(math.cos(angle)) + abs(math.sin(angle))
-    )  # (S, S), -1 to 1
+    cos, sin = math.cos(angle), math.sin(angle)
+    along = (x * cos + y * sin) / (abs(cos) + abs(sin))  # (S, S), from -1 to 1
     left = near + (far - near) * (along + 1) / 2  # of the contrast
     veil = 0.0 if kind < DUSK else 255.0
     return np.rint(veil + (pixels - veil) * left[..., None]).astype(np.uint8)

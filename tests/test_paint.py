@@ -94,10 +94,12 @@ def test_layers_in_a_file_change_nothing():
 
 def test_a_layer_in_a_file_is_read_to_the_device_that_computes():
     layer = Layer((1, 3, 8, 8), 4, torch.float32, torch.channels_last, torch.device("meta"), kept=True, in_file=True)
-    assert next(iter(layer.tiles.values())).device.type == "cpu" and layer.read((0, 4, 2, 8)).device.type == "meta"
+    [values] = layer.tiles.values()
+    assert values.device.type == "cpu" and layer.read((0, 4, 2, 8)).device.type == "meta"
     layer = Layer((1, 3, 8, 8), 4, torch.float32, torch.channels_last, torch.device("cpu"), kept=True, in_file=True)
     layer.read((0, 4, 2, 8)).fill_(7)  # no copy where none is needed
-    assert (next(iter(layer.tiles.values()))[..., 0:4, 2:8] == 7).all()
+    [values] = layer.tiles.values()
+    assert (values[..., 0:4, 2:8] == 7).all()
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,10 @@ class Affine:
     low: Tensor
     high: Tensor
 
+    def limits(self, relu: bool) -> list[Tensor]:
+        """The bounds, [low, high] (C) each; those of a ReLU as well, if one follows."""
+        return [limit.clamp(min=0) if relu else limit for limit in (self.low, self.high)]
+
 
 @dataclass
 class Norm:
@@ -72,7 +76,7 @@ def _normalise(x: Tensor, norm: Norm) -> Tensor:
     pictures = [F.batch_norm(x[i : i + 1], *moments, scale, shift, eps=EPS) for i, moments in enumerate(norm.moments)]
     y = pictures[0] if len(pictures) == 1 else torch.cat(pictures)
     # Limits from 0 on compare like integers of 16 bits, whose kernel is several times as fast.
-    limits = (limit.clamp(min=0).to(y.dtype).view(torch.int16) for limit in (norm.affine.low, norm.affine.high))
+    limits = (limit.to(y.dtype).view(torch.int16) for limit in norm.affine.limits(relu=True))
     low, high = (_to_row(limit, y.shape[3], LAST) for limit in limits)
     for one in y.view(torch.int16):
         rows = _rows_of(one, LAST)
@@ -83,8 +87,7 @@ def _normalise(x: Tensor, norm: Norm) -> Tensor:
 def _normalise_float(x: Tensor, norm: Norm, relu: bool, layout: torch.memory_format, out: Tensor) -> None:
     """The same in float32, with ReLU or without: (N, C, h, w) into `out`, whose memory has this layout."""
     width = x.shape[3]
-    limits = (limit.clamp(min=0) if relu else limit for limit in (norm.affine.low, norm.affine.high))
-    low, high = (_to_row(limit, width, layout) for limit in limits)
+    low, high = (_to_row(limit, width, layout) for limit in norm.affine.limits(relu))
     for one, result, (mean, var) in zip(x, out, norm.moments, strict=True):
         scale = norm.affine.scale * (var + EPS).rsqrt()
         shift = norm.affine.shift - mean * scale
