@@ -244,15 +244,18 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
 
     PIECE = 256  # positions at a time: 8 MB of float32 logits
+    # oneDNN keeps what it compiles for each shape of a 16-bit product, some 10 MB each and up to a thousand: a last
+    # piece of any length would need 20 GB after 300 batches.
+    MULTIPLE = 32
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, wanted: bool = True) -> Tensor:
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         with torch.autocast(device, enabled=False):
-            w, xs = weight.to(dtype), x.to(dtype)
-            grads = [torch.zeros_like(t, dtype=torch.float32) for t in (x, weight, bias)]
-            grad_x, grad_weight, grad_bias = grads
+            padding = 0 if dtype == torch.float32 else -len(x) % LinearCrossEntropy.MULTIPLE
+            w, xs, targets = weight.to(dtype), F.pad(x.to(dtype), (0, 0, 0, padding)), F.pad(targets, (0, padding))
+            grad_x, grad_weight, grad_bias = (torch.zeros_like(t, dtype=torch.float32) for t in (xs, weight, bias))
             total = torch.zeros((), dtype=torch.float32, device=x.device)
             for start in range(0, len(xs), LinearCrossEntropy.PIECE):
                 piece = slice(start, start + LinearCrossEntropy.PIECE)
@@ -262,9 +265,10 @@ class LinearCrossEntropy(torch.autograd.Function):
                 delta = logits.softmax(1)
                 # log Z without a second pass of exponentials, exact also where the target's probability underflows
                 log_z = logits.amax(1, keepdim=True) - delta.amax(1, keepdim=True).log()  # (P, 1)
-                total += (log_z - target_logits).sum()
+                total += (log_z - target_logits)[: len(x) - start].sum()
                 if wanted:
                     delta.scatter_add_(1, index, torch.full_like(log_z, -1.0))  # softmax minus the one-hot target
+                    delta[len(x) - start :] = 0  # the padding
                     grad_bias += delta.sum(0)
                     delta = delta.to(dtype)
                     grad_x[piece] = (delta @ w).float()
@@ -273,7 +277,8 @@ class LinearCrossEntropy(torch.autograd.Function):
                     else:
                         grad_weight += (delta.T @ xs[piece]).float()
         if wanted:
-            ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(grads, (x, weight, bias), strict=True)))
+            grads = (grad_x[: len(x)], x), (grad_weight, weight), (grad_bias, bias)
+            ctx.save_for_backward(*(grad.to(tensor.dtype) for grad, tensor in grads))
         return total
 
     @staticmethod

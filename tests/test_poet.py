@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.poet import LinearCrossEntropy, Poet, rotate
 from models.seen_verses import filter_size
@@ -24,6 +25,36 @@ def test_linear_cross_entropy_equals_the_plain_formula(n):
     torch.testing.assert_close(loss, expected)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+class ProductShapes(TorchDispatchMode):
+    """The shapes of all matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.mm.default:
+            self.found.add(tuple(tuple(tensor.shape) for tensor in args))
+        return function(*args, **(kwargs or {}))
+
+
+def test_in_16_bits_products_have_few_shapes_and_the_loss_is_that_of_float32():
+    generator, shapes = torch.Generator().manual_seed(0), ProductShapes()
+    weight = torch.randn(50, 8, generator=generator).bfloat16().float().requires_grad_()  # exact in 16 bits
+    bias = torch.zeros(50, requires_grad=True)
+    for n in range(1, LinearCrossEntropy.PIECE + 40, 7):
+        x = torch.randn(n, 8, generator=generator).bfloat16().float().requires_grad_()
+        targets = torch.randint(50, (n,), generator=generator)
+        expected = F.cross_entropy(F.linear(x, weight, bias), targets, reduction="sum")
+        with shapes, torch.autocast("cpu", torch.bfloat16):
+            loss = LinearCrossEntropy.apply(x, weight, bias, targets)
+        torch.testing.assert_close(loss, expected, atol=0.02, rtol=0.005)
+        wanted = torch.autograd.grad(expected, (x, weight, bias))
+        for found, own in zip(torch.autograd.grad(loss, (x, weight, bias)), wanted, strict=True):
+            assert (found - own).norm() < 0.02 * own.norm()
+    assert len(shapes.found) == 3 * LinearCrossEntropy.PIECE // LinearCrossEntropy.MULTIPLE
 
 
 def test_linear_cross_entropy_of_nothing_is_zero_and_where_the_softmax_underflows_finite():
