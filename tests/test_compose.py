@@ -12,7 +12,7 @@ from infer.verse.check import check
 from infer.verse.compose import Composition, compose
 from infer.verse.decoding import Decoder, resample, sample
 from infer.verse.drawn import draw_title
-from infer.verse.lexicon import Lexicon, Pairs
+from infer.verse.lexicon import PREDECESSORS, RARE, Lexicon, Pairs
 from infer.verse.poets import remarks_on
 from infer.verse.rank import ATTESTED, PARALLEL, THEME, UNSEEN, attestation, parallelism, repetition
 from infer.verse.rhyme import RhymeTable
@@ -169,7 +169,7 @@ def test_every_way_of_taking_the_likeliest_is_argmax():
             logits = model.logits(model(torch.tensor([ids]))["features"][0, -1])
         ids.append(max((vocabulary.ids[c] for c in allowed), key=lambda i: logits[i].item()))
     for narrow in ({"temperature": 0.0}, {"temperature": 1e-40}, {"top_k": 1}, {"top_p": 1e-9}, {"top_p": 0.0}):
-        [poem] = write(model, form="五绝", seed=11, candidates=4, **narrow)
+        [poem] = write(model, form="五绝", seed=11, candidates=4, **{"temperature": 1.0, **narrow})
         assert text_of(poem) == vocabulary.decode(ids)
 
 
@@ -255,6 +255,33 @@ def regular_poet(characters: str = DONG + XIAN + OBLIQUE + BOTH + MARKS, **argum
 
 def is_regular(poem: Composition) -> bool:
     return check(poem.lines, TABLE).regular
+
+
+def test_without_a_theme_a_low_temperature_makes_likelier_what_fits_the_poem_and_not_what_is_common(monkeypatch):
+    """The first characters of 2,000 poems against q (p / q)^2."""
+    model = regular_poet()
+    vocabulary = Vocabulary(model.vocab)
+    letters = vocabulary.encode(DONG + XIAN + OBLIQUE + BOTH)
+    common, few = letters[::2], letters[1::2]
+    keys = {first * len(vocabulary) + second for first in letters for second in common}
+    keys |= {first * len(vocabulary) + second for first in letters[:25] for second in few[:30]}
+    keys = torch.tensor(sorted(keys))
+    pairs = Pairs(keys, keys > 0, len(vocabulary))
+    monkeypatch.setattr(Pairs, "of", lambda *_: pairs)
+    monkeypatch.setattr("infer.verse.compose.TITLE", "a poet without titles")  # none is drawn, for each poem another
+    counts = torch.tensor([len(letters)] * len(common) + [25] * 30 + [RARE] * (len(few) - 30))
+    order, weight = common + few, counts.double() ** (1 / PREDECESSORS)
+    assert pairs.log_frequency[order].exp().tolist() == pytest.approx(weight.tolist(), rel=1e-4)
+    with torch.inference_mode():
+        features = model(torch.tensor([[vocabulary.ids["<五绝>"], vocabulary.bos]]))["features"]
+        p = model.logits(features[0, -1])[order].double().softmax(0)
+    for temperature, expected in ((0.5, p**2 / weight), (1.0, p)):
+        poems = write(model, n=2000, form="五绝", candidates=1, top_p=1.0, temperature=temperature)
+        drawn = Counter(text_of(poem)[0] for poem in poems)
+        found = torch.tensor([drawn[model.vocab[i]] for i in order]).double()
+        wanted = 2000 * expected / expected.sum()
+        chi_square = ((found - wanted) ** 2 / wanted).sum().item()
+        assert chi_square < len(order) + 5 * (2 * len(order)) ** 0.5
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 100.0])
@@ -405,7 +432,8 @@ def test_the_rating_is_what_it_is_said_to_be(form):
 
 def test_keywords_and_candidates_make_better_poems():
     model, words = regular_poet(), [XIAN[5], OBLIQUE[7]]
-    ways = [write(model, n=16, form="五绝", keywords=given, candidates=8, **ABOUT) for given in ((), words)]
+    asked = {"form": "五绝", "candidates": 8, "temperature": 1.0, **ABOUT}
+    ways = [write(model, n=16, keywords=given, **asked) for given in ((), words)]
     plain, asked = (sum(w in text_of(p) for w in words for p in poems) for poems in ways)
     assert asked > 1.5 * plain, (plain, asked)
     one, many = (sum(p.rating for p in write(model, n=8, form="七律", candidates=c, **ABOUT)) for c in (1, 16))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.verse import PAUSES, STOPS
 from data.vocabulary import Vocabulary
-from infer.verse.constraints import Progress, Rules
+from infer.verse.constraints import Progress, Rules, ends_word
 from infer.verse.plan import CHARACTER, KINDS
 from infer.verse.settings import PoemSettings
 from infer.verse.shape import MARK
@@ -116,7 +116,8 @@ class Decoder:
                 tokens = draft.ids[:, self.rules.copies[place]]
                 draft.add(tokens, log_probs, theme)
             elif slot in self.masks:
-                logits = (log_probs + self.settings.guidance * theme).masked_fill(self.masks[slot], -torch.inf)
+                logits = log_probs + self.settings.guidance * theme - self._prior(place)
+                logits = logits.masked_fill(self.masks[slot], -torch.inf)
                 tokens = self._choose(draft, logits, place, random[:, place])
                 draft.add(tokens, log_probs, theme)
             else:
@@ -136,6 +137,21 @@ class Decoder:
             outputs = [self.model(tokens[:, None], state) for state in states]
             states, features = [o["state"] for o in outputs], [o["features"][:, -1] for o in outputs]
         return draft
+
+    def _prior(self, place: int) -> Tensor | float:
+        """What is taken from the logits (V) where a word begins, so that the temperature sharpens what the poem says
+        for a character, p / q, and not how common it is, q: they become those of q (p / q)^(1 / temperature).
+
+        Without it a low temperature makes common words commoner still, and one poem like the other (docs/poet.md). Li
+        et al. 2016 subtract such a prior from the likelihood of a dialogue's answers; the guidance by a theme has done
+        it already.
+        """
+        temperature = self.settings.temperature
+        if not self.rules or len(self.conditions) > 1 or self.plan[place] != CHARACTER or temperature < COLD:
+            return 0.0
+        shape = self.rules.shape
+        begins = not ends_word(shape.columns[place]) and not shape.is_last(place)
+        return (1 - temperature) * self.rules.lexicon.pairs.log_frequency if begins else 0.0
 
     def _read_conditions(self, rows: int) -> tuple[list[State], list[Tensor]]:
         """(states, features (R, E)) after each of the conditions, which are read once for all candidates."""

@@ -20,6 +20,9 @@ from models.poet import Poet
 from utils.errors import UserError
 
 CLASSES = (EITHER, LEVEL, OBLIQUE)
+RARE = 20  # predecessors: characters that have fewer count as if they had so many
+# Which power of a character's frequency the number of its predecessors grows as: 0.85, least squares over the corpus.
+PREDECESSORS = 0.85
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,12 @@ class Pairs:
         for own, into in zip(sets.flatten(0, -2), found.flatten(0, -2), strict=True):  # views
             into[first[own[second]]] = True
         return found
+
+    @cached_property
+    def log_frequency(self) -> Tensor:
+        """(V) how common each character is in verse, in nats, up to a constant: by how many characters precede it."""
+        predecessors = torch.bincount(self.keys % self.size, minlength=self.size)
+        return predecessors.clamp(min=RARE).log() / PREDECESSORS
 
     def attested(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Whether pairs of ids, of any shape, occur in verse, and whether they do often."""
