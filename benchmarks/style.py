@@ -9,7 +9,6 @@ Prints tables on stdout as they are done. Shapes: B photographs in a batch, S st
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -121,15 +120,17 @@ def in_openvino(file: Path) -> Callable[[np.ndarray], np.ndarray]:
     import openvino
 
     options = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.Core().compile_model(as_onnx(file), "CPU", options)
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(as_onnx(file)), "CPU", options)
     return lambda x: model(x)[0]
 
 
-def as_onnx(file: Path) -> Path:
-    """The network of the first style as ONNX, in a file of its own for each process."""
-    path = file.with_suffix(f".{os.getpid()}.onnx")
-    export_painter(first_network(file), path, "first")
-    return path
+def as_onnx(file: Path) -> bytes:
+    """The network of the first style as ONNX."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "first.onnx"
+        export_painter(first_network(file), path, "first")
+        return path.read_bytes()
 
 
 RUNTIMES = {"torch": in_torch, "onnxruntime": in_onnxruntime, "openvino": in_openvino}
