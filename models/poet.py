@@ -151,13 +151,22 @@ class RecurrentBackbone(nn.Module):
 
     def forward(self, x: Tensor, state: State | None, poem: Tensor | None) -> tuple[Tensor, State]:
         """x (B, T, E) -> features (B, T, E or H) and the state: h, c of the LSTM, (layers, B, H); keys and values."""
-        h, memory = self.lstm(x, state and state[:2])  # (B, T, E) -> (B, T, H)
+        one_step = state is not None and x.shape[1] == 1 and not self.training
+        h, memory = self._step(x, state) if one_step else self.lstm(x, state and state[:2])  # (B, T, E) -> (B, T, H)
         h = self.dropout(h)
         features = self.project(h)  # -> (B, T, E)
         if self.attention is None:
             return features, memory
         found, cache = self.attention(h, state and state[2:], poem)
         return features + self.dropout(found), (*memory, *cache)
+
+    def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """What the LSTM makes of one step: nn.LSTM would arrange all its weights anew for it, most of the time."""
+        h, memory = x[:, 0], []  # (B, E)
+        for *before, weights in zip(*state[:2], self.lstm.all_weights, strict=True):
+            h, c = torch.lstm_cell(h, before, *weights)  # (B, H), (B, H)
+            memory.append((h, c))
+        return h[:, None], tuple(torch.stack(layers) for layers in zip(*memory, strict=True))
 
     def select(self, state: State, rows: Tensor) -> State:
         return (*(s[:, rows] for s in state[:2]), *(s[rows] for s in state[2:]))
