@@ -100,7 +100,7 @@ class PoetConfig(DefaultConfig):
     layers: int = option(1, "layers of the LSTM or Transformer", minimum=1)
     attention: int = option(128, "size of the attention after the LSTM; 0: none")
     dropout: float = option(0.2, "dropout at the inputs and outputs of the layers", maximum=1)
-    init: str = option("", "poet's file to take weights from where they fit: sizes, characters may differ", reads=MODEL)
+    init: str = option("", "poet's file to take weights from; sizes may grow, characters may differ", reads=MODEL)
     rhymes: str = option("", "JSON file of tones and rhymes; empty: the poet's", reads="a JSON file of tones, rhymes")
     min_count: int = option(2, "rarer characters become the unknown token (in corpora of 100,000 and more)", minimum=1)
     row_length: int = option(128, "characters in a training sequence, which is filled with whole poems", minimum=8)

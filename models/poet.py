@@ -107,7 +107,8 @@ class Poet(BaseModule):
     @torch.no_grad()
     def start_from(self, other: "Poet") -> list[str]:
         """Takes over the weights of `other`: by character where there is a row a character, else where names and shapes
-        fit. Returns the names of those that were left as they are."""
+        fit. Those of an LSTM of fewer channels stand in a corner, and what is new has no effect yet (Chen et al. 2016,
+        Net2Net). Returns the names of those that were left as they are."""
         mine, theirs = self.state_dict(), other.state_dict()
         ids = {c: i for i, c in enumerate(other.vocab)}
         pairs = [(i, ids[c]) for i, c in enumerate(self.vocab) if c in ids]
@@ -115,12 +116,18 @@ class Poet(BaseModule):
         left = []
         for name, tensor in mine.items():
             source = theirs.get(name)
-            if name in ("embed.weight", "output_bias") and source.shape[1:] == tensor.shape[1:]:
-                tensor[rows] = source[other_rows]
-            elif name != "seen_verses" and source is not None and source.shape == tensor.shape:
-                tensor.copy_(source)
-            else:
+            if source is None or name == "seen_verses" or not _fits(name, source, tensor):
                 left.append(name)
+            elif name in ("embed.weight", "output_bias"):
+                columns = (slice(0, source.shape[-1]),) * (source.ndim - 1)
+                tensor[(rows, *columns)] = source[other_rows]
+            else:
+                if name in FEATURES:
+                    tensor.zero_()
+                parts = 4 if "lstm" in name else 1  # of the LSTM's gates
+                corner = tensor.unflatten(0, (parts, -1))[:, : len(source) // parts]  # a view
+                corner.zero_()
+                corner[(..., *(slice(0, size) for size in source.shape[1:]))] = source.unflatten(0, (parts, -1))
         return left
 
     def remember(self, verses: Iterable[str]) -> None:
@@ -131,6 +138,22 @@ class Poet(BaseModule):
         """Whether each verse stands in the training corpus; wrong for 2 of 100 that do not."""
         filter = self.seen_verses.cpu().numpy()
         return [has_verse(filter, verse) for verse in verses]
+
+
+# What makes the features: where they are new, they begin as zeros.
+ATTENDED = "backbone.attention.output.weight"
+FEATURES = ("backbone.project.weight", "backbone.project.bias", ATTENDED)
+
+
+def _fits(name: str, source: Tensor, tensor: Tensor) -> bool:
+    """Whether weights can be taken over: there is a row for each character, a shape is the same, or an LSTM's grows."""
+    if name in ("embed.weight", "output_bias"):
+        return source.shape[1:] <= tensor.shape[1:]
+    grows = name.startswith("backbone.lstm") or name in FEATURES
+    if name.startswith("backbone.attention"):
+        grows = source.shape[name == ATTENDED] == tensor.shape[name == ATTENDED]  # its own width stays
+    larger = all(a <= b for a, b in zip(source.shape, tensor.shape, strict=True))
+    return source.shape == tensor.shape or (grows and larger)
 
 
 class RecurrentBackbone(nn.Module):

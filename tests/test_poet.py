@@ -160,6 +160,19 @@ def test_a_poet_starts_from_another_one_by_character():
     assert "embed.weight" in other.start_from(old) and "output_bias" not in other.start_from(old)
 
 
+def test_a_larger_poet_begins_as_the_smaller_one_that_it_starts_from():
+    old, ids = poet(attention=16, layers=2).eval(), torch.randint(50, (2, 9))
+    larger = Poet([*reversed(VOCAB), "more"], embed=15, hidden=28, attention=16, layers=2).eval()
+    assert larger.start_from(old) == ["seen_verses"]
+    logits, shifted = old.logits(old(ids)["features"]), larger.logits(larger(49 - ids)["features"])
+    torch.testing.assert_close(shifted[..., :-1].flip(-1), logits)
+    larger.train()(ids, targets=ids)["nll"].backward()
+    assert larger.backbone.project.weight.grad.ne(0).all()  # what is new begins to count
+    wider = Poet(VOCAB, embed=12, hidden=20, attention=32, layers=2)
+    attention = ["backbone.attention.qkv.weight", "backbone.attention.output.weight"]
+    assert wider.start_from(old) == ["seen_verses", *attention]
+
+
 def test_verses_that_were_seen(tmp_path):
     model = Poet(VOCAB, embed=12, hidden=20, seen_bytes=filter_size(1000))
     model.remember(f"verse {i}" for i in range(1000))
