@@ -118,16 +118,17 @@ class Poet(BaseModule):
             source = theirs.get(name)
             if source is None or name == "seen_verses" or not _fits(name, source, tensor):
                 left.append(name)
-            elif name in ("embed.weight", "output_bias"):
-                columns = (slice(0, source.shape[-1]),) * (source.ndim - 1)
+                continue
+            columns = tuple(slice(0, size) for size in source.shape[1:])
+            if name in BY_CHARACTER:
                 tensor[(rows, *columns)] = source[other_rows]
-            else:
-                if name in FEATURES:
-                    tensor.zero_()
-                parts = 4 if "lstm" in name else 1  # of the LSTM's gates
-                corner = tensor.unflatten(0, (parts, -1))[:, : len(source) // parts]  # a view
-                corner.zero_()
-                corner[(..., *(slice(0, size) for size in source.shape[1:]))] = source.unflatten(0, (parts, -1))
+                continue
+            if 0 in GROWS.get(name, ()):  # features: new ones begin as zeros
+                tensor.zero_()
+            parts = 4 if "lstm" in name else 1  # of the LSTM's gates
+            corner = tensor.unflatten(0, (parts, -1))[:, : len(source) // parts]  # a view
+            corner.zero_()
+            corner[(..., *columns)] = source.unflatten(0, (parts, -1))
         return left
 
     def remember(self, verses: Iterable[str]) -> None:
@@ -140,20 +141,23 @@ class Poet(BaseModule):
         return [has_verse(filter, verse) for verse in verses]
 
 
-# What makes the features: where they are new, they begin as zeros.
-ATTENDED = "backbone.attention.output.weight"
-FEATURES = ("backbone.project.weight", "backbone.project.bias", ATTENDED)
+BY_CHARACTER = ("embed.weight", "output_bias")  # a row for each
+# The dimensions in which weights may be larger than those they start from, besides the LSTM's, which all may be. The
+# attention's own width stays: its heads lie behind each other.
+GROWS = {
+    "embed.weight": (1,),
+    "backbone.project.weight": (0, 1),
+    "backbone.project.bias": (0,),
+    "backbone.attention.qkv.weight": (1,),
+    "backbone.attention.output.weight": (0,),
+}
 
 
 def _fits(name: str, source: Tensor, tensor: Tensor) -> bool:
-    """Whether weights can be taken over: there is a row for each character, a shape is the same, or an LSTM's grows."""
-    if name in ("embed.weight", "output_bias"):
-        return source.shape[1:] <= tensor.shape[1:]
-    grows = name.startswith("backbone.lstm") or name in FEATURES
-    if name.startswith("backbone.attention"):
-        grows = source.shape[name == ATTENDED] == tensor.shape[name == ATTENDED]  # its own width stays
-    larger = all(a <= b for a, b in zip(source.shape, tensor.shape, strict=True))
-    return source.shape == tensor.shape or (grows and larger)
+    """Whether weights have the shape of those that they are to start from, or have grown from it where they may."""
+    grows = (0, 1) if name.startswith("backbone.lstm") else GROWS.get(name, ())
+    sizes = list(enumerate(zip(source.shape, tensor.shape, strict=True)))[name in BY_CHARACTER :]
+    return all(a == b or (a < b and dimension in grows) for dimension, (a, b) in sizes)
 
 
 class RecurrentBackbone(nn.Module):

@@ -17,7 +17,7 @@ from infer.verse.lexicon import CLASSES, Lexicon, find, starting
 from infer.verse.plan import Form
 from infer.verse.prosody import Pattern
 from infer.verse.rhyme import EITHER, LEVEL, OBLIQUE
-from infer.verse.shape import MARK
+from infer.verse.shape import MARK, Shape
 
 ENOUGH = 15  # characters that a rhyme group must have among the commonest: poorer ones trap a poem
 COMMON = 3000
@@ -161,6 +161,11 @@ def ends_word(column: int) -> bool:
     return column % 2 == 1
 
 
+def begins_word(shape: Shape, place: int) -> bool:
+    """Whether a word begins at a place, as a rule: neither a word of two nor the verse ends there."""
+    return not ends_word(shape.columns[place]) and not shape.is_last(place)
+
+
 class Progress:
     """Poems that are being written by `rules`: what they still can become, and what they have already."""
 
@@ -181,7 +186,7 @@ class Progress:
         again = self.used > 0
         rhyming = (self.rules.rhymes[:, place] & self.alive).any(1, keepdim=True)  # (R, 1)
         banned = (self.used > 1) | (again & rhyming)
-        if column := self.rules.shape.columns[place]:
+        if self.rules.shape.columns[place]:
             last = self.ids[:, -1:]  # (R, 1)
             banned |= self._followed(last)
             pairs = self.rules.lexicon.pairs
@@ -189,7 +194,7 @@ class Progress:
             again = again.scatter(1, last, False)
             banned |= again & self.rules.distinct
             banned = banned.scatter(1, last, banned.gather(1, last) | ~doubled)
-            weight = UNSEEN_WORD if ends_word(column) or self.rules.shape.is_last(place) else UNSEEN
+            weight = UNSEEN if begins_word(self.rules.shape, place) else UNSEEN_WORD
             logits = logits - weight * ~pairs.followers(self.ids[:, -1])
         following = place + 1
         if self.rules.shape.columns[following] != MARK and following not in self.rules.given | self.rules.copies:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.verse import PAUSES, STOPS
 from data.vocabulary import Vocabulary
-from infer.verse.constraints import Progress, Rules, ends_word
+from infer.verse.constraints import Progress, Rules, begins_word
 from infer.verse.plan import CHARACTER, KINDS
 from infer.verse.settings import PoemSettings
 from infer.verse.shape import MARK
@@ -149,8 +149,7 @@ class Decoder:
         temperature = self.settings.temperature
         if not self.rules or len(self.conditions) > 1 or self.plan[place] != CHARACTER or temperature < COLD:
             return 0.0
-        shape = self.rules.shape
-        begins = not ends_word(shape.columns[place]) and not shape.is_last(place)
+        begins = begins_word(self.rules.shape, place)
         return (1 - temperature) * self.rules.lexicon.pairs.log_frequency if begins else 0.0
 
     def _read_conditions(self, rows: int) -> tuple[list[State], list[Tensor]]:
